@@ -1,0 +1,31 @@
+"""Generative amplification and classifier-weight diagnostics: the public names, loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# Name -> module. Loading on first use keeps `import genamp_lib` and `genamp --help` fast.
+_PUBLIC = {
+    "AveragingEstimate": "genamp_lib.amplification",
+    "averaging_amplification": "genamp_lib.amplification",
+    "averaging_amplification_from_probabilities": "genamp_lib.amplification",
+    "WeightSlice": "genamp_lib.diagnostics",
+    "auc_from_weights": "genamp_lib.diagnostics",
+    "likelihood_ratio_weights": "genamp_lib.diagnostics",
+    "weight_slices": "genamp_lib.diagnostics",
+    "load_jets": "genamp_lib.datasets",
+}
+
+__all__ = sorted(_PUBLIC)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'genamp_lib' has no attribute {name!r}; it has {__all__}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,86 @@
+"""Where the project's files are and how they are written: never half, never silently wrong.
+
+Not for anything that knows physics, networks or notebooks: this is the lowest layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+
+class GenampError(Exception):
+    """Something the user can mend; the message is one line: what, requirement, got, remedy."""
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Return the folder that holds `book`, `notebooks` and `data`.
+
+    Args:
+        start: Folder from which to look upwards; the working folder when None. When nothing is
+            found there, the checkout that this package was installed from is used.
+
+    Raises:
+        GenampError: There is no project above `start` nor around the package.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "notebooks").is_dir() and (folder / "book").is_dir():
+            return folder
+    raise GenampError(
+        f"project folder: no folder with `book` and `notebooks` at or above {start}; "
+        "change into a clone of the project"
+    )
+
+
+@contextmanager
+def replace_file(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block succeeds.
+
+    A reader sees the old file or the whole new one, also after a kill; on an exception the
+    temporary file is removed and `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix, delete=False
+    ) as handle:
+        temporary = Path(handle.name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON, atomically. NaN is refused, infinity too."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; a damaged one is a `GenampError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise GenampError(f"{path}: must be JSON, got {error}; remove the file") from error
+
+
+def sha256_of_file(path: Path | str) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8 as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

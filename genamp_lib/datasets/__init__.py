@@ -1,0 +1,1 @@
+"""Where events come from: closed forms and shipped samples. Not for generating them: simulation."""

@@ -1,0 +1,1 @@
+"""What learns a density or a ratio of densities."""

@@ -1,0 +1,1 @@
+"""First-principles generators for the shipped samples (extra [simulate])."""

@@ -1,0 +1,1 @@
+"""Fit networks, resume, keep what was fitted. Not for network definitions: models."""

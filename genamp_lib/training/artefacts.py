@@ -1,0 +1,153 @@
+"""Keep what a heavy stage computed, so that a fresh clone need not compute it again.
+
+An artefact is a safetensors file of named arrays beside a JSON record. Its key is a hash of the
+stage's name, version, configuration and input checksums: any change of these is another artefact.
+Not for results of a chapter (chapters.results) and not for event samples (datasets.samples).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from genamp_lib._project import (
+    GenampError,
+    project_root,
+    read_json,
+    replace_file,
+    sha256_of_file,
+    write_json,
+)
+
+FRESH_VARIABLE = "GENAMP_FRESH"
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an artefact is the result of; everything that its numbers depend on.
+
+    Attributes:
+        name: Letters, digits and hyphens, e.g. "jets-classifier".
+        version: Raise it whenever the stage's code changes its numbers.
+        configuration: Settings and seeds, JSON types only.
+        inputs: Name of each input file -> its SHA-256.
+
+    >>> stage = Stage("demo", version=1, configuration={"seed": 3})
+    >>> stage.key == Stage("demo", version=1, configuration={"seed": 3}).key
+    True
+    >>> stage.key == Stage("demo", version=2, configuration={"seed": 3}).key
+    False
+    """
+
+    name: str
+    version: int
+    configuration: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of all fields."""
+        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ArtefactStore:
+    """Find an artefact by its key, or compute and keep it.
+
+    Args:
+        published: Folder of the artefacts in the repository; read only.
+        local: Folder for what is computed here.
+        fresh: Compute everything again, read nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        published: Path | None = None,
+        local: Path | None = None,
+        fresh: bool | None = None,
+    ) -> None:
+        root = project_root() if published is None or local is None else Path()
+        self.published = published or root / "data" / "artefacts"
+        self.local = local or root / "_build" / "artefacts"
+        self.fresh = os.environ.get(FRESH_VARIABLE) == "1" if fresh is None else fresh
+        self.used: list[dict[str, str]] = []
+
+    def load_or_compute(self, stage: Stage, compute: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of `stage`, from an artefact when there is one.
+
+        Args:
+            stage: What is wanted.
+            compute: Called without arguments when no artefact has the stage's key.
+
+        Raises:
+            GenampError: An artefact with this key is damaged or belongs to something else.
+        """
+        if not self.fresh:
+            for folder, origin in ((self.published, "published"), (self.local, "local")):
+                path = folder / f"{stage.name}-{stage.key}.safetensors"
+                # The record is written last: without it a file is what a kill left behind.
+                if path.with_suffix(".json").exists():
+                    arrays = read_artefact(path, stage)
+                    self._note(path, origin)
+                    return arrays
+        start = time.perf_counter()
+        arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
+        path = self.local / f"{stage.name}-{stage.key}.safetensors"
+        write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
+        self._note(path, "computed")
+        return arrays
+
+    def _note(self, path: Path, origin: str) -> None:
+        self.used.append({"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)})
+
+
+def write_artefact(path: Path, stage: Stage, arrays: Arrays, *, wall_seconds: float) -> None:
+    """Write arrays and their record; the record last, so that a kill leaves no valid half."""
+    with replace_file(path) as temporary:
+        save_file(arrays, temporary)
+        checksum = sha256_of_file(temporary)
+    record = {
+        "key": stage.key,
+        **asdict(stage),
+        "sha256": checksum,
+        "wall_seconds": round(wall_seconds, 1),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+    write_json(path.with_suffix(".json"), record)
+
+
+def read_artefact(path: Path, stage: Stage) -> Arrays:
+    """Read and verify the artefact of `stage` at `path`.
+
+    Raises:
+        GenampError: A file is missing or damaged, or the record is of another stage.
+    """
+    remedy = f"remove {path.stem}.* in {path.parent}, or rerun with --fresh"
+    if not path.exists():
+        raise GenampError(f"artefact `{path.stem}`: has a record but no .safetensors; {remedy}")
+    record = read_json(path.with_suffix(".json"))
+    if not isinstance(record, dict) or record.get("key") != stage.key:
+        raise GenampError(f"artefact `{path.stem}`: record must have key {stage.key}; {remedy}")
+    if record.get("sha256") != sha256_of_file(path):
+        raise GenampError(
+            f"artefact `{path.stem}`: damaged, its checksum differs from its record; {remedy}"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise GenampError(
+            f"artefact `{path.stem}`: not a safetensors file ({error}); {remedy}"
+        ) from error
