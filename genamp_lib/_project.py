@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,32 @@ def replace_file(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`; call `recover_folder` before reading it.
+
+    Two renames: a kill between them leaves the previous folder beside `target`.
+    """
+    previous = _previous(target)
+    recover_folder(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        os.replace(target, previous)
+    os.replace(new, target)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Finish what a killed `replace_folder` left behind: `target` is whole afterwards, or absent."""
+    previous = _previous(target)
+    if previous.exists() and not target.exists():
+        os.replace(previous, target)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -135,8 +135,8 @@ class Results:
         self._results[name] = result
         return result
 
-    def write(self, *, artefacts: list[dict[str, str]] | None = None) -> Path:
-        """Write results.json and return its path.
+    def write(self, *, artefacts: list[dict[str, str]] | None = None) -> None:
+        """Write results.json into the run's folder.
 
         Args:
             artefacts: What `ArtefactStore.used` lists, for the chapter's provenance.
@@ -153,7 +153,6 @@ class Results:
             "artefacts": artefacts or [],
         }
         write_json(folder / "results.json", content)
-        return folder / "results.json"
 
 
 def read_results(path: Path | str) -> dict[str, Result]:

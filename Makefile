@@ -1,0 +1,46 @@
+# Needs git, make and Python 3.11 or later; everything else goes into .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PRESET ?= default
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv book test lint serve scoreboard clean
+
+help:  ## Show this help
+	@awk -F':.*## ' '/^[.a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  Then: source .venv/bin/activate && genamp --help"
+
+.venv: .venv/installed  ## Make the virtual environment (the targets below do so by themselves)
+
+# The stamp is written last: an interrupted installation is continued, not believed.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python must be 3.11 or later, got $$($(PYTHON) --version); try make PYTHON=python3.11"; exit 2; }
+	@echo "Setting up .venv (a few minutes, once) ..."
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -c constraints.txt \
+		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml","rb"))["project"]["optional-dependencies"]["simulate"])') || \
+		echo "note: Pythia8 and FastJet have no wheels for this machine; genamp data simulate is not available here"
+	@touch $@
+
+book: .venv/installed  ## Run what is stale and write the site to _build/site
+	$(BIN)/genamp build --preset $(PRESET)
+
+test: .venv/installed lint  ## Run all tests, the site's in a real browser too
+	$(BIN)/python -m pytest
+
+lint: .venv/installed  ## Check style and the layers of the library
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+serve: .venv/installed  ## Serve the built site on this machine
+	$(BIN)/genamp serve --preset $(PRESET)
+
+scoreboard: .venv/installed  ## Print the papers' numbers beside ours
+	$(BIN)/genamp scoreboard --preset $(PRESET)
+
+clean:  ## Remove all runs and sites; .venv stays
+	rm -rf _build

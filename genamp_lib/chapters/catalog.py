@@ -1,0 +1,223 @@
+"""What chapters there are, which parameters they take, and which presets override them.
+
+Reads the MyST notebooks as text; runs nothing. Wrong names and types end here, before any work.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import yaml
+from nbformat import NotebookNode
+from pydantic import TypeAdapter, ValidationError
+
+from genamp_lib._project import GenampError
+
+# The types that a parameters cell may use; anything else could not come from a command line.
+PARAMETER_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "list[str]": list[str],
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a parameters cell: `name: annotation = default  # help`."""
+
+    name: str
+    annotation: str
+    default: Any
+    help: str
+
+    def parse(self, value: Any) -> Any:
+        """Return `value` (a command-line text or a YAML value) as this parameter's type.
+
+        Raises:
+            GenampError: The value has another type.
+        """
+        if isinstance(value, str) and self.annotation.startswith("list"):
+            value = yaml.safe_load(value)
+        try:
+            return TypeAdapter(PARAMETER_TYPES[self.annotation]).validate_python(value)
+        except ValidationError as error:
+            raise GenampError(
+                f"parameter `{self.name}` must be {self.annotation}, got {value!r}; "
+                f"its default is {self.default!r}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One notebook: its name, what it says of itself, and its cells.
+
+    Attributes:
+        name: File name without extension, e.g. "01_gaussian_1d".
+        path: The MyST text notebook.
+        title: First heading.
+        summary: One sentence, from the front matter.
+        samples: Names of the event samples that it reads, from the front matter.
+        parameters: Name -> parameter, in the order of the cell.
+        notebook: The notebook as nbformat sees it, without outputs.
+    """
+
+    name: str
+    path: Path
+    title: str
+    summary: str
+    samples: tuple[str, ...]
+    parameters: Mapping[str, Parameter]
+    notebook: NotebookNode
+
+    @property
+    def code(self) -> str:
+        """All code cells as one text: what the numbers depend on, prose left out."""
+        sources = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
+        return "\n# cell\n".join(sources)
+
+    def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters, defaults replaced by `overrides`.
+
+        Raises:
+            GenampError: A name is unknown or a value has the wrong type.
+        """
+        for name in overrides:
+            if name not in self.parameters:
+                hint = choices(name, self.parameters)
+                raise GenampError(f"unknown parameter `{name}` of chapter `{self.name}`; {hint}")
+        return {
+            name: parameter.parse(overrides[name]) if name in overrides else parameter.default
+            for name, parameter in self.parameters.items()
+        }
+
+
+def choices(got: str, names: Iterable[str]) -> str:
+    """Say which names are right, the nearest first.
+
+    >>> choices("n_trian", ["n_train", "seed"])
+    'did you mean `n_train`? choose from n_train, seed'
+    """
+    names = list(names)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return f"{hint}choose from {', '.join(names)}"
+
+
+def load_chapters(root: Path) -> dict[str, Chapter]:
+    """Read all notebooks of the project, in the order of their names.
+
+    Raises:
+        GenampError: A notebook does not keep the rules for chapters.
+    """
+    paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.md"))
+    return {path.stem: read_chapter(path) for path in paths}
+
+
+def find_chapter(chapters: Mapping[str, Chapter], name: str) -> Chapter:
+    """Return the chapter with this name, or with this number ("01", "1").
+
+    Raises:
+        GenampError: There is none; the message names those that exist.
+    """
+    if name in chapters:
+        return chapters[name]
+    if name.isdigit():
+        numbered = [c for c in chapters.values() if int(c.name[:2]) == int(name)]
+        if numbered:
+            return numbered[0]
+    raise GenampError(f"unknown chapter `{name}`; {choices(name, chapters)}")
+
+
+def read_chapter(path: Path) -> Chapter:
+    """Read one MyST notebook.
+
+    Raises:
+        GenampError: It has no title, no parameters cell, or an untyped parameter.
+    """
+    notebook = jupytext.read(path)
+    about = notebook.metadata.get("genamp", {})
+    headings = [
+        line.removeprefix("# ").strip()
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("# ")
+    ]
+    cells = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if not headings or len(cells) != 1:
+        raise GenampError(
+            f"{path.name}: must have a title and one code cell tagged `parameters`, "
+            f"got {len(headings)} titles and {len(cells)} cells"
+        )
+    return Chapter(
+        name=path.stem,
+        path=path,
+        title=headings[0],
+        summary=about.get("summary", ""),
+        samples=tuple(about.get("samples", [])),
+        parameters=_read_parameters(cells[0].source, path.name),
+        notebook=notebook,
+    )
+
+
+def _read_parameters(source: str, where: str) -> dict[str, Parameter]:
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    parameters = {}
+    for statement in ast.parse(source).body:
+        annotation = ast.unparse(getattr(statement, "annotation", None) or ast.Constant(None))
+        if not isinstance(statement, ast.AnnAssign) or annotation not in PARAMETER_TYPES:
+            raise GenampError(
+                f"{where}: each line of the parameters cell must read `name: type = value` with a "
+                f"type of {', '.join(PARAMETER_TYPES)}, got `{ast.unparse(statement)}`"
+            )
+        name = ast.unparse(statement.target)
+        default = ast.literal_eval(statement.value) if statement.value else None
+        line = comments.get(statement.end_lineno or statement.lineno, "")
+        parameter = Parameter(name, annotation, default, line)
+        if parameter.parse(default) != default:
+            raise GenampError(f"{where}: default of `{name}` must be {annotation}, got {default!r}")
+        parameters[name] = parameter
+    return parameters
+
+
+def load_preset(root: Path, name: str, chapters: Mapping[str, Chapter]) -> dict[str, dict]:
+    """Return all parameters of every chapter under a preset.
+
+    Args:
+        root: Project folder; presets are its notebooks/presets/*.yml.
+        name: File name without extension.
+        chapters: As from `load_chapters`.
+
+    Raises:
+        GenampError: The preset, a chapter or a parameter in it is unknown, or a type is wrong.
+    """
+    paths = {path.stem: path for path in sorted((root / "notebooks" / "presets").glob("*.yml"))}
+    if name not in paths:
+        raise GenampError(f"unknown preset `{name}`; {choices(name, paths)}")
+    overrides = yaml.safe_load(paths[name].read_text(encoding="utf-8")) or {}
+    try:
+        for chapter in overrides:
+            find_chapter(chapters, chapter)
+        return {key: c.resolve(overrides.get(key) or {}) for key, c in chapters.items()}
+    except GenampError as error:
+        raise GenampError(f"preset {paths[name].name}: {error}") from error

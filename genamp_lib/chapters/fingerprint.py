@@ -1,0 +1,123 @@
+"""What a chapter's numbers depend on, and what of it has changed since the last run.
+
+Prose is not part of it: editing a sentence never reruns anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from genamp_lib._project import sha256_of_file, sha256_of_text
+from genamp_lib.chapters.catalog import Chapter
+from genamp_lib.datasets import sample_path
+
+# Reading, staging and drawing pages changes no number, so these do not make a chapter stale.
+_NOT_NUMBERS = ("cli/", "chapters/")
+_NUMBERS_AFTER_ALL = ("chapters/results.py",)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that can change a chapter's numbers, as text that can be compared."""
+
+    code: str
+    parameters: Mapping[str, Any]
+    library: Mapping[str, str]
+    samples: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> Fingerprint:
+    """Take the fingerprint of a chapter as it would run now.
+
+    Args:
+        chapter: The chapter.
+        parameters: All its parameters, resolved.
+
+    Raises:
+        GenampError: A sample that it reads is missing.
+    """
+    return Fingerprint(
+        code=sha256_of_text(chapter.code),
+        parameters=dict(parameters),
+        library=_library_checksums(),
+        samples={name: _checksum(sample_path(name)) for name in chapter.samples},
+        versions=installed_versions(),
+    )
+
+
+def changes(old: Mapping[str, Any], new: Fingerprint) -> list[str]:
+    """Say in plain words what differs between a recorded fingerprint and the present one.
+
+    Args:
+        old: `Fingerprint.to_dict()` as read back from a record.
+        new: The present one.
+
+    Returns:
+        One phrase per change; empty when the chapter is up to date.
+    """
+    reasons = []
+    if old.get("code") != new.code:
+        reasons.append("its code cells changed")
+    for field, label in (
+        ("parameters", "parameter"),
+        ("library", "library"),
+        ("samples", "sample"),
+        ("versions", "version of"),
+    ):
+        before, after = old.get(field, {}), getattr(new, field)
+        names = sorted(
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        )
+        if not names:
+            continue
+        if field in ("parameters", "versions"):
+            first = f"{names[0]}: {before.get(names[0])} -> {after.get(names[0])}"
+        else:
+            first = names[0]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        reasons.append(f"{label} {first}{more}")
+    return reasons
+
+
+@lru_cache(maxsize=1)
+def installed_versions() -> dict[str, str]:
+    """Return the installed versions of the project's own dependencies, and Python's."""
+    names = [
+        match.group()
+        for requirement in metadata.requires("genamp") or []
+        if "extra ==" not in requirement and (match := re.match(r"[\w.-]+", requirement))
+    ]
+    return {"python": platform.python_version(), **{n: metadata.version(n) for n in sorted(names)}}
+
+
+def _library_checksums() -> dict[str, str]:
+    package = Path(__file__).resolve().parents[1]
+    files = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for name, path in files.items()
+        if name in _NUMBERS_AFTER_ALL or not name.startswith(_NOT_NUMBERS)
+    }
+
+
+def _checksum(path: Path) -> str:
+    status = path.stat()
+    return _checksum_of_state(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _checksum_of_state(path: Path, mtime_ns: int, size: int) -> str:
+    return sha256_of_file(path)

@@ -1,0 +1,58 @@
+"""The command `genamp`: reads arguments, calls the library, prints. Nothing is computed here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from genamp_lib._project import GenampError
+from genamp_lib.cli import book, data
+
+app = typer.Typer(
+    help=(
+        "Rerun the chapters of the book with your own parameters, build its site, and see every "
+        "number of the papers beside ours."
+    ),
+    epilog="Start with: genamp chapters",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(book.chapters)
+app.command()(book.run)
+app.command()(book.build)
+app.command()(book.serve)
+app.command()(book.scoreboard)
+app.add_typer(data.app, name="data")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; user errors are one line on stderr and exit code 2."""
+    try:
+        app(join_pairs(sys.argv[1:] if arguments is None else arguments))
+    except GenampError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; finished chapters are kept, the next build continues", file=sys.stderr)
+        sys.exit(130)
+
+
+def join_pairs(arguments: list[str]) -> list[str]:
+    """Write `-p KEY VALUE` as `-p KEY=VALUE`, the one form that the parser below knows.
+
+    >>> join_pairs(["run", "01", "-p", "n_train", "2000", "-p", "upper=1.0"])
+    ['run', '01', '-p', 'n_train=2000', '-p', 'upper=1.0']
+    """
+    joined: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word in ("-p", "--parameter") and rest:
+            pair = rest.pop(0)
+            if "=" not in pair and rest:
+                pair = f"{pair}={rest.pop(0)}"
+            joined.append(pair)
+    return joined

@@ -1,0 +1,100 @@
+"""Fixtures that several test folders share: a tiny project that the real runner can work on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY_CHAPTER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+genamp:
+  samples: []
+  summary: It counts.
+---
+
+# A tiny chapter
+
+The answer is {result}`answer`.
+
+```{code-cell} ipython3
+from genamp_lib.chapters.results import Results
+```
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+seed: int = 1  # seed of the random numbers
+n_train: int = 10  # training events
+upper: float = 0.5  # upper edge
+```
+
+```{code-cell} ipython3
+results = Results(chapter="01_tiny", seed=seed)
+results.add("answer", n_train * upper, meaning="a product")
+results.write()
+```
+
+% genamp:scoreboard
+"""
+
+TINY_NUMBERS = """\
+- {id: A.answer, chapter: 01_tiny, result: answer, paper: A, where: Eq. (1), quantity: the answer,
+   value: 5, source: printed, agreement: it is exact}
+"""
+
+
+@pytest.fixture
+def tiny_project(tmp_path: Path) -> Path:
+    """Return a project of one chapter that runs in two seconds, with the real site settings."""
+    root = tmp_path / "project"
+    (root / "notebooks" / "presets").mkdir(parents=True)
+    (root / "data").mkdir()
+    (root / "data" / "README.md").write_text("# Data\n")
+    (root / "notebooks" / "01_tiny.md").write_text(TINY_CHAPTER)
+    for preset, text in {"default": "", "smoke": "01_tiny: {n_train: 2}\n"}.items():
+        (root / "notebooks" / "presets" / f"{preset}.yml").write_text(text)
+    shutil.copytree(ROOT / "book" / "assets", root / "book" / "assets")
+    shutil.copy(ROOT / "book" / "_config.yml", root / "book")
+    (root / "book" / "references.bib").write_text("")
+    (root / "book" / "index.md").write_text("# Tiny\n\n% genamp:presets\n\n% genamp:headline\n")
+    (root / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
+    )
+    (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
+    return root
+
+
+Genamp = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def genamp() -> Genamp:
+    """Return a function that runs the command `genamp` in a folder, as a user does."""
+
+    def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("genamp")), *arguments],
+            cwd=folder,
+            env={**os.environ, "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return call
