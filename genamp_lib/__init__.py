@@ -1,4 +1,4 @@
-"""Generative amplification and classifier-weight diagnostics: the public names, loaded on first use."""
+"""Generative amplification and classifier weights: the public names, loaded on first use."""
 
 from __future__ import annotations
 

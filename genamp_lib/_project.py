@@ -76,7 +76,7 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def recover_folder(target: Path) -> None:
-    """Finish what a killed `replace_folder` left behind: `target` is whole afterwards, or absent."""
+    """Finish what a killed `replace_folder` left: `target` is whole afterwards, or absent."""
     previous = _previous(target)
     if previous.exists() and not target.exists():
         os.replace(previous, target)

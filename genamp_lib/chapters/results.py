@@ -160,7 +160,7 @@ def read_results(path: Path | str) -> dict[str, Result]:
     content = read_json(path)
     try:
         return {name: _from_json(entry) for name, entry in content["results"].items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenampError(
             f"{path}: must be a chapter's results.json, got {error!r}; rerun the chapter"
         ) from error

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -167,14 +168,16 @@ def run_jobs(
         The jobs that succeeded and the failures. On Ctrl-C the children are ended first.
     """
     processes: list[subprocess.Popen] = []
+    stopped = threading.Event()
     done, failures = [], []
     pool = ThreadPoolExecutor(max(1, n_parallel))
     try:
-        futures = {pool.submit(_run, root, job, report, processes): job for job in jobs}
+        futures = {pool.submit(_run, root, job, report, processes, stopped): job for job in jobs}
         for future in as_completed(futures):
             failure = future.result()
             done.append(futures[future]) if failure is None else failures.append(failure)
     except BaseException:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             if process.poll() is None:
@@ -185,7 +188,9 @@ def run_jobs(
     return done, failures
 
 
-def _run(root: Path, job: Job, report: Report, processes: list) -> Failure | None:
+def _run(
+    root: Path, job: Job, report: Report, processes: list, stopped: threading.Event
+) -> Failure | None:
     """Run one job in a child process; return what went wrong."""
     now = fingerprint(job.chapter, job.parameters)
     # A killed run may still be writing for a moment: never work in a folder that was its own.
@@ -224,6 +229,9 @@ def _run(root: Path, job: Job, report: Report, processes: list) -> Failure | Non
             if event:
                 report(job, event["cell"], event["cells"])
         process.wait()
+    if stopped.is_set():  # ended by us: neither a success nor a failure of the chapter
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
     failure = _failure(job, folder, process.returncode)
     if failure is None:
         _write_record(root, job, folder, started, now)
@@ -231,6 +239,7 @@ def _run(root: Path, job: Job, report: Report, processes: list) -> Failure | Non
             (folder / leftover).unlink()
         shutil.rmtree(folder / "ipython", ignore_errors=True)
         replace_folder(folder, job.folder)
+        shutil.rmtree(_failed(job), ignore_errors=True)
     return failure
 
 
@@ -249,11 +258,15 @@ def _failure(job: Job, folder: Path, returncode: int) -> Failure | None:
         outcome = {"error": f"its process ended with exit code {returncode}; see log.txt"}
     if outcome is None:
         return None
-    kept = job.folder.with_name(f"{job.folder.name}.failed")
+    kept = _failed(job)
     replace_folder(folder, kept)
     if "traceback" in outcome:
         (kept / "traceback.txt").write_text("\n".join(outcome["traceback"]), encoding="utf-8")
     return Failure(job, outcome["error"], outcome.get("cell"), outcome.get("source", ""), kept)
+
+
+def _failed(job: Job) -> Path:
+    return job.folder.with_name(f"{job.folder.name}.failed")
 
 
 def _write_record(root: Path, job: Job, folder: Path, started: str, now: Fingerprint) -> None:

@@ -99,14 +99,17 @@ def load_paper_numbers(root: Path) -> list[PaperNumber]:
     path = root / "book" / "paper_numbers.yml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-        numbers = [PaperNumber.model_validate(entry) for entry in entries]
     except yaml.YAMLError as error:
         raise GenampError(f"{path.name}: must be YAML, got {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        entry = first["input"].get("id") if isinstance(first["input"], dict) else first["input"]
-        field = ".".join(map(str, first["loc"]))
-        raise GenampError(f"{path.name}: entry {entry!r}: {field} {first['msg']}") from error
+    numbers = []
+    for entry in entries:
+        try:
+            numbers.append(PaperNumber.model_validate(entry))
+        except ValidationError as error:
+            name = entry.get("id") if isinstance(entry, dict) else entry
+            first = error.errors()[0]
+            what = ".".join(map(str, first["loc"]))
+            raise GenampError(f"{path.name}: entry {name!r}: {what} {first['msg']}") from error
     ids = [number.id for number in numbers]
     for name in ids:
         if ids.count(name) > 1:

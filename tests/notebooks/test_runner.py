@@ -1,0 +1,226 @@
+"""The runner on a tiny project: what is rerun and why, what a failure and a kill leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests_support import edit
+
+NOTEBOOK = Path("notebooks") / "01_tiny.md"
+RUN = Path("_build") / "runs" / "default" / "01_tiny"
+PAGE = Path("_build") / "site" / "chapters" / "01_tiny.html"
+
+
+def answer(folder: Path) -> float:
+    return json.loads((folder / "results.json").read_text())["results"]["answer"]["value"]
+
+
+def test_only_what_changes_numbers_is_rerun(tiny_project: Path, genamp) -> None:
+    first = genamp(tiny_project, "build")
+    assert first.returncode == 0, first.stderr
+    assert "01_tiny: to run, never run" in first.stdout
+    started = json.loads((tiny_project / RUN / "record.json").read_text())["started"]
+
+    again = genamp(tiny_project, "build")
+    assert "01_tiny: up to date" in again.stdout
+    assert "site (unchanged)" in again.stdout
+
+    edit(tiny_project / NOTEBOOK, "The answer is", "It is plainly")
+    prose = genamp(tiny_project, "build")
+    assert "01_tiny: up to date" in prose.stdout
+    assert "(unchanged)" not in prose.stdout
+    assert "It is plainly" in (tiny_project / PAGE).read_text()
+    assert json.loads((tiny_project / RUN / "record.json").read_text())["started"] == started
+
+    edit(tiny_project / NOTEBOOK, "n_train * upper", "n_train + upper")
+    code = genamp(tiny_project, "build")
+    assert "01_tiny: to run, its code cells changed" in code.stdout
+    assert answer(tiny_project / RUN) == 10.5
+
+    edit(tiny_project / "notebooks/presets/default.yml", "", "01_tiny: {n_train: 20}")
+    listed = genamp(tiny_project, "chapters").stdout
+    assert "stale" in listed
+    assert "n_train: 10 -> 20" in " ".join(listed.split())
+    genamp(tiny_project, "build")
+    assert answer(tiny_project / RUN) == 20.5
+
+
+def test_a_changed_library_or_version_makes_a_chapter_stale(tiny_project: Path, genamp) -> None:
+    assert genamp(tiny_project, "run", "01_tiny").returncode == 0
+    record = tiny_project / RUN / "record.json"
+    for field, name in (("library", "amplification/averaging.py"), ("versions", "numpy")):
+        content = json.loads(record.read_text())
+        before = content["fingerprint"][field][name]
+        content["fingerprint"][field][name] = "another"
+        record.write_text(json.dumps(content))
+        assert name in " ".join(genamp(tiny_project, "chapters").stdout.split())
+        content["fingerprint"][field][name] = before
+        record.write_text(json.dumps(content))
+    assert "fresh" in genamp(tiny_project, "chapters").stdout
+
+
+def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Path, genamp) -> None:
+    assert genamp(tiny_project, "build").returncode == 0
+    published = (tiny_project / RUN / "results.json").read_bytes()
+    page = (tiny_project / PAGE).read_bytes()
+    done = genamp(tiny_project, "run", "01_tiny", "-p", "n_train", "4", "-p", "upper", "2")
+    assert done.returncode == 0, done.stderr
+    folder = tiny_project / "_build/runs/custom-default/01_tiny/n_train-4_upper-2.0"
+    assert answer(folder) == 8.0
+    text = (folder / "site/chapters/01_tiny.html").read_text()
+    assert "This page was rerun with" in text
+    assert 'data-result="answer"' in text
+    assert (tiny_project / RUN / "results.json").read_bytes() == published
+    assert (tiny_project / PAGE).read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "02_tiny"], "unknown chapter `02_tiny`; did you mean `01_tiny`?"),
+        (["run", "01_tiny", "-p", "n_trian", "5"], "did you mean `n_train`?"),
+        (["run", "01_tiny", "-p", "n_train", "few"], "`n_train` must be int, got 'few'"),
+        (["run", "01_tiny", "-p", "n_train"], "`-p` needs a name and a value, got `n_train`"),
+        (["build", "--preset", "smok"], "unknown preset `smok`; did you mean `smoke`?"),
+        (["serve"], "run `genamp build --preset default` first"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_code_2(
+    tiny_project: Path, genamp, arguments: list[str], message: str
+) -> None:
+    done = genamp(tiny_project, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tiny_project / "_build" / "runs" / "default").exists()
+
+
+def test_a_missing_sample_ends_before_anything_runs(tiny_project: Path, genamp) -> None:
+    edit(tiny_project / NOTEBOOK, "samples: []", "samples: [jets_gluon]")
+    (tiny_project / "data" / "registry.json").write_text(
+        (Path(__file__).resolve().parents[2] / "data" / "registry.json").read_text()
+    )
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 2
+    assert "jets_gluon" in done.stderr
+    assert "genamp data" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failing_cell_is_shown_and_the_last_good_site_stays(tiny_project: Path, genamp) -> None:
+    assert genamp(tiny_project, "build").returncode == 0
+    page = (tiny_project / PAGE).read_bytes()
+    edit(tiny_project / NOTEBOOK, "n_train * upper", "n_train / (upper - upper)")
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 1
+    assert "01_tiny, code cell 3: ZeroDivisionError" in done.stderr
+    assert "n_train / (upper - upper)" in done.stderr
+    assert (tiny_project / PAGE).read_bytes() == page
+    assert answer(tiny_project / RUN) == 5.0
+    failed = tiny_project / "_build/runs/default/01_tiny.failed"
+    assert "ZeroDivisionError" in (failed / "traceback.txt").read_text()
+    edit(tiny_project / NOTEBOOK, "(upper - upper)", "upper")
+    assert genamp(tiny_project, "build").returncode == 0
+    assert answer(tiny_project / RUN) == 20.0
+    assert not failed.exists()
+
+
+def test_a_chapter_without_results_fails(tiny_project: Path, genamp) -> None:
+    edit(tiny_project / NOTEBOOK, "results.write()", "")
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 1
+    assert "wrote no results" in done.stderr
+
+
+def test_a_quoted_result_must_exist(tiny_project: Path, genamp) -> None:
+    edit(tiny_project / NOTEBOOK, "{result}`answer`", "{result}`anwser`")
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 2
+    assert "quotes the result `anwser`; did you mean `answer`?" in done.stderr
+    assert not (tiny_project / "_build" / "site").exists()
+
+
+def test_a_broken_reference_is_an_error_and_no_site_appears(tiny_project: Path, genamp) -> None:
+    edit(tiny_project / NOTEBOOK, "The answer is", "See {numref}`fig-nowhere`. It is")
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 1
+    assert "fig-nowhere" in done.stderr
+    assert not (tiny_project / "_build" / "site").exists()
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_build_leaves_nothing_half_and_the_next_continues(
+    tiny_project: Path, genamp, which: signal.Signals
+) -> None:
+    edit(
+        tiny_project / NOTEBOOK,
+        "results = Results",
+        "from pathlib import Path\nimport time\nPath('_build/begun').touch()\n"
+        "time.sleep(0 if Path('_build/quick').exists() else 120)\nresults = Results",
+    )
+    command = [str(Path(sys.executable).with_name("genamp")), "build"]
+    process = subprocess.Popen(
+        command, cwd=tiny_project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: (tiny_project / "_build" / "begun").exists())
+        process.send_signal(which)
+        process.wait(30)
+    finally:
+        process.kill()
+    wait_for(lambda: not processes_in(tiny_project))
+    assert not (tiny_project / RUN).exists()
+    assert not (tiny_project / "_build" / "site").exists()
+
+    (tiny_project / "_build" / "quick").touch()
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 0, done.stderr
+    assert answer(tiny_project / RUN) == 5.0
+    assert [path.name for path in (tiny_project / RUN).parent.iterdir()] == ["01_tiny"]
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Processes of this machine whose working folder is the project: kernels that outlived it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")).is_relative_to(folder.resolve()):
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_two_builds_at_once_are_refused(tiny_project: Path, genamp) -> None:
+    from filelock import FileLock
+
+    (tiny_project / "_build").mkdir()
+    with FileLock(tiny_project / "_build" / "build-default.lock"):
+        done = genamp(tiny_project, "build")
+    assert done.returncode == 2
+    assert "another genamp is at work here" in done.stderr
+
+
+def test_presets_do_not_mix(tiny_project: Path, genamp) -> None:
+    assert genamp(tiny_project, "build", "--preset", "smoke").returncode == 0
+    assert not (tiny_project / "_build" / "site").exists()
+    page = (tiny_project / "_build/site-smoke/chapters/01_tiny.html").read_text()
+    assert "computed with the preset" in page
+    board = genamp(tiny_project, "scoreboard", "--preset", "smoke", "--json")
+    assert json.loads(board.stdout)[0]["verdict"] == "differs"
+    board = genamp(tiny_project, "scoreboard", "--json")
+    assert json.loads(board.stdout)[0]["verdict"] == "not run"

@@ -1,0 +1,104 @@
+"""Verdicts are computed from two intervals, and the tables show what was computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genamp_lib._project import GenampError
+from genamp_lib.chapters import scoreboard
+from genamp_lib.chapters.results import Result
+from genamp_lib.chapters.scoreboard import PaperNumber, compare, load_paper_numbers, verdict
+
+ENTRY = {
+    "id": "A.x",
+    "chapter": "01_tiny",
+    "result": "answer",
+    "paper": "A",
+    "where": "Eq. (1)",
+    "quantity": "x",
+    "value": 10,
+    "source": "printed",
+    "tolerance": 0.5,
+    "agreement": "rounding",
+    "headline": True,
+}
+
+
+def ours(value: float, interval: tuple[float, float] | None = None) -> Result:
+    return Result("answer", value, interval, None, "", "")
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (ours(10.4), "agrees"),
+        (ours(10.6), "differs"),
+        (ours(9.4), "differs"),
+        (
+            ours(12.0, (11.3, 12.7)),
+            "differs",
+        ),  # doubled it begins at 10.6, the paper's ends at 10.5
+        (ours(12.0, (11.2, 12.7)), "agrees"),
+        (ours(8.0, (7.0, 8.7)), "differs"),
+        (ours(8.0, (7.0, 8.8)), "agrees"),
+        (ours(3.0, (1.0, float("inf"))), "agrees"),
+    ],
+)
+def test_verdict(result: Result, expected: str) -> None:
+    assert verdict(PaperNumber(**ENTRY), result)[0] == expected
+
+
+def test_a_range_and_not_comparable() -> None:
+    entry = {key: ENTRY[key] for key in ENTRY if key not in ("value", "tolerance")}
+    stated = PaperNumber(**entry, range=(0.5, 0.58))
+    assert verdict(stated, ours(0.51)) == ("agrees", "rounding")
+    assert verdict(stated, ours(0.6)) == ("differs", "no reason recorded")
+    other = PaperNumber(**ENTRY, not_comparable="another question")
+    assert verdict(other, ours(10.0)) == ("not comparable", "another question")
+
+
+def test_compare_names_a_missing_result() -> None:
+    numbers = [PaperNumber(**ENTRY)]
+    with pytest.raises(
+        GenampError, match=r"`A\.x` needs a result `answer` of 01_tiny; did you mean"
+    ):
+        compare(numbers, {"01_tiny": ("default", {"answers": ours(1.0)})})
+    assert compare(numbers, {})[0].verdict == "not run"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": None}, "needs either `value` or `range`"),
+        ({"range": [1, 2]}, "needs either `value` or `range`"),
+        ({"source": "guessed"}, "source"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_wrong_entries_are_named(tiny_project: Path, change: dict, message: str) -> None:
+    path = tiny_project / "book" / "paper_numbers.yml"
+    path.write_text(yaml.safe_dump([{**ENTRY, **change}]))
+    with pytest.raises(GenampError, match=message) as caught:
+        load_paper_numbers(tiny_project)
+    assert "'A.x'" in str(caught.value)
+    path.write_text(yaml.safe_dump([ENTRY, ENTRY]))
+    with pytest.raises(GenampError, match="`id` must be unique"):
+        load_paper_numbers(tiny_project)
+
+
+def test_readme_table_is_written_once(tmp_path: Path) -> None:
+    rows = compare([PaperNumber(**ENTRY)], {"01_tiny": ("default", {"answer": ours(10.25)})})
+    readme = tmp_path / "README.md"
+    readme.write_text(f"a\n{scoreboard.README_BEGIN}\nold\n{scoreboard.README_END}\nb\n")
+    assert scoreboard.update_readme(readme, rows)
+    assert not scoreboard.update_readme(readme, rows)
+    text = readme.read_text()
+    assert "| x | 10 (A, Eq. (1)) | 10.25 | agrees |" in text
+    assert text.startswith("a\n")
+    assert text.endswith("\nb\n")
+    readme.write_text("no markers")
+    with pytest.raises(GenampError, match=r"README\.md: must hold the lines"):
+        scoreboard.update_readme(readme, rows)
