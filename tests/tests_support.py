@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def edit(path: Path, old: str, new: str) -> None:
     """Replace a text in a file; it must be there."""

@@ -1,0 +1,134 @@
+"""Every chapter: the rules that its text keeps, and a run from scratch at the smallest preset."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tests_support import ROOT
+
+from genamp_lib.chapters.catalog import Chapter, load_chapters, load_preset
+from genamp_lib.chapters.results import read_results
+from genamp_lib.chapters.scoreboard import README_BEGIN, README_END, load_paper_numbers
+
+CHAPTERS = load_chapters(ROOT)
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=CHAPTERS)
+
+
+def code_cells(chapter: Chapter) -> list:
+    return [cell for cell in chapter.notebook.cells if cell.cell_type == "code"]
+
+
+def prose(chapter: Chapter) -> str:
+    return "\n".join(c.source for c in chapter.notebook.cells if c.cell_type == "markdown")
+
+
+@each_chapter
+def test_sources_hold_no_outputs_and_define_nothing(chapter: Chapter) -> None:
+    for cell in code_cells(chapter):
+        assert not cell.outputs
+        assert cell.execution_count is None
+        for node in ast.walk(ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.MULTILINE))):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+            assert not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Lambda)
+
+
+@each_chapter
+def test_lines_of_code_fit_the_page(chapter: Chapter) -> None:
+    wide = [line for line in chapter.code.splitlines() if len(line) > 80]
+    assert not wide
+
+
+@each_chapter
+def test_parameters_have_a_type_and_a_meaning(chapter: Chapter) -> None:
+    assert "seed" in chapter.parameters
+    assert all(parameter.help for parameter in chapter.parameters.values())
+
+
+@each_chapter
+def test_every_figure_has_caption_alt_text_and_label(chapter: Chapter) -> None:
+    text = prose(chapter)
+    for cell in code_cells(chapter):
+        if re.search(r"\b(subplots|figure)\(", cell.source):
+            figure = cell.metadata["mystnb"]["figure"]
+            assert len(figure["caption"]) > 40
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+            assert f"{{numref}}`{figure['name']}`" in text, f"{figure['name']} is never mentioned"
+
+
+@each_chapter
+def test_a_chapter_has_what_a_lecturer_needs(chapter: Chapter) -> None:
+    text = prose(chapter)
+    assert chapter.summary
+    assert "In this chapter" in text
+    assert "% genamp:scoreboard" in text
+    assert text.count("{exercise") >= 2
+    assert text.count("{solution") >= 2
+
+
+@each_chapter
+def test_samples_are_declared(chapter: Chapter) -> None:
+    named = set(re.findall(r"[\"'](jets_\w+)[\"']", chapter.code))
+    assert named <= set(chapter.samples)
+    assert not ("load_jets(" in chapter.code and not chapter.samples)
+
+
+def test_presets_name_existing_parameters() -> None:
+    for path in sorted((ROOT / "notebooks" / "presets").glob("*.yml")):
+        assert set(load_preset(ROOT, path.stem, CHAPTERS)) == set(CHAPTERS)
+
+
+def test_every_chapter_is_in_the_table_of_contents() -> None:
+    parts = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())["parts"]
+    files = [entry["file"] for part in parts for entry in part["chapters"]]
+    assert [Path(file).name for file in files if file.startswith("chapters/")] == list(CHAPTERS)
+
+
+def test_every_chapter_is_compared_with_its_paper() -> None:
+    assert {number.chapter for number in load_paper_numbers(ROOT)} == set(CHAPTERS)
+
+
+@pytest.fixture(scope="module")
+def smoke() -> Path:
+    """Run all chapters at the preset smoke, which ignores artefacts, and return their folder."""
+    command = [str(Path(sys.executable).with_name("genamp")), "build", "--preset", "smoke"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "_build" / "runs" / "smoke"
+
+
+@each_chapter
+def test_smoke_writes_the_results_that_the_papers_are_compared_with(
+    chapter: Chapter, smoke: Path
+) -> None:
+    results = read_results(smoke / chapter.name / "results.json")
+    wanted = {n.result for n in load_paper_numbers(ROOT) if n.chapter == chapter.name}
+    assert wanted <= set(results)
+
+
+@each_chapter
+def test_no_computed_number_is_typed_into_the_prose(chapter: Chapter, smoke: Path) -> None:
+    """A number with three or more digits after the point stands in results.json, not in prose."""
+    results = read_results(smoke / chapter.name / "results.json")
+    exact = {result.text for result in results.values() if result.interval is None}
+    typed = set(re.findall(r"\d+\.\d{3,}", prose(chapter)))
+    assert not {number for number in typed if number in exact}
+
+
+def test_the_readme_shows_the_numbers_of_the_published_runs(tmp_path: Path) -> None:
+    genamp = str(Path(sys.executable).with_name("genamp"))
+    for arguments in (["build"], ["scoreboard", "--readme", str(tmp_path / "README.md")]):
+        if "--readme" in arguments:
+            text = (ROOT / "README.md").read_text(encoding="utf-8")
+            begin, end = text.index(README_BEGIN), text.index(README_END)
+            (tmp_path / "README.md").write_text(
+                text[:begin] + README_BEGIN + "\n" + text[end:], encoding="utf-8"
+            )
+        done = subprocess.run([genamp, *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()

@@ -1,0 +1,200 @@
+"""The built site as a reader meets it, in a real browser; and the checks on damaged copies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import site_checks as checks
+from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, Page
+from site_checks import served
+from tests_support import ROOT
+
+from genamp_lib import __all__ as public_names
+from genamp_lib.chapters.scoreboard import load_paper_numbers
+
+RUNS = ROOT / "_build" / "runs" / "default"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))
+
+
+def test_every_page_loads_cleanly_and_from_this_machine_only(
+    site: Path, address: str, browser: Browser
+) -> None:
+    problems = []
+    for path in checks.pages_of(site):
+        problems += checks.problems_in_browser(browser, address, path)
+    assert not problems, "\n".join(problems)
+
+
+def test_links_numbers_and_figures(site: Path) -> None:
+    problems = []
+    for path in checks.pages_of(site):
+        problems += checks.problems_of_links(site, path)
+        problems += checks.problems_of_numbers(site, path, RUNS)
+    for notebook in NOTEBOOKS:
+        problems += checks.problems_of_figures(site, notebook)
+    assert not problems, "\n".join(problems)
+
+
+def test_every_chapter_quotes_numbers_and_shows_figures(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        soup = checks._soup(site / "chapters" / f"{notebook.stem}.html")
+        assert len(soup.select("article .genamp-result")) > 5
+        assert len(soup.select("article figure")) > 2
+        assert soup.find(id="provenance")
+
+
+def damaged(site: Path, folder: Path, path: str, change: Callable[[BeautifulSoup], None]) -> Path:
+    """Return a copy of the site in which one page was changed by hand."""
+    shutil.copytree(site, folder / "site")
+    page = folder / "site" / path
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    change(soup)
+    page.write_text(str(soup), encoding="utf-8")
+    return folder / "site"
+
+
+def test_the_checks_see_a_removed_figure(site: Path, tmp_path: Path) -> None:
+    notebook = NOTEBOOKS[0]
+    path = f"chapters/{notebook.stem}.html"
+    copy = damaged(site, tmp_path, path, lambda soup: soup.find("figure").decompose())
+    assert "is not shown" in checks.problems_of_figures(copy, notebook)[0]
+
+
+def test_the_checks_see_an_edited_number(site: Path, tmp_path: Path) -> None:
+    def edit(soup: BeautifulSoup) -> None:
+        soup.select_one(".genamp-result").string = "71.000"
+
+    path = f"chapters/{NOTEBOOKS[0].stem}.html"
+    copy = damaged(site, tmp_path, path, edit)
+    assert "the page says 71.000" in checks.problems_of_numbers(copy, path, RUNS)[0]
+
+
+def test_the_checks_see_an_external_script(site: Path, tmp_path: Path, browser: Browser) -> None:
+    def add(soup: BeautifulSoup) -> None:
+        soup.head.append(soup.new_tag("script", src="https://example.invalid/x.js"))
+
+    copy = damaged(site, tmp_path, "index.html", add)
+    assert "loads from elsewhere" in checks.problems_of_links(copy, "index.html")[0]
+    with served(copy) as address:
+        problems = checks.problems_in_browser(browser, address, "index.html")
+    assert any("external request" in problem for problem in problems)
+
+
+def test_search_finds_a_word(address: str, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/search.html?q=amplification")
+    page.wait_for_selector("#search-results li")
+    assert page.locator("#search-results li").count() >= 3
+    page.close()
+
+
+def test_the_explorer_follows_its_sliders(address: str, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/chapters/01_gaussian_1d.html")
+    checks.scroll_through(page)
+    explorer = page.locator(".genamp-explorer")
+    explorer.scroll_into_view_if_needed()
+    page.wait_for_selector(".genamp-explorer-plot .scatterlayer path.js-line")
+    for parameter in ("lower", "upper", "n_train"):
+        before = explorer_state(page)
+        slider = explorer.locator(f"input[data-parameter='{parameter}']")
+        slider.focus()
+        slider.press("ArrowRight")
+        page.wait_for_timeout(300)
+        after = explorer_state(page)
+        assert before["text"] != after["text"], parameter
+        assert before["curves"] != after["curves"], parameter
+    page.close()
+
+
+def explorer_state(page: Page) -> dict:
+    return page.evaluate(
+        """() => ({
+          text: document.querySelector(".genamp-explorer-values").textContent,
+          curves: [...document.querySelectorAll(".genamp-explorer-plot path.js-line")]
+                    .map(path => path.getAttribute("d")).join(" ")
+        })"""
+    )
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_figures_are_readable_in_light_and_dark(address: str, browser: Browser, mode: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script(
+        f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')"
+    )
+    for notebook in NOTEBOOKS:
+        page.goto(f"{address}/chapters/{notebook.stem}.html")
+        checks.scroll_through(page)
+        for figure in page.locator("article figure img").all():
+            background, ink = lightness(figure.screenshot())
+            name = figure.get_attribute("alt")
+            if mode == "light":
+                assert background > 0.8, name
+                assert ink < 0.3, name
+            else:
+                assert background < 0.25, name
+                assert ink > 0.7, name
+    page.close()
+
+
+def lightness(picture: bytes) -> tuple[float, float]:
+    """Return the lightness of a picture's background, its corners, and of its strongest ink."""
+    grey = matplotlib.image.imread(BytesIO(picture))[..., :3].mean(axis=-1)
+    corners = np.concatenate([grey[:4, :4].ravel(), grey[-4:, -4:].ravel()])
+    background = float(np.median(corners))
+    distances = np.abs(grey - background).ravel()
+    strongest = np.argsort(distances)[-max(20, grey.size // 1000) :]
+    return background, float(np.median(grey.ravel()[strongest]))
+
+
+def test_pages_fit_a_phone(site: Path, address: str, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    for path in checks.pages_of(site):
+        page.goto(f"{address}/{path}")
+        checks.scroll_through(page)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 391, f"{path} is {width} pixels wide on a phone"
+    page.close()
+
+
+def test_smoke_pages_carry_a_banner_and_published_ones_do_not(site: Path, smoke_site: Path) -> None:
+    for path in ["index.html", *(f"chapters/{notebook.stem}.html" for notebook in NOTEBOOKS)]:
+        assert checks._soup(smoke_site / path).select(".genamp-banner"), path
+        assert not checks._soup(site / path).select(".genamp-banner"), path
+
+
+def test_downloads_are_the_run_and_its_source(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        soup = checks._soup(site / "chapters" / f"{notebook.stem}.html")
+        links = {Path(a["href"]).suffix: a["href"] for a in soup.select("a.download")}
+        run = (site / "chapters" / links[".ipynb"]).read_bytes()
+        assert run == (RUNS / notebook.stem / "notebook.ipynb").read_bytes()
+        assert all(
+            cell["execution_count"]
+            for cell in json.loads(run)["cells"]
+            if cell["cell_type"] == "code"
+        )
+        assert (site / "chapters" / links[".md"]).exists()
+
+
+def test_the_scoreboard_shows_every_number_of_the_papers(site: Path) -> None:
+    rows = checks._soup(site / "scoreboard.html").select("tr[data-id]")
+    numbers = load_paper_numbers(ROOT)
+    assert [row["data-id"] for row in rows] == [number.id for number in numbers]
+    for row, number in zip(rows, numbers, strict=True):
+        assert number.text in row.get_text()
+
+
+def test_every_public_name_is_on_the_api_page(site: Path) -> None:
+    text = (site / "api.html").read_text(encoding="utf-8")
+    missing = [name for name in public_names if f'id="genamp_lib.{name}"' not in text]
+    assert not missing
