@@ -116,6 +116,7 @@ class ArtefactStore:
 
 def write_artefact(path: Path, stage: Stage, arrays: Arrays, *, wall_seconds: float) -> None:
     """Write arrays and their record; the record last, so that a kill leaves no valid half."""
+    path.with_suffix(".json").unlink(missing_ok=True)  # of an older computation with this key
     with replace_file(path) as temporary:
         save_file(arrays, temporary)
         checksum = sha256_of_file(temporary)

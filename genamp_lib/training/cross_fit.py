@@ -1,0 +1,169 @@
+"""Score every event by classifiers that were trained without it, and keep the classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from genamp_lib._project import GenampError
+from genamp_lib.training.artefacts import ArtefactStore, Stage
+from genamp_lib.training.classifier import (
+    CODE_VERSION,
+    ClassifierFit,
+    ClassifierSettings,
+    check_events,
+    classifier_from_arrays,
+    classifier_to_arrays,
+    ensemble_logits,
+    fit_classifier,
+)
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Logits of all events, each from classifiers that never saw the event.
+
+    Attributes:
+        truth: Logits of the truth events, shape (n_truth,), float64.
+        generated: Logits of the generated events, shape (n_generated,), float64.
+        fits: The fitted classifiers, one tuple of members per fold.
+    """
+
+    truth: np.ndarray
+    generated: np.ndarray
+    fits: tuple[tuple[ClassifierFit, ...], ...] = field(repr=False)
+
+
+def cross_fitted_logits(
+    truth: ArrayLike,
+    generated: ArrayLike,
+    *,
+    settings: ClassifierSettings,
+    seed: int,
+    n_folds: int = 5,
+    n_members: int = 1,
+    store: ArtefactStore | None = None,
+    stage: Stage | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CrossFit:
+    """Score every event by an ensemble of classifiers that were trained without it.
+
+    Both samples are divided at random into folds. For each fold, member m is trained on the
+    others but one and chosen on the one left, the (m + 1)-th after the fold in cyclic order. The
+    outputs C of the members are averaged, as in paper B, sec. 3, and the logit of the mean
+    is returned.
+
+    Args:
+        truth: Features, shape (n_truth, n_features).
+        generated: Features, shape (n_generated, n_features).
+        settings: Network and training of each classifier.
+        seed: Of the folds and the trainings.
+        n_folds: Number of folds, at least 3.
+        n_members: Classifiers per fold, at most `n_folds` - 1.
+        store: Where each classifier is kept as an artefact; None keeps nothing.
+        stage: With `store`: name, version and inputs of the artefacts, and the configuration that
+            `truth` and `generated` follow from; this function's own arguments are added to it.
+        progress: Called with one line of text per classifier.
+
+    Raises:
+        ValueError: As `fit_classifier`, or a number is out of range, a sample has fewer events
+            than folds, or only one of `store` and `stage` is given.
+        GenampError: An artefact is damaged or was trained on other events.
+
+    >>> rng = np.random.default_rng(0)
+    >>> fit = cross_fitted_logits(rng.normal(size=(60, 2)), rng.normal(size=(40, 2)), n_folds=3,
+    ...     settings=ClassifierSettings(n_epochs=1), seed=1)
+    >>> fit.truth.shape, fit.generated.shape, len(fit.fits)
+    ((60,), (40,), 3)
+    """
+    samples = check_events(truth, generated)
+    if n_folds < 3:
+        raise ValueError(f"`n_folds` must be at least 3 (train, validate, score), got {n_folds}.")
+    if not 1 <= n_members < n_folds:
+        raise ValueError(f"`n_members` must be in 1 ... n_folds - 1, got {n_members}.")
+    if min(len(samples[0]), len(samples[1])) < n_folds:
+        raise ValueError(
+            f"`truth` and `generated` must have at least {n_folds} events, one per fold, "
+            f"got {len(samples[0])} and {len(samples[1])}."
+        )
+    if (store is None) != (stage is None):
+        raise ValueError("`store` and `stage` must be given together, got only one of them.")
+
+    rng = np.random.default_rng(seed)
+    folds = [rng.permutation(np.arange(len(sample)) % n_folds) for sample in samples]
+    logits = [np.empty(len(sample)) for sample in samples]
+    fits = []
+    for fold in range(n_folds):
+        members = []
+        for member in range(n_members):
+            validation_fold = (fold + 1 + member) % n_folds
+            train, validation = [], []
+            for sample, numbers in zip(samples, folds, strict=True):
+                train.append(sample[(numbers != fold) & (numbers != validation_fold)])
+                validation.append(sample[numbers == validation_fold])
+            own = {"fold": fold, "member": member, "n_folds": n_folds, "seed": seed}
+            fit = _kept_fit(
+                train,
+                validation,
+                settings,
+                int(np.random.SeedSequence([seed, fold, member]).generate_state(1)[0]),
+                store,
+                None if stage is None else _with_settings(stage, own, settings),
+            )
+            members.append(fit)
+            if progress is not None:
+                progress(
+                    f"fold {fold + 1}/{n_folds}, member {member + 1}/{n_members}: "
+                    f"validation loss {fit.validation_loss.min():.5f} at epoch {fit.best_epoch + 1}"
+                )
+        for sample, numbers, target in zip(samples, folds, logits, strict=True):
+            target[numbers == fold] = ensemble_logits(
+                [fit.classifier for fit in members], sample[numbers == fold]
+            )
+        fits.append(tuple(members))
+    return CrossFit(logits[0], logits[1], tuple(fits))
+
+
+def _with_settings(stage: Stage, own: dict[str, Any], settings: ClassifierSettings) -> Stage:
+    added = {"classifier": {**asdict(settings), **own, "code_version": CODE_VERSION}}
+    return replace(stage, configuration={**stage.configuration, **added})
+
+
+def _kept_fit(
+    train: list[torch.Tensor],
+    validation: list[torch.Tensor],
+    settings: ClassifierSettings,
+    seed: int,
+    store: ArtefactStore | None,
+    stage: Stage | None,
+) -> ClassifierFit:
+    def compute() -> ClassifierFit:
+        return fit_classifier(
+            train[0],
+            train[1],
+            validation_truth=validation[0],
+            validation_generated=validation[1],
+            settings=settings,
+            seed=seed,
+        )
+
+    if store is None or stage is None:
+        return compute()
+    arrays = store.load_or_compute(stage, lambda: classifier_to_arrays(compute()))
+    fit = classifier_from_arrays(arrays, settings)
+    # The key covers what the caller says the events follow from; the stored standardisation tells
+    # whether that is true.
+    mean = torch.cat(train).double().mean(0)
+    if mean.shape != fit.classifier.feature_mean.shape or not torch.allclose(
+        mean, fit.classifier.feature_mean.double(), rtol=1e-4, atol=1e-6
+    ):
+        raise GenampError(
+            f"artefact `{stage.name}-{stage.key}`: was trained on other events than these; put "
+            "all that they follow from into `stage`, or rerun with --fresh"
+        )
+    return fit

@@ -1,0 +1,231 @@
+"""The artefact store: what it finds, what it refuses, and what a kill leaves behind."""
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genamp_lib._project import GenampError
+from genamp_lib.training import artefacts
+from genamp_lib.training.artefacts import FRESH_VARIABLE, ArtefactStore, Stage
+
+STAGE = Stage("demo", version=1, configuration={"seed": 3, "rates": [0.1, 0.2]}, inputs={"a": "00"})
+ARRAYS = {"x": np.arange(6.0).reshape(2, 3), "n": np.array([1, 2], dtype=np.int64)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ArtefactStore(published=tmp_path / "published", local=tmp_path / "local", fresh=False)
+
+
+def never():
+    raise AssertionError("was computed although it is there")
+
+
+def path_of(store, stage=STAGE, folder="local"):
+    return getattr(store, folder) / f"{stage.name}-{stage.key}.safetensors"
+
+
+class TestStage:
+    def test_key_is_stable(self):
+        # Published artefacts are found by this key: a change of the format loses all of them.
+        text = (
+            '{"configuration": {"rates": [0.1, 0.2], "seed": 3}, "inputs": {"a": "00"}, '
+            '"name": "demo", "version": 1}'
+        )
+        assert STAGE.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"name": "other"},
+            {"version": 2},
+            {"configuration": {"seed": 4, "rates": [0.1, 0.2]}},
+            {"configuration": {"seed": 3, "rates": [0.2, 0.1]}},
+            {"configuration": {}},
+            {"inputs": {"a": "01"}},
+            {"inputs": {}},
+        ],
+    )
+    def test_any_change_changes_the_key(self, change):
+        assert replace(STAGE, **change).key != STAGE.key
+
+    def test_order_of_the_configuration_does_not(self):
+        turned = {"rates": [0.1, 0.2], "seed": 3}
+        assert replace(STAGE, configuration=turned).key == STAGE.key
+
+    def test_nan_has_no_key(self):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            replace(STAGE, configuration={"x": float("nan")}).key  # noqa: B018
+
+
+class TestStore:
+    def test_computes_once(self, store):
+        first = store.load_or_compute(STAGE, lambda: ARRAYS)
+        second = store.load_or_compute(STAGE, never)
+        for arrays in (first, second):
+            assert arrays.keys() == ARRAYS.keys()
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(array, ARRAYS[name])
+                assert array.dtype == ARRAYS[name].dtype
+        assert [used["origin"] for used in store.used] == ["computed", "local"]
+        assert store.used[0]["sha256"] == store.used[1]["sha256"]
+        assert store.used[0]["artefact"] == f"demo-{STAGE.key}"
+
+    def test_published_comes_first(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        store.local.rename(store.published)
+        store.load_or_compute(STAGE, never)
+        assert store.used[-1]["origin"] == "published"
+
+    def test_strided_arrays_are_kept_as_they_look(self, store):
+        array = np.arange(12.0).reshape(3, 4).T[::2]
+        store.load_or_compute(STAGE, lambda: {"x": array})
+        np.testing.assert_array_equal(store.load_or_compute(STAGE, never)["x"], array)
+
+    def test_other_key_is_computed(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        other = store.load_or_compute(replace(STAGE, version=2), lambda: {"x": np.zeros(1)})
+        assert other["x"].tolist() == [0.0]
+
+    def test_fresh_computes_again_and_replaces(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        fresh = ArtefactStore(published=store.published, local=store.local, fresh=True)
+        fresh.load_or_compute(STAGE, lambda: {"x": np.ones(2)})
+        assert fresh.used[0]["origin"] == "computed"
+        assert store.load_or_compute(STAGE, never)["x"].tolist() == [1.0, 1.0]
+
+    @pytest.mark.parametrize(("value", "fresh"), [("1", True), ("", False), ("0", False)])
+    def test_fresh_from_the_environment(self, tmp_path, monkeypatch, value, fresh):
+        monkeypatch.setenv(FRESH_VARIABLE, value)
+        assert ArtefactStore(published=tmp_path, local=tmp_path).fresh is fresh
+
+    def test_record_says_what_it_is(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        record = json.loads(path_of(store).with_suffix(".json").read_text())
+        assert record["key"] == STAGE.key
+        assert record["configuration"] == STAGE.configuration
+        assert record["inputs"] == STAGE.inputs
+        assert record["version"] == 1
+        assert record["sha256"] == store.used[0]["sha256"]
+        assert record["wall_seconds"] >= 0.0
+
+    def test_failed_computation_leaves_nothing(self, store):
+        def fails():
+            raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError, match="no"):
+            store.load_or_compute(STAGE, fails)
+        assert not list(store.local.glob("*")) if store.local.exists() else True
+        assert store.used == []
+
+
+class TestDamage:
+    @pytest.mark.parametrize("folder", ["local", "published"])
+    def test_changed_byte(self, store, folder):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        if folder == "published":
+            store.local.rename(store.published)
+        path = path_of(store, folder=folder)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(GenampError, match=r"damaged, its checksum differs .* --fresh"):
+            store.load_or_compute(STAGE, never)
+
+    def test_truncated_file(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path = path_of(store)
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(GenampError, match="damaged"):
+            store.load_or_compute(STAGE, never)
+
+    def test_record_without_file(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path_of(store).unlink()
+        with pytest.raises(GenampError, match=r"has a record but no \.safetensors; remove demo-"):
+            store.load_or_compute(STAGE, never)
+
+    def test_damaged_record(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path_of(store).with_suffix(".json").write_text("{")
+        with pytest.raises(GenampError, match=r"must be JSON, got .*; remove the file"):
+            store.load_or_compute(STAGE, never)
+
+    @pytest.mark.parametrize("record", ["[]", "{}", '{"key": "0123456789abcdef"}'])
+    def test_foreign_record(self, store, record):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path_of(store).with_suffix(".json").write_text(record)
+        with pytest.raises(GenampError, match=f"record must have key {STAGE.key}; remove"):
+            store.load_or_compute(STAGE, never)
+
+    def test_artefact_of_another_stage_under_this_name(self, store):
+        other = replace(STAGE, version=2)
+        store.load_or_compute(other, lambda: ARRAYS)
+        for suffix in (".safetensors", ".json"):
+            old, new = path_of(store, other), path_of(store)
+            old.with_suffix(suffix).rename(new.with_suffix(suffix))
+        with pytest.raises(GenampError, match=f"record must have key {STAGE.key}"):
+            store.load_or_compute(STAGE, never)
+
+    def test_not_a_safetensors_file(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path = path_of(store)
+        path.write_bytes(b"something else")
+        record = json.loads(path.with_suffix(".json").read_text())
+        record["sha256"] = artefacts.sha256_of_file(path)
+        path.with_suffix(".json").write_text(json.dumps(record))
+        with pytest.raises(GenampError, match="not a safetensors file"):
+            store.load_or_compute(STAGE, never)
+
+    def test_message_names_what_to_remove(self, store):
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        path_of(store).unlink()
+        with pytest.raises(GenampError, match=re.escape(str(store.local))):
+            store.load_or_compute(STAGE, never)
+
+
+class TestInterruption:
+    def test_kill_while_computing(self, store):
+        def killed():
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.load_or_compute(STAGE, killed)
+        assert store.load_or_compute(STAGE, lambda: ARRAYS).keys() == ARRAYS.keys()
+
+    def test_kill_while_writing_the_arrays(self, store, monkeypatch):
+        def half(arrays, path):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(artefacts, "save_file", half)
+            with pytest.raises(KeyboardInterrupt):
+                store.load_or_compute(STAGE, lambda: ARRAYS)
+        assert list(store.local.iterdir()) == []
+        store.load_or_compute(STAGE, lambda: ARRAYS)
+        store.load_or_compute(STAGE, never)
+
+    @pytest.mark.parametrize("computed_before", [False, True])
+    def test_kill_between_arrays_and_record(self, store, monkeypatch, computed_before):
+        if computed_before:
+            store.load_or_compute(STAGE, lambda: {"x": np.zeros(3)})
+            store = ArtefactStore(published=store.published, local=store.local, fresh=True)
+
+        def killed(path, content):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(artefacts, "write_json", killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.load_or_compute(STAGE, lambda: ARRAYS)
+        assert path_of(store).exists()
+        store = ArtefactStore(published=store.published, local=store.local, fresh=False)
+        # Without a record it does not count: computed again, then found.
+        arrays = store.load_or_compute(STAGE, lambda: {"x": np.ones(1)})
+        assert arrays["x"].tolist() == [1.0]
+        store.load_or_compute(STAGE, never)
