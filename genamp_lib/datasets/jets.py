@@ -1,0 +1,187 @@
+"""Read jets as lists of constituents in JetNet's layout. Not for making them: simulation.jets.
+
+Kinematics: eta is pseudorapidity, `eta_rel` and `phi_rel` are a constituent's eta and phi minus
+those of the full jet (phi wrapped to [-pi, pi)), `pt_rel` is its pt over the pt of the full jet;
+the full jet is the sum of all its constituents, also of those that are not stored.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genamp_lib._project import GenampError
+from genamp_lib.datasets.samples import verify_sample
+
+PARTICLE_FIELDS = ("eta_rel", "phi_rel", "pt_rel", "mask")
+JET_FIELDS = ("pt", "eta", "mass", "n_constituents")
+
+
+@dataclass(frozen=True)
+class Jets:
+    """Jets and their hardest constituents.
+
+    Slicing gives the jets of the slice: `jets[:100]`, `jets[selection]`.
+
+    Attributes:
+        particles: Shape (n, n_particles, 4), float32: eta_rel, phi_rel, pt_rel, mask (1 for a
+            constituent, 0 for padding), constituents in order of falling pt.
+        jets: Shape (n, 4), float32: pt in GeV, eta, mass in GeV, number of stored constituents.
+        multiplicity: Shape (n,): constituents of the full jet, stored or not; None when unknown.
+        provenance: How the file was made, as written in it; empty when it does not say.
+        particle_fields: Names of the last axis of `particles`.
+        jet_fields: Names of the last axis of `jets`.
+    """
+
+    particles: np.ndarray
+    jets: np.ndarray
+    multiplicity: np.ndarray | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    particle_fields: tuple[str, ...] = PARTICLE_FIELDS
+    jet_fields: tuple[str, ...] = JET_FIELDS
+
+    def __len__(self) -> int:
+        return len(self.jets)
+
+    def __getitem__(self, index: slice | np.ndarray) -> Jets:
+        if isinstance(index, (int, np.integer)):
+            raise TypeError(f"Jets take a slice or an array, got {index}; use [{index}:{index}+1]")
+        multiplicity = None if self.multiplicity is None else self.multiplicity[index]
+        return replace(
+            self,
+            particles=self.particles[index],
+            jets=self.jets[index],
+            multiplicity=multiplicity,
+        )
+
+    def __repr__(self) -> str:
+        kind = self.provenance.get("kind", "unnamed")
+        return f"Jets(n={len(self)}, n_particles={self.particles.shape[1]}, kind={kind!r})"
+
+
+def relative_mass(particles: np.ndarray) -> np.ndarray:
+    """Mass over pt of jets, from massless constituents in relative coordinates.
+
+    The observable that sec. 3 of paper B distorts. The energies of the constituents are
+    pt_rel cosh(eta_rel); the result is the mass of the stored constituents in units of the pt
+    of the full jet. Computed in float64.
+
+    Args:
+        particles: Shape (n, n_particles, 3 or 4): eta_rel, phi_rel, pt_rel and, if there, mask.
+
+    Returns:
+        Shape (n,), float64.
+
+    Raises:
+        ValueError: `particles` has another shape.
+
+    Two massless particles have m^2 = 2 pt1 pt2 (cosh(delta eta) - cos(delta phi)):
+
+    >>> import numpy as np
+    >>> jet = np.array([[[0.3, 0.0, 0.5, 1.0], [-0.3, 0.0, 0.5, 1.0]]])
+    >>> relative_mass(jet).round(6), np.sqrt(0.5 * (np.cosh(0.6) - 1)).round(6)
+    (array([0.30452]), np.float64(0.30452))
+    """
+    particles = np.asarray(particles, dtype=np.float64)
+    if particles.ndim != 3 or particles.shape[2] not in (3, 4):
+        raise ValueError(
+            f"`particles` must have shape (n, n_particles, 3 or 4), got {particles.shape}."
+        )
+    eta, phi, pt = particles[..., 0], particles[..., 1], particles[..., 2]
+    if particles.shape[2] == 4:
+        pt = pt * particles[..., 3]
+    # (E + pz)(E - pz) instead of E^2 - pz^2: no cancellation between large numbers.
+    plus, minus = (pt * np.exp(eta)).sum(axis=1), (pt * np.exp(-eta)).sum(axis=1)
+    px, py = (pt * np.cos(phi)).sum(axis=1), (pt * np.sin(phi)).sum(axis=1)
+    return np.sqrt(np.maximum(plus * minus - px**2 - py**2, 0.0))
+
+
+def load_jets(
+    name: str = "jets_gluon", *, n_jets: int | None = None, path: Path | str | None = None
+) -> Jets:
+    """Read a shipped sample of jets, or a file of the reader's own.
+
+    Args:
+        name: Shipped sample; its checksum is verified. Not used when `path` is given.
+        n_jets: The first `n_jets` jets; all of them when None.
+        path: HDF5 file in JetNet's layout: `particle_features` (n, n_particles, 4) and
+            `jet_features` (n, 4), e.g. a public JetNet file.
+
+    Raises:
+        GenampError: No such sample or file, the file is damaged or has another layout, or it has
+            fewer than `n_jets` jets.
+
+    >>> jets = load_jets(n_jets=1000)
+    >>> jets
+    Jets(n=1000, n_particles=30, kind='gluon')
+    >>> jets[:10].particles.shape
+    (10, 30, 4)
+    """
+    if n_jets is not None:
+        try:
+            n_jets = operator.index(n_jets)
+        except TypeError:
+            raise GenampError(f"`n_jets` must be an integer, got {n_jets!r}.") from None
+        if n_jets < 1:
+            raise GenampError(f"`n_jets` must be positive, got {n_jets}.")
+    path = verify_sample(name) if path is None else Path(path)
+    if not path.is_file():
+        raise GenampError(f"{path}: not found; give an HDF5 file in JetNet's layout")
+    jets = _read(path, n_jets)
+    if n_jets is not None and len(jets) < n_jets:
+        raise GenampError(f"`n_jets` must be at most {len(jets)} for {path.name}, got {n_jets}.")
+    _check(jets, path)
+    return jets
+
+
+def _read(path: Path, n_jets: int | None) -> Jets:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            for dataset, n_axes in (("particle_features", 3), ("jet_features", 2)):
+                if not isinstance(file.get(dataset), h5py.Dataset):
+                    raise GenampError(
+                        f"{path}: must have the dataset `{dataset}`, has {', '.join(file)}"
+                    )
+                shape = file[dataset].shape
+                if len(shape) != n_axes or shape[-1] != 4 or 0 in shape:
+                    wanted = "(n, n_particles, 4)" if n_axes == 3 else "(n, 4)"
+                    raise GenampError(f"{path}: `{dataset}` must have shape {wanted}, got {shape}")
+            lengths = {len(file["particle_features"]), len(file["jet_features"])}
+            if len(lengths) != 1:
+                raise GenampError(
+                    f"{path}: both datasets must have as many rows, got {sorted(lengths)}"
+                )
+            multiplicity = file["multiplicity"][:n_jets] if "multiplicity" in file else None
+            return Jets(
+                particles=file["particle_features"][:n_jets].astype(np.float32, copy=False),
+                jets=file["jet_features"][:n_jets].astype(np.float32, copy=False),
+                multiplicity=multiplicity,
+                provenance=json.loads(file.attrs.get("provenance", "{}")),
+            )
+    except OSError as error:
+        raise GenampError(f"{path}: must be an HDF5 file ({error}); download it again") from error
+
+
+def _check(jets: Jets, path: Path) -> None:
+    for dataset, values in (("particle_features", jets.particles), ("jet_features", jets.jets)):
+        n_bad = int((~np.isfinite(values)).sum())
+        if n_bad:
+            raise GenampError(
+                f"{path}: `{dataset}` must be finite, got {n_bad} values that are not; remove "
+                "those jets"
+            )
+    pt_rel, mask = jets.particles[..., 2], jets.particles[..., 3]
+    if not ((mask == 0) | (mask == 1)).all():
+        raise GenampError(
+            f"{path}: the mask (particle_features[..., 3]) must be 0 or 1, got values from "
+            f"{mask.min():g} to {mask.max():g}"
+        )
+    if (pt_rel < 0).any():
+        raise GenampError(f"{path}: pt_rel must not be negative, got {pt_rel.min():g}")
