@@ -68,7 +68,7 @@ def simulate_jets(
     output = Path(output)
     _check_arguments(kind, n_jets, seed, jobs, events_per_shard)
     if output.exists() and not overwrite:
-        raise GenampError(f"{output}: exists; remove it or name another file")
+        raise GenampError(f"{output}: exists; remove it or pass --overwrite")
     require_extra()
     folder = Path(folder or project_root() / "_build" / "simulate" / f"jets_{kind}_seed{seed}")
     settings = chain_settings(kind, events_per_shard)
