@@ -1,0 +1,59 @@
+"""What a clone must be: small enough, whole, and free of what belongs to one machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+
+from genamp_lib._project import read_json, sha256_of_file
+from tests_support import ROOT
+
+MEGABYTE = 1_000_000
+
+
+def tracked() -> list[str]:
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude-standard"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout: the tracked files are not known")
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_data_keeps_its_budget() -> None:
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked()}
+    assert sum(size for name, size in sizes.items() if name.startswith("data/")) < 80 * MEGABYTE
+    assert not {name: size for name, size in sizes.items() if size > 15 * MEGABYTE}
+
+
+def test_published_artefacts_are_as_recorded() -> None:
+    for record in sorted((ROOT / "data" / "artefacts").glob("*.json")):
+        content = read_json(record)
+        assert content["sha256"] == sha256_of_file(record.with_suffix(".safetensors")), record
+        assert record.stem == f"{content['name']}-{content['key']}"
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    for requirement in required:
+        name = re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
+        assert re.search(rf"^{re.escape(name)}==", pins, flags=re.MULTILINE), name
+
+
+def test_no_path_of_one_machine_is_in_the_sources() -> None:
+    pattern = re.compile(r"(/home/|/Users/|/root/|/tmp/)\w")
+    found = [
+        name
+        for name in tracked()
+        if name.endswith((".py", ".md", ".yml", ".toml", ".json", ".txt", ".cff"))
+        and not name.startswith("tests/")
+        and pattern.search((ROOT / name).read_text(encoding="utf-8"))
+    ]
+    assert not found
