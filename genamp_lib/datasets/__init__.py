@@ -1,5 +1,12 @@
 """Where events come from: closed forms and shipped samples. Not for generating them: simulation."""
 
+from genamp_lib.datasets.gaussian import (
+    interval_probability,
+    interval_probability_slope,
+    mean_squared_deviation,
+    model_variance,
+    true_amplification,
+)
 from genamp_lib.datasets.jets import Jets, load_jets, relative_mass
 from genamp_lib.datasets.samples import (
     Sample,
@@ -12,10 +19,15 @@ from genamp_lib.datasets.samples import (
 __all__ = [
     "Jets",
     "Sample",
+    "interval_probability",
+    "interval_probability_slope",
     "list_samples",
     "load_jets",
+    "mean_squared_deviation",
+    "model_variance",
     "relative_mass",
     "sample_checksum",
     "sample_path",
+    "true_amplification",
     "verify_sample",
 ]
