@@ -7,9 +7,9 @@ import subprocess
 import tomllib
 
 import pytest
+from tests_support import ROOT
 
 from genamp_lib._project import read_json, sha256_of_file
-from tests_support import ROOT
 
 MEGABYTE = 1_000_000
 
@@ -40,7 +40,8 @@ def test_published_artefacts_are_as_recorded() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
     for requirement in required:
         name = re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
