@@ -1,71 +1,36 @@
 """Run chapters in parallel and keep what came out, whole or not at all.
 
-A run is a folder: source.md, notebook.ipynb, results.json, log.txt and, written last, record.json.
-It is made under a temporary name and renamed when the chapter succeeded. Not for drawing pages.
+A run is made under a temporary name and renamed when the chapter succeeded. Not for deciding what
+to run (plan), nor for drawing pages (pages, site).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genamp_lib._project import (
-    GenampError,
     read_json,
-    recover_folder,
-    replace_file,
     replace_folder,
     write_json,
 )
-from genamp_lib.chapters.catalog import Chapter
-from genamp_lib.chapters.fingerprint import Fingerprint, changes, fingerprint
+from genamp_lib.chapters.fingerprint import Fingerprint, fingerprint
+from genamp_lib.chapters.plan import Job
 from genamp_lib.chapters.results import PRESET_VARIABLE, RUN_FOLDER_VARIABLE
 from genamp_lib.training.artefacts import FRESH_VARIABLE
 
-# Presets that compute everything from scratch.
-FRESH_PRESETS = ("smoke",)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One chapter that is to be run.
-
-    Attributes:
-        chapter: What to run.
-        parameters: All its parameters.
-        preset: Name of the preset that they started from.
-        folder: Where the run goes.
-        fresh: Ignore artefacts.
-        reasons: Why it is run.
-    """
-
-    chapter: Chapter
-    parameters: Mapping[str, Any]
-    preset: str
-    folder: Path
-    fresh: bool
-    reasons: tuple[str, ...]
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """The parameters that differ from the notebook's own."""
-        defaults = self.chapter.parameters
-        return {k: v for k, v in self.parameters.items() if v != defaults[k].default}
 
 
 @dataclass(frozen=True)
@@ -87,70 +52,6 @@ class Failure:
 
 
 Report = Callable[[Job, int, int], None]
-
-
-def run_folder(root: Path, preset: str, chapter: str) -> Path:
-    """Return the folder of the last good run of a chapter under a preset."""
-    return root / "_build" / "runs" / preset / chapter
-
-
-def custom_folder(root: Path, preset: str, chapter: Chapter, overrides: Mapping[str, Any]) -> Path:
-    """Return a folder of its own for a run with changed parameters, named after them."""
-    label = "_".join(f"{key}-{value}" for key, value in sorted(overrides.items()))
-    label = re.sub(r"[^\w.,-]", "", label)
-    if len(label) > 60:
-        label = f"{label[:50]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
-    return root / "_build" / "runs" / f"custom-{preset}" / chapter.name / label
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the run in `folder`, or None when there is no whole run."""
-    recover_folder(folder)
-    if not (folder / "record.json").exists():
-        return None
-    try:
-        return read_json(folder / "record.json")
-    except GenampError:
-        return None
-
-
-def plan(
-    root: Path, chapters: Mapping[str, Chapter], parameters: Mapping[str, dict], preset: str
-) -> tuple[list[Job], dict[str, dict[str, Any]]]:
-    """Split the chapters into those that must be run and those whose last run still holds.
-
-    Args:
-        root: Project folder.
-        chapters: As from `load_chapters`.
-        parameters: As from `load_preset`.
-        preset: Name of the preset.
-
-    Returns:
-        The jobs with their reasons, and the records of the runs that hold, by chapter.
-
-    Raises:
-        GenampError: A sample is missing.
-    """
-    jobs, fresh_records = [], {}
-    for name, chapter in chapters.items():
-        folder = run_folder(root, preset, name)
-        now = fingerprint(chapter, parameters[name])
-        record = read_record(folder)
-        reasons = ["never run"] if record is None else _reasons(record, now, folder)
-        if record is not None and not reasons:
-            fresh_records[name] = record
-        else:
-            job = Job(
-                chapter, parameters[name], preset, folder, preset in FRESH_PRESETS, tuple(reasons)
-            )
-            jobs.append(job)
-    return jobs, fresh_records
-
-
-def _reasons(record: Mapping[str, Any], now: Fingerprint, folder: Path) -> list[str]:
-    if not all((folder / name).exists() for name in ("notebook.ipynb", "results.json")):
-        return ["its last run is incomplete"]
-    return changes(record.get("fingerprint", {}), now)
 
 
 def run_jobs(
@@ -294,23 +195,3 @@ def source_revision(root: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def publish_artefacts(root: Path, folder: Path) -> list[Path]:
-    """Copy the artefacts that a run computed into data/artefacts and return their paths.
-
-    Args:
-        root: Project folder.
-        folder: The run.
-    """
-    published = []
-    for artefact in read_json(folder / "record.json")["artefacts"]:
-        if artefact["origin"] == "published":
-            continue
-        for suffix in (".safetensors", ".json"):
-            source = root / "_build" / "artefacts" / f"{artefact['artefact']}{suffix}"
-            target = root / "data" / "artefacts" / source.name
-            with replace_file(target) as temporary:
-                shutil.copyfile(source, temporary)
-            published.append(target)
-    return published

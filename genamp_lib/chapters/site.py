@@ -51,9 +51,11 @@ def build_site(root: Path, pages: Mapping[str, Page], target: Path, *, strict: b
         SiteError: jupyter-book failed or warned; the site that was there stays.
         GenampError: A page is wrong.
     """
-    build = root / "_build"
-    build.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=build, prefix=".stage-") as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.stage-"
+    for leftover in target.parent.glob(f"{prefix}*"):  # of a build that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
         sources = Path(folder) / "book"
         stage(root, pages, load_paper_numbers(root), sources)
         checksum = _checksum_of_sources(sources)
@@ -100,9 +102,3 @@ def _checksum_of_site(target: Path) -> str | None:
         return read_json(target / _STAMP)["sources"]
     except (OSError, GenampError, KeyError, TypeError):
         return None
-
-
-def remove_stages(root: Path) -> None:
-    """Remove what killed builds left behind."""
-    for folder in (root / "_build").glob(".stage-*"):
-        shutil.rmtree(folder, ignore_errors=True)

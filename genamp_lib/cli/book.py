@@ -17,7 +17,7 @@ from genamp_lib._project import GenampError, project_root
 if TYPE_CHECKING:  # these imports cost a second; the commands load them when they run
     from genamp_lib.chapters.catalog import Chapter
     from genamp_lib.chapters.pages import Page
-    from genamp_lib.chapters.runs import Job
+    from genamp_lib.chapters.plan import Job
     from genamp_lib.chapters.scoreboard import Row
 
 Preset = Annotated[
@@ -37,14 +37,14 @@ def chapters(preset: Preset = "default") -> None:
     """List the chapters: what they do, their parameters, and how fresh their last run is."""
     from rich.table import Table
 
-    from genamp_lib.chapters import runs
+    from genamp_lib.chapters import plan
 
     root, known, parameters = _load(preset)
-    jobs, records = runs.plan(root, known, parameters, preset)
+    jobs, records = plan.plan_jobs(root, known, parameters, preset)
     stale = {job.chapter.name: "; ".join(job.reasons) for job in jobs}
     table = Table("Chapter", "What it does", "Parameters", "Last run", "State")
     for name, chapter in known.items():
-        record = records.get(name) or runs.read_record(runs.run_folder(root, preset, name))
+        record = records.get(name) or plan.read_record(plan.run_folder(root, preset, name))
         last = f"{record['started'][:10]}, {record['wall_seconds']} s" if record else "-"
         state = f"stale: {stale[name]}" if record and name in stale else stale.get(name, "fresh")
         names = ", ".join(chapter.parameters)
@@ -77,35 +77,39 @@ def run(
 
     Example: genamp run 01_gaussian_1d -p n_train 2000 -p upper 1.0
     """
-    from genamp_lib.chapters import catalog, runs, site
+    from genamp_lib.chapters import catalog, fingerprint, plan, site
     from genamp_lib.chapters.pages import Page
 
     root, known, parameters = _load(preset)
     chapter = catalog.find_chapter(known, name)
-    changed = chapter.resolve({**parameters[chapter.name], **_pairs(parameter or [])})
-    overrides = {k: v for k, v in changed.items() if v != parameters[chapter.name][k]}
-    folder = runs.run_folder(root, preset, chapter.name)
-    if overrides:
-        folder = runs.custom_folder(root, preset, chapter, overrides)
-    runs.fingerprint(chapter, changed)  # a missing sample ends here
-    job = runs.Job(
+    named = _pairs(parameter or [])
+    changed = chapter.resolve({**parameters[chapter.name], **named})
+    if named:
+        values = {name: changed[name] for name in named}
+        folder = plan.custom_folder(root, preset, chapter, values)
+        lock = folder.with_name(f"{folder.name}.lock")
+    else:
+        folder = plan.run_folder(root, preset, chapter.name)
+        lock = _build_lock(root, preset)
+    fingerprint.fingerprint(chapter, changed)  # a missing sample ends here
+    job = plan.Job(
         chapter=chapter,
         parameters=changed,
         preset=preset,
         folder=folder,
-        fresh=fresh or preset in runs.FRESH_PRESETS,
+        fresh=fresh or preset in plan.FRESH_PRESETS,
         reasons=("asked for",),
     )
-    with _lock(folder.parent / f"{folder.name}.lock"):
+    with _lock(lock):
         _run_or_exit(root, [job], 1)
         if publish:
-            for path in runs.publish_artefacts(root, folder):
+            for path in plan.publish_artefacts(root, folder):
                 typer.echo(f"artefact: {path.relative_to(root)}")
         _print_results(folder)
-        if not overrides:
+        if not named:
             typer.echo("The site shows it after `genamp build`.")
             return
-        jobs, records = runs.plan(root, known, parameters, preset)
+        jobs, records = plan.plan_jobs(root, known, parameters, preset)
         pages = _pages(root, preset, {n: c for n, c in known.items() if n in records})
         pages |= {j.chapter.name: Page(j.chapter, None) for j in jobs}
         pages[chapter.name] = Page(chapter, folder)
@@ -120,12 +124,11 @@ def build(preset: Preset = "default", jobs: Jobs = CORES) -> None:
     A chapter is stale when its code cells, its parameters, the library, its event samples or the
     installed versions changed; not when its prose changed.
     """
-    from genamp_lib.chapters import runs, site
+    from genamp_lib.chapters import plan, site
 
     root, known, parameters = _load(preset)
-    with _lock(root / "_build" / f"build-{preset}.lock"):
-        site.remove_stages(root)
-        todo, records = runs.plan(root, known, parameters, preset)
+    with _lock(_build_lock(root, preset)):
+        todo, records = plan.plan_jobs(root, known, parameters, preset)
         for name in records:
             typer.echo(f"{name}: up to date")
         for job in todo:
@@ -211,12 +214,12 @@ def _load(preset: str) -> tuple[Path, dict[str, Chapter], dict[str, dict[str, An
 
 
 def _pages(root: Path, preset: str, known: Mapping[str, Chapter]) -> dict[str, Page]:
-    from genamp_lib.chapters import runs
+    from genamp_lib.chapters import plan
     from genamp_lib.chapters.pages import Page
 
-    folders = {name: runs.run_folder(root, preset, name) for name in known}
+    folders = {name: plan.run_folder(root, preset, name) for name in known}
     return {
-        name: Page(chapter, folders[name] if runs.read_record(folders[name]) else None)
+        name: Page(chapter, folders[name] if plan.read_record(folders[name]) else None)
         for name, chapter in known.items()
     }
 
@@ -230,14 +233,14 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def _run_or_exit(root: Path, todo: list[Job], n_parallel: int) -> None:
     """Run jobs with progress; print failures and exit with 1 when there are any."""
-    from genamp_lib.chapters import runs
+    from genamp_lib.chapters import plan, runs
 
     if not todo:
         return
     with _progress(root, todo) as report:
         done, failures = runs.run_jobs(root, todo, n_parallel=n_parallel, report=report)
     for job in done:
-        seconds = runs.read_record(job.folder)["wall_seconds"]
+        seconds = plan.read_record(job.folder)["wall_seconds"]
         typer.echo(f"{job.chapter.name}: done in {seconds} s")
     for failure in failures:
         typer.echo(f"failed: {failure}", err=True)
@@ -250,7 +253,7 @@ def _progress(root: Path, todo: list[Job]) -> Iterator[Any]:
     """Show cells and the time left where there is a terminal, a line per chapter elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from genamp_lib.chapters import runs
+    from genamp_lib.chapters import plan
 
     columns = (
         TextColumn("{task.description}"),
@@ -262,7 +265,7 @@ def _progress(root: Path, todo: list[Job]) -> Iterator[Any]:
     with Progress(*columns, console=_console(), disable=not _console().is_terminal) as bars:
         tasks = {}
         for job in todo:
-            record = runs.read_record(runs.run_folder(root, job.preset, job.chapter.name))
+            record = plan.read_record(plan.run_folder(root, job.preset, job.chapter.name))
             estimate = f"last run: {record['wall_seconds']:.0f} s" if record else ""
             tasks[job.chapter.name] = bars.add_task(
                 job.chapter.name, total=None, start=False, estimate=estimate
@@ -302,6 +305,10 @@ def _lock(path: Path) -> Iterator[None]:
         raise GenampError(
             f"another genamp is at work here ({path.name}); wait for it or stop it"
         ) from error
+
+
+def _build_lock(root: Path, preset: str) -> Path:
+    return root / "_build" / f"build-{preset}.lock"
 
 
 def _console() -> Any:
