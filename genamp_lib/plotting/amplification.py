@@ -1,0 +1,235 @@
+"""Figures of amplification: uncertainties over n_generated, maps, coverage. Arrays in, Axes out."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from numpy.typing import ArrayLike
+
+from genamp_lib.amplification import AveragingEstimate
+from genamp_lib.plotting.style import COLOURS
+
+N_GENERATED_LABEL = r"generated events $n_\mathrm{gen}$"
+_LABELS = {
+    "stat": r"$\sigma_\mathrm{stat}$",
+    "model": r"$\sigma_\mathrm{model}$",
+    "total": r"$\sqrt{M_I}$",
+}
+_LINES = {"stat": "--", "model": "-.", "total": "-"}  # told apart without colours too
+_MARKERS = {"stat": "s", "model": "^", "total": "o"}
+
+
+def plot_uncertainties(
+    n_generated: ArrayLike,
+    *,
+    stat: ArrayLike | None = None,
+    model: ArrayLike | None = None,
+    total: ArrayLike | None = None,
+    label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw uncertainties of an integral over the number of generated events, as lines.
+
+    Args:
+        n_generated: Numbers of events, shape (n,).
+        stat: sigma_stat, broadcast to (n,).
+        model: sigma_model, broadcast to (n,).
+        total: Root of M_I, Eq. (11) of paper A, broadcast to (n,).
+        label: Text after the symbol in the legend.
+        ax: Axes to draw on; new ones when None.
+
+    >>> n = np.array([1e2, 1e4])
+    >>> ax = plot_uncertainties(n, stat=1 / np.sqrt(n), model=0.02)
+    >>> ax.get_xscale(), len(ax.lines)
+    ('log', 2)
+    """
+    ax = _uncertainty_axes(ax)
+    n_generated = np.asarray(n_generated, dtype=np.float64)
+    for role, sigma in (("stat", stat), ("model", model), ("total", total)):
+        if sigma is not None:
+            ax.plot(
+                n_generated,
+                np.broadcast_to(sigma, n_generated.shape),
+                linestyle=_LINES[role],
+                color=COLOURS[role],
+                label=f"{_LABELS[role]} {label}".strip(),
+            )
+    return ax
+
+
+def plot_measured(
+    n_generated: ArrayLike,
+    sigma: ArrayLike,
+    interval: tuple[ArrayLike, ArrayLike],
+    *,
+    role: str,
+    label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw measured uncertainties as points with error bars.
+
+    Args:
+        n_generated: Numbers of events, shape (n,).
+        sigma: Uncertainties, shape (n,).
+        interval: (low, high), each of shape (n,).
+        role: "stat", "model" or "total"; colour and marker.
+        label: Text after the symbol in the legend.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = _uncertainty_axes(ax)
+    sigma = np.asarray(sigma, dtype=np.float64)
+    low, high = (np.asarray(edge, dtype=np.float64) for edge in interval)
+    ax.errorbar(
+        n_generated,
+        sigma,
+        yerr=[sigma - low, high - sigma],
+        fmt=_MARKERS[role],
+        markersize=4.5,
+        elinewidth=1.0,
+        color=COLOURS[role],
+        label=f"{_LABELS[role]} {label}".strip(),
+    )
+    return ax
+
+
+def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float | None = None) -> Axes:
+    """Mark where sigma_stat crosses sigma_model, and the number of training events.
+
+    Args:
+        ax: Axes of `plot_uncertainties`.
+        n_equiv: Equivalent number of events, where the lines cross.
+        sigma: sigma_model at the crossing.
+        n_train: Training events; no mark when None.
+    """
+    ax.plot([n_equiv], [sigma], "o", color=COLOURS["ink"], markersize=7, zorder=5)
+    marks = [(n_equiv, r"$n_\mathrm{equiv}$")]
+    if n_train is not None:
+        marks.append((n_train, r"$n_\mathrm{train}$"))
+    for position, text in marks:
+        ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
+        ax.annotate(
+            text,
+            (position, 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(5, 8),
+            textcoords="offset points",
+        )
+    return ax
+
+
+def plot_estimate(
+    estimate: AveragingEstimate, n_generated: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
+    """Draw an averaging estimate as in Fig. 1 of paper A, with the interval of sigma_model.
+
+    Args:
+        estimate: What `averaging_amplification` returned.
+        n_generated: Numbers of events for the curves, shape (n,).
+        ax: Axes to draw on; new ones when None.
+    """
+    n_generated = np.asarray(n_generated, dtype=np.float64)
+    ax = plot_uncertainties(
+        n_generated,
+        stat=estimate.sigma_stat(n_generated),
+        model=estimate.sigma_model if estimate.model_variance > 0 else None,
+        total=estimate.sigma_total(n_generated),
+        ax=ax,
+    )
+    # A large G is a small sigma_model: the band is the interval upside down, open below when
+    # the amplification has no upper limit.
+    high, low = (float(estimate.sigma_stat(edge * estimate.n_train)) for edge in estimate.interval)
+    ax.axhspan(
+        low,
+        high,
+        color=COLOURS["model"],
+        alpha=0.2,
+        linewidth=0,
+        label=r"interval of $\sigma_\mathrm{model}$",
+        zorder=0,
+    )
+    if np.isfinite(estimate.n_equiv):
+        mark_n_equiv(ax, estimate.n_equiv, estimate.sigma_model, n_train=estimate.n_train)
+    ax.legend()
+    return ax
+
+
+def plot_amplification_map(
+    lower: ArrayLike,
+    upper: ArrayLike,
+    amplification: ArrayLike,
+    *,
+    limits: tuple[float, float],
+    contours: ArrayLike = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the amplification factor over the edges of an interval on a logarithmic colour scale.
+
+    Args:
+        lower: Lower edges, ascending, shape (n,).
+        upper: Upper edges, ascending, shape (m,).
+        amplification: Factors, shape (n, m); NaN where there is no interval.
+        limits: Ends of the colour scale; values outside have the end's colour.
+        contours: Factors at which lines are drawn and labelled.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    values = np.ma.masked_invalid(np.where(np.isposinf(amplification), limits[1], amplification)).T
+    image = ax.pcolormesh(
+        lower, upper, values, norm=LogNorm(*limits), shading="nearest", rasterized=True
+    )
+    if len(np.atleast_1d(contours)):
+        lines = ax.contour(lower, upper, values, levels=contours, colors="white", linewidths=1.0)
+        ax.clabel(lines, fmt="%g", fontsize="small")
+    ax.figure.colorbar(image, ax=ax, extend="both", label="amplification factor $G$")
+    ax.set(xlabel="lower edge $a$", ylabel="upper edge $b$")
+    return ax
+
+
+def plot_coverage(
+    n_members: ArrayLike,
+    coverage: ArrayLike,
+    error: ArrayLike,
+    *,
+    nominal: float,
+    role: str = "total",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how often intervals held the true value, over the number of members.
+
+    Args:
+        n_members: Numbers of members, shape (n,).
+        coverage: Fractions of experiments, shape (n,).
+        error: Their binomial standard errors, shape (n,).
+        nominal: The confidence level that was claimed; drawn as a line.
+        role: A key of `COLOURS`.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.axhline(nominal, color=COLOURS[role], linewidth=1.0, linestyle="--")
+    ax.errorbar(
+        np.arange(np.size(n_members)),
+        coverage,
+        yerr=error,
+        fmt="o",
+        color=COLOURS[role],
+        capsize=3,
+        label=f"claimed {100 * nominal:.2f} %",
+    )
+    ax.set_xticks(np.arange(np.size(n_members)), [str(n) for n in np.atleast_1d(n_members)])
+    ax.tick_params(axis="x", which="minor", bottom=False, top=False)
+    ax.set_xlim(-0.5, np.size(n_members) - 0.5)
+    ax.set(xlabel="members", ylabel="fraction of intervals that hold the truth")
+    return ax
+
+
+def _uncertainty_axes(ax: Axes | None) -> Axes:
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=N_GENERATED_LABEL,
+        ylabel="uncertainty of the integral",
+    )
+    return ax

@@ -1,0 +1,80 @@
+"""One look for all figures: HEP axes, SVG, colours that survive dark mode. Draws nothing itself."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib import style
+
+# Roles and their colours, after paper A: sigma_stat green, sigma_model orange, their sum blue.
+# Contrast with the page is at least 3:1 in light mode and, lightness turned over, in dark mode.
+COLOURS = {
+    "stat": "#1f8a3b",
+    "model": "#d9730d",
+    "total": "#2b6cb0",
+    "second": "#7b4fa3",
+    "reference": "#6b6b6b",
+    "ink": "#1a1a1a",
+}
+
+_SETTINGS = {
+    "figure.figsize": (6.4, 4.2),
+    "figure.facecolor": "none",  # pages are white or dark: no figure brings its own background
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "genamp",  # the same figure is the same file
+    "svg.fonttype": "path",
+    "font.size": 12,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "mathtext.fontset": "dejavusans",
+    "mathtext.default": "it",
+    "axes.labelsize": "medium",
+    "axes.titlesize": "medium",
+    "axes.linewidth": 1.0,
+    "axes.unicode_minus": True,
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+    "xtick.major.size": 6,
+    "xtick.minor.size": 3,
+    "ytick.major.size": 6,
+    "ytick.minor.size": 3,
+    "legend.fontsize": "small",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "image.cmap": "viridis",
+}
+
+
+def use_style() -> None:
+    """Set the look of all figures that follow; in a notebook they become SVG.
+
+    Starts from mplhep's ROOT style (ticks inward on all four sides, labels at the ends of axes).
+
+    >>> use_style()
+    >>> matplotlib.rcParams["svg.hashsalt"]
+    'genamp'
+    """
+    import mplhep
+
+    colours = [COLOURS[role] for role in ("total", "model", "stat", "second", "reference")]
+    cycle = matplotlib.cycler(color=colours)
+    ink = dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
+        COLOURS["ink"],
+    )
+    style.use([mplhep.style.ROOT, _SETTINGS, ink, {"axes.prop_cycle": cycle}])
+    if _in_notebook():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        # No date inside: a rerun writes the same file.
+        set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def _in_notebook() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
