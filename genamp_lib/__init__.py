@@ -14,7 +14,9 @@ _PUBLIC = {
     "auc_from_weights": "genamp_lib.diagnostics",
     "likelihood_ratio_weights": "genamp_lib.diagnostics",
     "weight_slices": "genamp_lib.diagnostics",
+    "Jets": "genamp_lib.datasets",
     "load_jets": "genamp_lib.datasets",
+    "relative_mass": "genamp_lib.datasets",
 }
 
 __all__ = sorted(_PUBLIC)

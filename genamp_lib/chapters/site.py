@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def _render(sources: Path, output: Path, *, strict: bool) -> Path:
     html = output / "_build" / "html"
     if process.returncode != 0 or not (html / "index.html").exists():
         log = (process.stdout + process.stderr).replace(str(sources), "book")
-        lines = [line for line in log.splitlines() if "WARNING" in line or "rror:" in line]
+        lines = [line for line in log.splitlines() if re.search("WARNING|[Ee]rror:|ERROR:", line)]
         raise SiteError(
             "the site was not rendered; jupyter-book says:\n" + "\n".join(lines or [log])
         )

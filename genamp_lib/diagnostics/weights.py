@@ -53,7 +53,7 @@ def auc_from_weights(truth: ArrayLike, generated: ArrayLike) -> float:
     """Compute the area under the ROC curve from the weights of both samples.
 
     Eq. (6) of paper B, the fraction of pairs in which the truth event has the larger weight:
-    AUC = sum_i |{w in truth, w > w_i}| / (n_generated n_truth), i over the generated events. A pair
+    ``AUC = sum_i |{w in truth, w > w_i}| / (n_generated n_truth)``, i over generated events. A pair
     of equal weights counts one half, so that weights that say nothing give 1/2. The sum is exact;
     it costs one sort.
 
