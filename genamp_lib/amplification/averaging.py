@@ -141,12 +141,13 @@ class AveragingEstimate:
     def __repr__(self) -> str:
         low, high = self.interval
         n_regions = len(self.integrals)
+        note = f";\n {self.note}" if self.note else ""
         events = "exact" if math.isinf(self.n_generated) else f"n_generated={self.n_generated:g}"
         return (
             f"<AveragingEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
-            f"{100 * self.confidence:g} %, {self.verdict}; {n_regions} region"
+            f"{100 * self.confidence:g} %, {self.verdict};\n {n_regions} region"
             f"{'s' * (n_regions != 1)}, {self.n_members} members, {events}, n_train={self.n_train}"
-            f"{'; ' * bool(self.note)}{self.note}>"
+            f"{note}>"
         )
 
 
