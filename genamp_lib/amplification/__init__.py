@@ -6,10 +6,40 @@ from genamp_lib.amplification.averaging import (
     averaging_amplification_from_probabilities,
     averaging_intervals,
 )
+from genamp_lib.amplification.differential import (
+    differential_amplification,
+    differential_intervals,
+)
+from genamp_lib.amplification.differential_estimate import (
+    CramerVonMisesEstimate,
+    DifferentialEstimate,
+)
+from genamp_lib.amplification.kolmogorov import (
+    KOLMOGOROV_MEAN,
+    kolmogorov_band,
+    kolmogorov_mean,
+    paper_band,
+)
+from genamp_lib.amplification.streaming import (
+    KolmogorovAccumulator,
+    RegionCounter,
+    quantile_regions,
+)
 
 __all__ = [
+    "KOLMOGOROV_MEAN",
     "AveragingEstimate",
+    "CramerVonMisesEstimate",
+    "DifferentialEstimate",
+    "KolmogorovAccumulator",
+    "RegionCounter",
     "averaging_amplification",
     "averaging_amplification_from_probabilities",
     "averaging_intervals",
+    "differential_amplification",
+    "differential_intervals",
+    "kolmogorov_band",
+    "kolmogorov_mean",
+    "paper_band",
+    "quantile_regions",
 ]

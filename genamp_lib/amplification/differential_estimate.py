@@ -1,0 +1,238 @@
+"""What `differential_amplification` returns. Not for computing it: differential."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import kolmogorov
+
+from genamp_lib.amplification.kolmogorov import (
+    effective_size,
+    finite_size_shift,
+    kolmogorov_mean,
+)
+
+# Three sigma, one-sided: samples that lie closer than this are not independent.
+TOO_CLOSE = 0.00135
+
+
+@dataclass(frozen=True, repr=False)
+class CramerVonMisesEstimate:
+    """The amplification from the mean square of F_generated - F_truth over the truth.
+
+    n_equiv true events have 1/(6 n_equiv) there, so 1/G = 6 n_train int delta^2 dF_truth. The
+    estimate of 1/G has no bias, whatever the sizes of the samples; average that one, not G.
+
+    Attributes:
+        inverse_amplification: 1/G; negative where chance outdoes the deviation.
+        interval: (low, high) of G at `confidence`; high may be infinite.
+        confidence: Confidence level of `interval`.
+    """
+
+    inverse_amplification: float
+    interval: tuple[float, float]
+    confidence: float
+
+    @property
+    def amplification(self) -> float:
+        """G, infinite where `inverse_amplification` is not positive."""
+        return 1 / self.inverse_amplification if self.inverse_amplification > 0 else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types; infinity is the string "inf"."""
+        return {
+            "amplification": _plain(self.amplification),
+            "interval": [_plain(edge) for edge in self.interval],
+            "confidence": self.confidence,
+            "inverse_amplification": self.inverse_amplification,
+        }
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return (
+            f"<CramerVonMisesEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
+            f"{100 * self.confidence:g} %>"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class DifferentialEstimate:
+    """A differential amplification factor with its confidence interval.
+
+    Attributes:
+        amplification: G of Eq. (36); infinite where the distance is at most the expected one of
+            samples from one density.
+        interval: (low, high) of G at `confidence`; high may be infinite.
+        confidence: Confidence level of `interval`.
+        reference: What the generated sample was compared with: "holdout", "train" or "cdf".
+        n_train: Number of training events.
+        n_generated: Number of generated events.
+        n_reference: Number of events in the reference; infinite for "cdf".
+        distance: M of Eq. (33), the Kolmogorov-Smirnov distance.
+        scaled_distance: K of Eq. (34), corrected for finite samples (`finite_size_shift`).
+        train_distance: Kolmogorov-Smirnov distance to the training sample; None if not known.
+        coarse: Whether the statistic takes so few values that K is below Kolmogorov's law.
+        cramer_von_mises: The same from the mean square distance; None for a coarse statistic.
+    """
+
+    amplification: float
+    interval: tuple[float, float]
+    confidence: float
+    reference: str
+    n_train: int
+    n_generated: int
+    n_reference: float
+    distance: float
+    scaled_distance: float
+    train_distance: float | None
+    coarse: bool
+    cramer_von_mises: CramerVonMisesEstimate | None
+
+    @property
+    def n_equiv(self) -> float:
+        """Number of true events that are worth as much as infinitely many generated ones."""
+        return self.amplification * self.n_train
+
+    @property
+    def probability_closer(self) -> float:
+        """Probability that independent samples of one density lie closer than these two."""
+        return float(1 - kolmogorov(self.scaled_distance))
+
+    @property
+    def train_probability_closer(self) -> float | None:
+        """Probability that a sample independent of the training sample lies closer to it."""
+        if self.train_distance is None:
+            return None
+        scale = math.sqrt(effective_size(self.n_train, self.n_generated))
+        shift = finite_size_shift(self.n_train, self.n_generated)
+        return float(1 - kolmogorov(self.train_distance * scale + shift))
+
+    @property
+    def status(self) -> str:
+        """How much the distance says.
+
+        "measured": the interval is finite. "lower limit": the distance may be that of a perfect
+        generator. "too close": it is smaller than independent samples allow (three standard
+        deviations).
+        """
+        if not self.coarse and self.probability_closer < TOO_CLOSE:
+            return "too close"
+        return "measured" if math.isfinite(self.interval[1]) else "lower limit"
+
+    @property
+    def note(self) -> str:
+        """What to keep in mind; empty if nothing."""
+        closer = self.train_probability_closer
+        candidates = (
+            (
+                self.reference == "train",
+                "the generator was fitted to the reference, so G is too large: only an "
+                "independent holdout can show amplification",
+            ),
+            (
+                self.status == "too close" and self.reference != "train",
+                "closer to the reference than independent samples are: check that the generator "
+                "has not seen it",
+            ),
+            (
+                not self.coarse and closer is not None and closer < TOO_CLOSE,
+                "overfitting: closer to the training sample than independent samples are",
+            ),
+            (
+                self.coarse,
+                "the statistic takes few values, which makes distances small and G too large; "
+                "the interval allows for it",
+            ),
+            (
+                self.status == "lower limit",
+                "the distance may be that of a perfect generator: a larger "
+                f"{'generated sample' if self.n_generated < self.n_reference else 'reference'} "
+                "would say more",
+            ),
+        )
+        return "; ".join(note for applies, note in candidates if applies)
+
+    @property
+    def verdict(self) -> str:
+        """Say "amplifies" or "does not amplify" where the interval leaves out 1.
+
+        Otherwise "undecided"; also where amplification shows only against the training sample, or
+        against a reference that is too close.
+        """
+        low, high = self.interval
+        if high < 1:
+            return "does not amplify"
+        if low > 1 and self.reference != "train" and self.status != "too close":
+            return "amplifies"
+        return "undecided"
+
+    def expected_distance(self, n: ArrayLike) -> NDArray[np.float64]:
+        """Return <M> of n true events to the reference, Eqs. (35) and (36)."""
+        sizes = np.asarray(n, dtype=np.float64)
+        reference = self.n_reference
+        means = [
+            kolmogorov_mean(reference, size) / math.sqrt(effective_size(reference, size))
+            for size in sizes.ravel()
+        ]
+        return np.reshape(means, sizes.shape)
+
+    def interval_from_band(self, band: tuple[float, float]) -> tuple[float, float]:
+        """Return G with <K> of Eq. (36) replaced by the edges of a band for K.
+
+        The paper's recipe, with `paper_band` or `kolmogorov_band`. For comparison: unlike
+        `interval` it has no stated coverage for a generator that is not perfect.
+        """
+        unit = effective_size(self.n_reference, self.n_generated) / self.n_train
+
+        def amplification(k: float) -> float:
+            if k >= self.scaled_distance:
+                return math.inf
+            return unit / ((self.scaled_distance / k) ** 2 - 1) if k > 0 else 0.0
+
+        return amplification(band[0]), amplification(band[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types; infinity is the string "inf"."""
+        companion = self.cramer_von_mises
+        return {
+            "amplification": _plain(self.amplification),
+            "interval": [_plain(edge) for edge in self.interval],
+            "confidence": self.confidence,
+            "verdict": self.verdict,
+            "status": self.status,
+            "note": self.note,
+            "reference": self.reference,
+            "n_equiv": _plain(self.n_equiv),
+            "n_train": self.n_train,
+            "n_generated": self.n_generated,
+            "n_reference": _plain(self.n_reference),
+            "distance": self.distance,
+            "scaled_distance": self.scaled_distance,
+            "probability_closer": self.probability_closer,
+            "train_distance": self.train_distance,
+            "train_probability_closer": self.train_probability_closer,
+            "coarse": self.coarse,
+            "cramer_von_mises": None if companion is None else companion.to_dict(),
+        }
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        against = {
+            "cdf": "the exact distribution",
+            "holdout": f"{self.n_reference} holdout events",
+            "train": "its own training sample",
+        }[self.reference]
+        return (
+            f"<DifferentialEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
+            f"{100 * self.confidence:g} %, {self.verdict}; against {against}, "
+            f"n_generated={self.n_generated}, n_train={self.n_train}"
+            f"{'; ' * bool(self.note)}{self.note}>"
+        )
+
+
+def _plain(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)

@@ -1,0 +1,249 @@
+"""Counts that any number of machines can share: exact integers, in any order. No estimates here.
+
+`RegionCounter` feeds `averaging_amplification`, one counter per member; `KolmogorovAccumulator`
+feeds `differential_amplification`. Both take events in chunks of any size, keep memory that does
+not grow with n_generated, and can be merged: the same integers, however the work was shared.
+
+For curves over n_generated give `snapshots`. A snapshot at n holds the events number 0 to n - 1;
+an accumulator of a later part of the sample says with `start` which event is its first.
+
+>>> whole = KolmogorovAccumulator([0.0, 1.0, 2.0], snapshots=(2, 4))
+>>> whole.update([0.5, 1.5, 1.0, 3.0])
+>>> first, second = (
+...     KolmogorovAccumulator([0.0, 1.0, 2.0], snapshots=(2, 4), start=start) for start in (0, 3)
+... )
+>>> first.update([0.5, 1.5, 1.0])
+>>> second.update([3.0])
+>>> second.merge(first)
+>>> second.curve()
+(array([2, 4]), array([0.33333333, 0.33333333]))
+>>> second.distance() == whole.distance()
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from genamp_lib.amplification._below import check_values, finite_floats
+from genamp_lib.amplification._members import check_positive_integer
+from genamp_lib.amplification._segments import Segments
+
+
+class KolmogorovAccumulator(Segments):
+    """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
+
+    Attributes:
+        reference: The reference sample, sorted, read-only.
+
+    Args:
+        reference: One number per event of the training or holdout sample, 1D, at least one.
+        snapshots: Increasing numbers of events at which `curve` gives the distance.
+        start: Index of this accumulator's first event in the whole sample.
+
+    Raises:
+        ValueError: The reference is empty, not 1D or not finite, or the snapshots do not increase.
+        TypeError: The reference holds no real numbers.
+
+    >>> accumulator = KolmogorovAccumulator([1.0, 2.0, 3.0, 4.0])
+    >>> accumulator.update([1.5, 2.5])
+    >>> accumulator.update([3.5])
+    >>> round(accumulator.distance(), 4)
+    0.25
+    """
+
+    _what = "reference"
+
+    def __init__(
+        self, reference: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
+    ) -> None:
+        values = finite_floats("reference", check_values("reference", reference))
+        if not values.size:
+            raise ValueError("`reference` must not be empty, got 0 events.")
+        self.reference = np.sort(values.astype(np.float64))
+        self.reference.flags.writeable = False
+        thresholds, multiplicity = np.unique(self.reference, return_counts=True)
+        self._reference_counts = np.cumsum(multiplicity)
+        super().__init__(thresholds, snapshots, start)
+
+    @property
+    def _identity(self) -> NDArray[np.float64]:
+        return self.reference
+
+    def distance(self) -> float:
+        """Return the largest difference of the two empirical distribution functions.
+
+        Equal, to the last bit, to `scipy.stats.ks_2samp(...).statistic`, ties included.
+
+        Raises:
+            ValueError: No event was counted.
+        """
+        return self._distance(self._below.sum(axis=0), self._at_or_below.sum(axis=0))
+
+    def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return (n_generated, distance) at the snapshots whose events are all counted."""
+        n = self._complete()
+        below, upto = (np.cumsum(table[:n], axis=0) for table in (self._below, self._at_or_below))
+        distances = [
+            self._distance(*pair, size)
+            for *pair, size in zip(below, upto, self._bounds[1 : n + 1], strict=True)
+        ]
+        return self._bounds[1 : n + 1].copy(), np.array(distances, dtype=np.float64)
+
+    def cumulative_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many reference and generated events lie at or below each reference value.
+
+        One entry for each distinct value of the reference, in order.
+        """
+        return self._reference_counts.copy(), self._at_or_below.sum(axis=0)
+
+    def _distance(
+        self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int | None = None
+    ) -> float:
+        size = self.n_generated if size is None else int(size)
+        if size == 0:
+            raise ValueError("`update` must be called with events before the distance is known.")
+        # Between two reference values only the generated function grows: its extremes are at the
+        # values themselves and just before the next one.
+        steps = self._reference_counts / len(self.reference)
+        before = np.concatenate([[0.0], steps[:-1]])
+        return float(
+            max(np.abs(at_or_below / size - steps).max(), np.abs(below / size - before).max())
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<KolmogorovAccumulator n_generated={self.n_generated}, "
+            f"reference of {len(self.reference)} events>"
+        )
+
+
+class RegionCounter(Segments):
+    """Numbers of events in regions: one row of the counts for `averaging_amplification`.
+
+    Attributes:
+        regions: Shape (n_regions, 2).
+
+    Args:
+        regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
+            (n_regions, 2), that do not overlap. A region holds low <= x < high; edges may be
+            infinite.
+        snapshots: Increasing numbers of events at which `curve` gives the counts.
+        start: Index of this counter's first event in the whole sample.
+
+    Raises:
+        ValueError: Regions are empty or overlap, or the snapshots do not increase.
+        TypeError: The regions are no real numbers.
+
+    >>> counter = RegionCounter([[0.0, 0.5], [1.0, 2.0]])
+    >>> counter.update([0.1, 0.5, 1.0, 1.9, 7.0])
+    >>> counter.counts, counter.n_generated
+    (array([1, 2]), 5)
+    """
+
+    _what = "regions"
+
+    def __init__(
+        self, regions: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
+    ) -> None:
+        self.regions = _check_regions(regions)
+        self.regions.flags.writeable = False
+        edges = np.unique(self.regions)
+        finite = edges[np.isfinite(edges)]
+        # A region of everything has no finite edge; any threshold does for it.
+        super().__init__(finite if finite.size else np.zeros(1), snapshots, start)
+        self._n_finite = len(finite)
+        self._low, self._high = (np.searchsorted(finite, side) for side in self.regions.T)
+
+    @property
+    def _identity(self) -> NDArray[np.float64]:
+        return self.regions
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Events in each region, shape (n_regions,)."""
+        return self._regions(self._below.sum(axis=0), self.n_generated)
+
+    def curve(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (n_generated, counts) at the snapshots whose events are all counted.
+
+        The shape of counts is (n_snapshots, n_regions).
+        """
+        n = self._complete()
+        below = np.cumsum(self._below[:n], axis=0)
+        sizes = self._bounds[1 : n + 1].copy()
+        rows = [self._regions(row, size) for row, size in zip(below, sizes, strict=True)]
+        return sizes, np.array(rows, dtype=np.int64).reshape(n, len(self.regions))
+
+    def _regions(self, below: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        cumulative = np.append(below[: self._n_finite], size)
+        low = np.where(np.isneginf(self.regions[:, 0]), 0, cumulative[self._low])
+        return cumulative[self._high] - low
+
+    def __repr__(self) -> str:
+        return f"<RegionCounter n_generated={self.n_generated}, {len(self.regions)} regions>"
+
+
+def quantile_regions(values: ArrayLike, n_regions: int) -> NDArray[np.float64]:
+    """Return edges of adjacent regions that hold equal fractions of a sample.
+
+    Args:
+        values: One number per event, 1D: the training sample, so that regions are known before
+            anything is generated.
+        n_regions: Number of regions.
+
+    Returns:
+        n_regions + 1 edges; the outermost are -inf and inf. For `RegionCounter`.
+
+    Raises:
+        ValueError: The sample is empty or not finite, or has too few different values.
+        TypeError: The values are no real numbers.
+
+    >>> quantile_regions([1.0, 2.0, 3.0, 4.0, 5.0], 4)
+    array([-inf,   2.,   3.,   4.,  inf])
+    """
+    n_regions = check_positive_integer("n_regions", n_regions)
+    values = finite_floats("values", check_values("values", values))
+    if not values.size:
+        raise ValueError("`values` must not be empty, got 0 events.")
+    inner = np.quantile(values.astype(np.float64), np.arange(1, n_regions) / n_regions)
+    edges = np.concatenate([[-np.inf], inner, [np.inf]])
+    if (np.diff(edges) <= 0).any() or (n_regions > 1 and values.min() >= edges[1]):
+        raise ValueError(
+            f"`n_regions` must be small enough for the sample, got {n_regions} regions for "
+            f"{len(np.unique(values))} different values."
+        )
+    return edges
+
+
+def _check_regions(regions: ArrayLike) -> NDArray[np.float64]:
+    try:
+        table = np.array(regions, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"`regions` must be an array of numbers, got {type(regions)}.") from None
+    if table.ndim == 1:
+        if len(table) < 2:
+            raise ValueError(f"`regions` must have at least two edges, got {len(table)}.")
+        table = np.stack([table[:-1], table[1:]], axis=1)
+    if table.ndim != 2 or table.shape[1] != 2 or not len(table):
+        raise ValueError(
+            f"`regions` must be edges, 1D, or have shape (n_regions, 2), got {table.shape}."
+        )
+    if np.isnan(table).any():
+        raise ValueError("`regions` must be numbers, got NaN.")
+    wrong = np.flatnonzero(~(table[:, 0] < table[:, 1]))
+    if wrong.size:
+        low, high = table[wrong[0]]
+        raise ValueError(f"`regions` must have low < high, got [{low:g}, {high:g}).")
+    ordered = table[np.argsort(table[:, 0])]
+    overlap = np.flatnonzero(ordered[:-1, 1] > ordered[1:, 0])
+    if overlap.size:
+        first, second = ordered[overlap[0]], ordered[overlap[0] + 1]
+        raise ValueError(
+            f"`regions` must not overlap, got [{first[0]:g}, {first[1]:g}) and "
+            f"[{second[0]:g}, {second[1]:g})."
+        )
+    return table

@@ -1,0 +1,221 @@
+"""Differential amplification: the intervals cover what they claim, the mean square has no bias.
+
+z = 4.5 standard deviations of a normal distribution are exceeded with probability 7e-6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.special import kolmogi, kolmogorov
+from scipy.stats import norm
+
+from genamp_lib.amplification import (
+    KOLMOGOROV_MEAN,
+    KolmogorovAccumulator,
+    differential_amplification,
+    differential_intervals,
+    kolmogorov_mean,
+    paper_band,
+)
+from genamp_lib.amplification._bridge import CRAMER_VON_MISES, amplification_intervals
+from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
+from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
+
+Z = 4.5
+N_TRAIN = 1000
+N_REPEATS = 4000
+CONFIDENCES = (0.6827, 0.9545)
+
+
+def shift(u: np.ndarray, size: float) -> np.ndarray:
+    """Distribution function of a Gaussian moved by `size`, at the truth's quantiles u."""
+    return norm.cdf(norm.ppf(u) - size)
+
+
+def width(u: np.ndarray, size: float) -> np.ndarray:
+    """Distribution function of a Gaussian wider by the factor 1 + size."""
+    return norm.cdf(norm.ppf(u) / (1 + size))
+
+
+def missing_edge(u: np.ndarray, size: float) -> np.ndarray:
+    """The generator lacks the lowest events, a fraction `size`, and has them at the other edge."""
+    return np.where(u > 1 - size, u, np.maximum(u - size, 0.0))
+
+
+def misplaced_peak(u: np.ndarray, size: float) -> np.ndarray:
+    """A narrow peak in the middle is out of place."""
+    return u + size * (np.abs(u - 0.5) < 0.01)
+
+
+def with_amplification(family: Callable, amplification: float) -> Callable:
+    """Return the generator's distribution function of a family that has a given true G."""
+    target = KOLMOGOROV_MEAN / math.sqrt(N_TRAIN * amplification)
+    grid = np.linspace(0, 1, 20_001)[1:-1]
+    size = brentq(lambda s: np.abs(family(grid, s) - grid).max() - target, 1e-6, 0.5)
+    return lambda u: family(u, size)
+
+
+def binomial_margin(p: float, n: int) -> float:
+    return Z * math.sqrt(p * (1 - p) / n)
+
+
+@pytest.fixture(scope="module")
+def holdouts() -> np.ndarray:
+    """Truth at the sorted events of 4000 holdout samples of 1000 events."""
+    return np.sort(np.random.default_rng(5).random((N_REPEATS, N_TRAIN)), axis=1)
+
+
+def distances(holdouts: np.ndarray, generator: Callable) -> np.ndarray:
+    """Kolmogorov-Smirnov distances of holdouts to a generator of known distribution."""
+    n = holdouts.shape[1]
+    made, j = generator(holdouts), np.arange(n)
+    return np.maximum((j + 1) / n - made, made - j / n).max(axis=1)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+def test_a_perfect_generator_is_covered_as_often_as_claimed(holdouts, confidence):
+    found = distances(holdouts, lambda u: u)
+    _, low, high = differential_intervals(
+        found, n_reference=N_TRAIN, n_train=N_TRAIN, confidence=confidence
+    )
+    covered = np.mean((low <= math.inf) & (high == math.inf))
+    assert abs(covered - confidence) <= binomial_margin(confidence, N_REPEATS)
+    # A case that must fail: the paper's band holds K far more often than it says at one sigma.
+    edges = paper_band(confidence)
+    inside = np.mean(
+        (edges[0] < found * math.sqrt(N_TRAIN)) & (found * math.sqrt(N_TRAIN) < edges[1])
+    )
+    if confidence < 0.9:
+        assert inside > 0.99
+    assert inside - confidence > binomial_margin(confidence, N_REPEATS)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+@pytest.mark.parametrize("amplification", [0.1, 0.5, 1.0, 3.0, 20.0])
+@pytest.mark.parametrize("family", [shift, width, missing_edge, misplaced_peak])
+def test_any_generator_is_covered_at_least_as_often(holdouts, family, amplification, confidence):
+    found = distances(holdouts, with_amplification(family, amplification))
+    _, low, high = differential_intervals(
+        found, n_reference=N_TRAIN, n_train=N_TRAIN, confidence=confidence
+    )
+    tail = (1 - confidence) / 2
+    assert np.mean(low <= amplification) >= 1 - tail - binomial_margin(tail, N_REPEATS)
+    covered = np.mean((low <= amplification) & (amplification <= high))
+    assert covered >= confidence - binomial_margin(confidence, N_REPEATS)
+
+
+def test_scaling_the_law_of_k_does_not_cover(holdouts):
+    """Reading Eq. (36) at exact quantiles of K is no interval: a shift with G = 1 shows it."""
+    x = distances(holdouts, with_amplification(shift, 1.0)) * math.sqrt(N_TRAIN)
+    low, high = (
+        np.where(x > k, 1 / np.maximum((x / k) ** 2 - 1, 1e-300), np.inf)
+        for k in kolmogi([1 - 0.15865, 0.15865])
+    )
+    covered = np.mean((low <= 1) & (high >= 1))
+    assert covered < 0.6827 - binomial_margin(0.6827, N_REPEATS)
+
+
+def two_samples(
+    rng: np.random.Generator, n_reference: int, n_generated: int, n_repeats: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances and unbiased mean squares of pairs of samples of one density."""
+    found, squares = np.empty(n_repeats), np.empty(n_repeats)
+    for i in range(n_repeats):
+        accumulator = KolmogorovAccumulator(rng.random(n_reference))
+        accumulator.update(rng.random(n_generated))
+        found[i] = accumulator.distance()
+        squares[i], _ = mean_square(*accumulator.cumulative_counts(), n_generated)
+    return found, squares
+
+
+@pytest.mark.parametrize(("n_reference", "n_generated"), [(100, 101), (200, 600), (500, 130)])
+def test_two_samples_of_any_sizes(n_reference, n_generated):
+    """The scaling of Eq. (34) enters both intervals, and steps of both samples enter <K>."""
+    n_repeats = 2000
+    found, squares = two_samples(np.random.default_rng(6), n_reference, n_generated, n_repeats)
+    n_effective = effective_size(n_reference, n_generated)
+    for confidence in CONFIDENCES:
+        sizes = {"n_reference": n_reference, "n_generated": n_generated, "n_train": N_TRAIN}
+        *_, high = differential_intervals(found, **sizes, confidence=confidence)
+        x = np.sqrt(np.maximum(6 * n_effective * squares + 1, 0) / 6)
+        *_, high_square = amplification_intervals(
+            x, CRAMER_VON_MISES, n_effective=n_effective, n_train=N_TRAIN, confidence=confidence
+        )
+        for edge in (high, high_square):
+            # Half a point for terms of order 1/n_eff, which is 50 to 150.
+            margin = 0.005 + binomial_margin(confidence, n_repeats)
+            assert abs(np.mean(edge == math.inf) - confidence) <= margin
+
+    scaled = math.sqrt(n_effective) * found
+    error = Z * scaled.std() / math.sqrt(n_repeats)
+    assert abs(scaled.mean() - kolmogorov_mean(n_reference, n_generated)) <= error
+    # The asymptotic mean would not do where the steps are large.
+    if n_generated == n_reference + 1:
+        assert abs(scaled.mean() - KOLMOGOROV_MEAN) > error
+    assert abs(squares.mean()) <= Z * squares.std() / math.sqrt(n_repeats)
+
+
+@pytest.mark.parametrize("amplification", [0.5, 1.0, 3.0])
+def test_the_mean_square_has_no_bias_and_its_interval_covers(amplification):
+    """1/G of the companion: unbiased for holdout and generated samples of a few hundred events."""
+    n_repeats, n_reference, n_generated = 2000, 300, 700
+    # A generator with F = u + a sin(pi u)/pi, so int delta^2 = a^2/(2 pi^2) over the truth, whose
+    # mean square makes the true G = (1/6)/(n_train int delta^2).
+    delta_square = 1 / (6 * N_TRAIN * amplification)
+    a = math.sqrt(2 * delta_square) * math.pi
+    grid = np.linspace(0, 1, 20_001)
+    distribution = grid + a * np.sin(np.pi * grid) / np.pi
+    rng = np.random.default_rng(7)
+    squares = np.empty(n_repeats)
+    for i in range(n_repeats):
+        accumulator = KolmogorovAccumulator(rng.random(n_reference))
+        accumulator.update(np.interp(rng.random(n_generated), distribution, grid))
+        squares[i], _ = mean_square(*accumulator.cumulative_counts(), n_generated)
+    inverse = 6 * N_TRAIN * squares
+    error = inverse.std() / math.sqrt(n_repeats)
+    assert abs(inverse.mean() - 1 / amplification) <= Z * error
+
+    n_effective = effective_size(n_reference, n_generated)
+    for confidence in CONFIDENCES:
+        _, low, high = amplification_intervals(
+            np.sqrt(np.maximum(6 * n_effective * squares + 1, 0) / 6),
+            CRAMER_VON_MISES,
+            n_effective=n_effective,
+            n_train=N_TRAIN,
+            confidence=confidence,
+        )
+        covered = np.mean((low <= amplification) & (amplification <= high))
+        assert covered >= confidence - binomial_margin(confidence, n_repeats)
+        tail = (1 - confidence) / 2
+        assert np.mean(low <= amplification) >= 1 - tail - binomial_margin(tail, n_repeats)
+
+
+@pytest.mark.parametrize("amplification", [0.5, 3.0])
+def test_the_mean_square_to_a_known_truth_has_no_bias(amplification):
+    n_repeats, n_generated = 3000, 500
+    a = math.pi * math.sqrt(2 / (6 * N_TRAIN * amplification))
+    grid = np.linspace(0, 1, 20_001)
+    distribution = grid + a * np.sin(np.pi * grid) / np.pi
+    made = np.random.default_rng(8).random((n_repeats, n_generated))
+    made = np.sort(np.interp(made, distribution, grid), axis=1)
+    inverse = np.array([6 * N_TRAIN * mean_square_to_cdf(row) for row in made])
+    assert abs(inverse.mean() - 1 / amplification) <= Z * inverse.std() / math.sqrt(n_repeats)
+
+
+def test_the_alarm_rings_for_a_copy_and_seldom_else():
+    """A generator that smears its training events rings; independent samples do not."""
+    rng = np.random.default_rng(9)
+    truth = rng.normal(size=N_TRAIN)
+    copied = np.repeat(truth, 20) + rng.normal(scale=0.01, size=20 * N_TRAIN)
+    estimate = differential_amplification(truth, copied)
+    assert estimate.status == "too close"
+    assert "overfitting" in estimate.note
+    # The claimed rate is 0.00135; 20 or more of 3000 have probability 2e-8.
+    found, _ = two_samples(rng, 300, 500, 3000)
+    scaled = found * math.sqrt(effective_size(300, 500)) + finite_size_shift(300, 500)
+    assert np.sum(1 - kolmogorov(scaled) < 0.00135) < 20

@@ -1,0 +1,102 @@
+"""Kolmogorov's distribution and the bands: against scipy and exact laws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import comb
+from scipy.stats import cramervonmises, kstwo, kstwobign
+
+from genamp_lib.amplification import (
+    KOLMOGOROV_MEAN,
+    kolmogorov_band,
+    kolmogorov_mean,
+    paper_band,
+)
+from genamp_lib.amplification._bridge import (
+    CRAMER_VON_MISES,
+    KOLMOGOROV_SMIRNOV,
+    amplification_intervals,
+    cramer_von_mises_cdf,
+)
+
+
+def test_mean_is_that_of_the_distribution():
+    assert pytest.approx(kstwobign.mean(), rel=1e-6) == KOLMOGOROV_MEAN
+    assert kolmogorov_mean() == KOLMOGOROV_MEAN
+
+
+@pytest.mark.parametrize(("n", "tolerance"), [(10, 5e-3), (100, 5e-4), (1000, 5e-5)])
+def test_mean_for_one_finite_sample_is_exact_to_order_one_over_n(n, tolerance):
+    assert kolmogorov_mean(n) == pytest.approx(kstwo.mean(n) * math.sqrt(n), abs=tolerance)
+    assert kolmogorov_mean(math.inf, n) == kolmogorov_mean(n)
+    assert abs(KOLMOGOROV_MEAN - kstwo.mean(n) * math.sqrt(n)) > 9 * tolerance
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_mean_for_two_equal_samples(n):
+    # P(n D >= k) = 2 sum_i (-1)^(i-1) C(2n, n - i k) / C(2n, n), Gnedenko and Korolyuk.
+    tails = [
+        2
+        * sum((-1) ** (i - 1) * comb(2 * n, n - i * k, exact=True) for i in range(1, n // k + 1))
+        / comb(2 * n, n, exact=True)
+        for k in range(1, n + 1)
+    ]
+    exact = sum(tails) / n * math.sqrt(n / 2)
+    assert kolmogorov_mean(n, n) == pytest.approx(exact, abs=0.2 / n)
+
+
+def test_bands():
+    for confidence in (0.5, 0.6827, 0.9545, 0.9973):
+        low, high = kolmogorov_band(confidence)
+        assert kstwobign.cdf(high) - kstwobign.cdf(low) == pytest.approx(confidence, abs=1e-9)
+        assert kstwobign.cdf(low) == pytest.approx((1 - confidence) / 2, abs=1e-9)
+        # The paper's band holds K more often than it says.
+        low, high = paper_band(confidence)
+        assert kstwobign.cdf(high) - kstwobign.cdf(low) > confidence + 0.002
+        assert high - KOLMOGOROV_MEAN == pytest.approx(KOLMOGOROV_MEAN - low)
+
+
+@pytest.mark.parametrize("band", [kolmogorov_band, paper_band])
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 68.27, math.nan])
+def test_bands_refuse_what_is_no_confidence(band, confidence):
+    with pytest.raises(ValueError, match="`confidence` must be between 0 and 1, got"):
+        band(confidence)
+
+
+def test_cramer_von_mises_law_is_scipys():
+    u = (np.arange(20_000) + 0.5) / 20_000
+    for power in (1.005, 1.01, 1.02):
+        result = cramervonmises(u**power, "uniform")
+        assert 1 - cramer_von_mises_cdf(result.statistic) == pytest.approx(result.pvalue, abs=1e-4)
+    x = np.linspace(0.0005, 6, 5000)
+    assert (np.diff(cramer_von_mises_cdf(x)) >= -1e-12).all()
+    # Its mean is 1/6.
+    assert np.trapezoid(1 - cramer_von_mises_cdf(x), x) == pytest.approx(1 / 6, abs=6e-4)
+
+
+@pytest.mark.parametrize("law", [KOLMOGOROV_SMIRNOV, CRAMER_VON_MISES])
+@pytest.mark.parametrize("confidence", [0.1, 0.68, 0.95, 0.9999])
+def test_intervals_are_ordered_and_fall_with_the_distance(law, confidence):
+    x = np.linspace(0, 30, 601)
+    estimate, low, high = amplification_intervals(
+        x, law, n_effective=1000, n_train=100, confidence=confidence
+    )
+    assert (low <= estimate).all()
+    assert (estimate <= high).all()
+    for edge in (low, estimate, high):
+        finite = edge[np.isfinite(edge)]
+        assert (np.diff(finite) <= 0).all()
+        assert np.isfinite(edge[-1])
+    # At large distances the signal is the distance itself.
+    assert estimate[-1] == pytest.approx(10 * law.scale**2 / 900, rel=0.01)
+    assert high[0] == math.inf
+
+
+def test_a_coarse_statistic_has_a_lower_limit_that_does_not_need_the_law():
+    arguments = {"n_effective": 1000, "n_train": 1000, "confidence": 0.68}
+    _, usual, _ = amplification_intervals(0.4, KOLMOGOROV_SMIRNOV, **arguments)
+    _, coarse, _ = amplification_intervals(0.4, KOLMOGOROV_SMIRNOV, **arguments, continuous=False)
+    assert coarse < usual / 2
