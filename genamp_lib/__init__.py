@@ -10,6 +10,7 @@ _PUBLIC = {
     "AveragingEstimate": "genamp_lib.amplification",
     "averaging_amplification": "genamp_lib.amplification",
     "averaging_amplification_from_probabilities": "genamp_lib.amplification",
+    "CramerVonMisesEstimate": "genamp_lib.amplification",
     "DifferentialEstimate": "genamp_lib.amplification",
     "KolmogorovAccumulator": "genamp_lib.amplification",
     "RegionCounter": "genamp_lib.amplification",
