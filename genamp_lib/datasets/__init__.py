@@ -7,6 +7,12 @@ from genamp_lib.datasets.gaussian import (
     model_variance,
     true_amplification,
 )
+from genamp_lib.datasets.jet_observables import (
+    JET_OBSERVABLES,
+    disjoint_pools,
+    observables_from_particles,
+    tail_cut,
+)
 from genamp_lib.datasets.jets import Jets, load_jets, relative_mass
 from genamp_lib.datasets.samples import (
     Sample,
@@ -17,17 +23,21 @@ from genamp_lib.datasets.samples import (
 )
 
 __all__ = [
+    "JET_OBSERVABLES",
     "Jets",
     "Sample",
+    "disjoint_pools",
     "interval_probability",
     "interval_probability_slope",
     "list_samples",
     "load_jets",
     "mean_squared_deviation",
     "model_variance",
+    "observables_from_particles",
     "relative_mass",
     "sample_checksum",
     "sample_path",
+    "tail_cut",
     "true_amplification",
     "verify_sample",
 ]

@@ -39,7 +39,7 @@ JET_OBSERVABLES = (
 _CHUNK = 2000
 
 
-def jet_observables(particles: np.ndarray) -> np.ndarray:
+def observables_from_particles(particles: np.ndarray) -> np.ndarray:
     """Compute the observables named in `JET_OBSERVABLES`, in that order.
 
     Args:
@@ -55,7 +55,8 @@ def jet_observables(particles: np.ndarray) -> np.ndarray:
     Two equal constituents at distance 0.6, on either side of the axis:
 
     >>> jet = np.array([[[0.3, 0.0, 0.5, 1.0], [-0.3, 0.0, 0.5, 1.0]]])
-    >>> dict(zip(JET_OBSERVABLES, jet_observables(jet)[0].round(4).tolist()))
+    >>> values = observables_from_particles(jet)[0].round(4).tolist()
+    >>> dict(zip(JET_OBSERVABLES, values, strict=True))
     {'mass': 0.3045, 'sum_pt_rel': 1.0, 'leading_pt_rel': 0.5, 'n_90': 2.0, 'width': 0.3,
      'pt_dispersion': 0.7071, 'e2': 0.15, 'd2': 0.0}
     """

@@ -10,6 +10,7 @@ from genamp_lib.plotting.amplification import (
 )
 from genamp_lib.plotting.interactive import explorer
 from genamp_lib.plotting.style import COLOURS, use_style
+from genamp_lib.plotting.weights import plot_distribution, plot_roc
 
 __all__ = [
     "COLOURS",
@@ -17,8 +18,10 @@ __all__ = [
     "mark_n_equiv",
     "plot_amplification_map",
     "plot_coverage",
+    "plot_distribution",
     "plot_estimate",
     "plot_measured",
+    "plot_roc",
     "plot_uncertainties",
     "use_style",
 ]

@@ -194,6 +194,38 @@ class TestFit:
         assert np.mean(losses) == pytest.approx(result.validation_loss.min(), rel=1e-5)
         assert np.mean(losses) < result.validation_loss[-1]
 
+    def test_dropout_acts_in_training_and_not_in_validation(self):
+        # The validation events are the training events: only dropout makes the losses differ.
+        truth, generated = gaussians(1, shift=2.0)
+        settings = dataclasses.replace(QUICK, n_hidden=32, n_epochs=12, dropout=0.8)
+        result = fit_classifier(
+            truth,
+            generated,
+            validation_truth=truth,
+            validation_generated=generated,
+            settings=settings,
+            seed=1,
+        )
+        assert result.train_loss[-1] > result.validation_loss[-1] + 0.03
+
+    def test_learning_rate_falls_when_the_validation_loss_does_not(self):
+        # The validation classes are swapped: their loss rises from the second epoch on at the
+        # latest, so that with a patience of 2 the fifth epoch is the first that may differ.
+        truth, generated = gaussians(1)
+        slow, fast = (
+            fit_classifier(
+                truth,
+                generated,
+                validation_truth=generated,
+                validation_generated=truth,
+                settings=dataclasses.replace(QUICK, n_epochs=20, patience=2, decay_factor=factor),
+                seed=1,
+            )
+            for factor in (0.1, 0.999)
+        )
+        np.testing.assert_array_equal(slow.train_loss[:4], fast.train_loss[:4])
+        assert slow.train_loss[-1] > fast.train_loss[-1] + 0.01
+
     def test_perfect_separation_stays_finite(self):
         truth, generated = gaussians(6, shift=100.0)
         settings = dataclasses.replace(QUICK, n_epochs=60, learning_rate=0.1)

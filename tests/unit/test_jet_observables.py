@@ -8,7 +8,7 @@ import pytest
 from genamp_lib.datasets.jet_observables import (
     JET_OBSERVABLES,
     disjoint_pools,
-    jet_observables,
+    observables_from_particles,
     tail_cut,
 )
 
@@ -23,7 +23,7 @@ def random_jets(n_jets=7, n_particles=6, seed=1):
 
 
 def column(particles, name):
-    return jet_observables(particles)[:, JET_OBSERVABLES.index(name)]
+    return observables_from_particles(particles)[:, JET_OBSERVABLES.index(name)]
 
 
 def by_loops(jet):
@@ -69,26 +69,30 @@ class TestJetObservables:
         np.testing.assert_allclose(column(jets, name), expected, rtol=1e-9)
 
     def test_shape_and_type(self):
-        observables = jet_observables(random_jets().astype(np.float32))
+        observables = observables_from_particles(random_jets().astype(np.float32))
         assert observables.shape == (7, len(JET_OBSERVABLES))
         assert observables.dtype == np.float64
 
     def test_many_jets_are_the_same_as_few(self):
         jets = random_jets(n_jets=2500)
         np.testing.assert_allclose(
-            jet_observables(jets)[1990:2010], jet_observables(jets[1990:2010])
+            observables_from_particles(jets)[1990:2010], observables_from_particles(jets[1990:2010])
         )
 
     def test_order_of_constituents_does_not_matter(self):
         jets = random_jets()
         shuffled = jets[:, [3, 0, 5, 1, 4, 2]]
-        np.testing.assert_allclose(jet_observables(shuffled), jet_observables(jets))
+        np.testing.assert_allclose(
+            observables_from_particles(shuffled), observables_from_particles(jets)
+        )
 
     def test_padding_does_not_matter(self):
         jets = random_jets()
         padded = np.concatenate([jets, np.zeros((7, 4, 4))], axis=1)
         padded[:, 6:, :3] = 0.7  # masked, so it must not count
-        np.testing.assert_allclose(jet_observables(padded), jet_observables(jets))
+        np.testing.assert_allclose(
+            observables_from_particles(padded), observables_from_particles(jets)
+        )
 
     def test_azimuth_is_periodic(self):
         jets = random_jets()
@@ -104,19 +108,19 @@ class TestJetObservables:
     @pytest.mark.parametrize("shape", [(3, 4), (2, 5, 3), (0, 5, 4)])
     def test_shape(self, shape):
         with pytest.raises(ValueError, match=r"must have shape \(n, n_particles, 4\), got"):
-            jet_observables(np.zeros(shape))
+            observables_from_particles(np.zeros(shape))
 
     def test_empty_jet_is_named(self):
         jets = random_jets(n_jets=2100)
         jets[2050] = 0.0
         with pytest.raises(ValueError, match="pt_rel > 0, got none in jet 2050"):
-            jet_observables(jets)
+            observables_from_particles(jets)
 
     def test_jet_of_one_constituent_is_named(self):
         jets = random_jets()
         jets[5, 1:] = 0.0
         with pytest.raises(ValueError, match="different places, got jet 5 with all at one"):
-            jet_observables(jets)
+            observables_from_particles(jets)
 
 
 class TestDisjointPools:
