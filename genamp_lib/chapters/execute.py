@@ -78,7 +78,7 @@ def _clean(path: Path) -> None:
         for volatile in ("papermill", "execution"):
             cell.metadata.pop(volatile, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r"^# Parameters$", "# Changed for this run", cell.source, count=1)
+            cell.source = re.sub(r"\A# Parameters\n", "# Changed for this run\n", cell.source)
     with replace_file(path) as temporary:
         nbformat.write(notebook, temporary)
 
