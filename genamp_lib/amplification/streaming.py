@@ -211,10 +211,11 @@ def quantile_regions(values: ArrayLike, n_regions: int) -> NDArray[np.float64]:
         raise ValueError("`values` must not be empty, got 0 events.")
     inner = np.quantile(values.astype(np.float64), np.arange(1, n_regions) / n_regions)
     edges = np.concatenate([[-np.inf], inner, [np.inf]])
-    if (np.diff(edges) <= 0).any() or (n_regions > 1 and values.min() >= edges[1]):
+    n_different = len(np.unique(values))
+    if n_regions > n_different or (np.diff(edges) <= 0).any() or values.min() >= edges[1]:
         raise ValueError(
             f"`n_regions` must be small enough for the sample, got {n_regions} regions for "
-            f"{len(np.unique(values))} different values."
+            f"{n_different} different values."
         )
     return edges
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli import book, data
+from genamp_lib.cli import book, data, estimate
 
 app = typer.Typer(
     help=(
@@ -25,6 +25,7 @@ app.command()(book.build)
 app.command()(book.serve)
 app.command()(book.scoreboard)
 app.add_typer(data.app, name="data")
+app.add_typer(estimate.app, name="estimate")
 
 
 def main(arguments: list[str] | None = None) -> None:
