@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -61,35 +63,40 @@ class Thresholds:
         """Take finite thresholds, strictly increasing, at least one."""
         self.thresholds = thresholds
         with np.errstate(over="ignore"):
-            width = (thresholds[-1] - thresholds[0]) / (GRID_CELLS - 3)
+            self._width = (thresholds[-1] - thresholds[0]) / (GRID_CELLS - 3)
         # Too narrow or too wide for a grid in float64: everything is sorted.
-        self._has_grid = bool(np.finfo(np.float64).tiny * GRID_CELLS < width < np.inf)
-        if self._has_grid:
-            self._scale = 1 / width
-            self._origin = thresholds[0] - width
-            occupied = self._cells(thresholds)
-            self._is_mixed = np.zeros(GRID_CELLS, dtype=bool)
-            self._is_mixed[occupied] = True
-            self._gap_of_cell = np.searchsorted(occupied, np.arange(GRID_CELLS))
+        self._has_grid = bool(np.finfo(np.float64).tiny * GRID_CELLS < self._width < np.inf)
+
+    @cached_property
+    def _grid(self) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Whether a threshold lies in each cell, and how many lie in earlier ones."""
+        occupied = self._cells(self.thresholds)
+        is_mixed = np.zeros(GRID_CELLS, dtype=bool)
+        is_mixed[occupied] = True
+        return is_mixed, np.searchsorted(occupied, np.arange(GRID_CELLS))
 
     def count(self, name: str, values: NDArray) -> tuple[Counts, Counts]:
         """Return (below, at_or_below), one integer per threshold, for any number of events."""
         below = np.zeros(len(self.thresholds), dtype=np.int64)
         at_or_below = np.zeros_like(below)
+        use_grid = self._has_grid and len(values) >= GRID_CELLS // 4
+        if use_grid:
+            is_mixed, gap_of_cell = self._grid
+            content = np.zeros(GRID_CELLS, dtype=np.int64)
         for start in range(0, len(values), BLOCK_EVENTS):
             block = finite_floats(name, np.asarray(values[start : start + BLOCK_EVENTS]))
-            if self._has_grid and len(block) >= GRID_CELLS // 4:
+            if use_grid:
                 cells = self._cells(block)
-                mixed = np.flatnonzero(self._is_mixed[cells])
-                content = np.bincount(cells, minlength=GRID_CELLS)
-                content[self._is_mixed] = 0
-                between = np.zeros(len(below) + 1, dtype=np.int64)
-                np.add.at(between, self._gap_of_cell, content)
-                between = np.cumsum(between)[:-1]
-                below += between
-                at_or_below += between
-                block = block[mixed]
+                content += np.bincount(cells, minlength=GRID_CELLS)
+                block = block[is_mixed[cells]]
             self._sort_and_add(block, below, at_or_below)
+        if use_grid:
+            content[is_mixed] = 0
+            between = np.zeros(len(below) + 1, dtype=np.int64)
+            np.add.at(between, gap_of_cell, content)
+            between = np.cumsum(between)[:-1]
+            below += between
+            at_or_below += between
         return below, at_or_below
 
     def _sort_and_add(self, block: NDArray[np.floating], below: Counts, upto: Counts) -> None:
@@ -106,7 +113,7 @@ class Thresholds:
     def _cells(self, values: NDArray[np.floating]) -> NDArray[np.intp]:
         # Every step is monotone in floating point too; the first cell takes what lies below.
         with np.errstate(over="ignore"):
-            position = np.subtract(values, self._origin, dtype=np.float64)
-            position *= self._scale
+            position = np.subtract(values, self.thresholds[0] - self._width, dtype=np.float64)
+            position *= 1 / self._width
         np.clip(position, 0, GRID_CELLS - 1, out=position)
         return position.astype(np.intp)
