@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import comb
-from scipy.stats import cramervonmises, kstwo, kstwobign
+from scipy.stats import cramervonmises, kstwo, kstwobign, norm
 
 from genamp_lib.amplification import (
     KOLMOGOROV_MEAN,
@@ -100,3 +100,23 @@ def test_a_coarse_statistic_has_a_lower_limit_that_does_not_need_the_law():
     _, usual, _ = amplification_intervals(0.4, KOLMOGOROV_SMIRNOV, **arguments)
     _, coarse, _ = amplification_intervals(0.4, KOLMOGOROV_SMIRNOV, **arguments, continuous=False)
     assert coarse < usual / 2
+
+
+def test_interval_edges_solve_their_equations():
+    """Both edges from the signal t they stand for: the tails are as the module says."""
+    confidence, n, alpha = 0.9, 1000, 0.1
+    for x in (1.3, 2.0, 6.0):
+        _, *edges = amplification_intervals(
+            x, KOLMOGOROV_SMIRNOV, n_effective=n, n_train=n, confidence=confidence
+        )
+        largest, smallest = (KOLMOGOROV_MEAN / math.sqrt(edge) for edge in edges)
+        lower = [alpha / 2 * t**2 / (t**2 + KOLMOGOROV_MEAN**2) for t in (largest, smallest)]
+        assert kstwobign.sf(x - smallest) == pytest.approx(alpha - lower[1], rel=1e-6)
+        assert norm.cdf(2 * (x - largest)) == pytest.approx(lower[0], rel=1e-6)
+    _, low, high = amplification_intervals(
+        0.45, KOLMOGOROV_SMIRNOV, n_effective=n, n_train=n, confidence=confidence
+    )
+    t = KOLMOGOROV_MEAN / math.sqrt(low)
+    lower = alpha / 2 * t**2 / (t**2 + KOLMOGOROV_MEAN**2)
+    assert kstwobign.cdf(0.45) == pytest.approx(lower, rel=1e-6)
+    assert high == math.inf
