@@ -11,8 +11,8 @@ from genamp_lib.cli import book, data, estimate
 
 app = typer.Typer(
     help=(
-        "Rerun the chapters of the book with your own parameters, build its site, and see every "
-        "number of the papers beside ours."
+        "Rerun the chapters of the book with your own parameters, build its site, see every number "
+        "of the papers beside ours, and ask the same of your own generator."
     ),
     epilog="Start with: genamp chapters",
     no_args_is_help=True,
@@ -35,9 +35,6 @@ def main(arguments: list[str] | None = None) -> None:
     except GenampError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; finished chapters are kept, the next build continues", file=sys.stderr)
-        sys.exit(130)
 
 
 def join_pairs(arguments: list[str]) -> list[str]:

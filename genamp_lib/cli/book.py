@@ -237,8 +237,12 @@ def _run_or_exit(root: Path, todo: list[Job], n_parallel: int) -> None:
 
     if not todo:
         return
-    with _progress(root, todo) as report:
-        done, failures = runs.run_jobs(root, todo, n_parallel=n_parallel, report=report)
+    try:
+        with _progress(root, todo) as report:
+            done, failures = runs.run_jobs(root, todo, n_parallel=n_parallel, report=report)
+    except KeyboardInterrupt as stop:
+        typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
+        raise typer.Exit(130) from stop
     for job in done:
         seconds = plan.read_record(job.folder)["wall_seconds"]
         typer.echo(f"{job.chapter.name}: done in {seconds} s")

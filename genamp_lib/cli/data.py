@@ -59,11 +59,12 @@ def simulate_jets_command(
     kind: Annotated[str, typer.Option(help="gluon, light or top.")] = "gluon",
     n_jets: Annotated[int, typer.Option(help="Number of jets.")] = 60_000,
     seed: Annotated[int, typer.Option(help="Base seed of all shards.")] = 1,
+    radius: Annotated[float, typer.Option(help="R of anti-kT; JetNet's is 0.4.")] = 0.8,
     jobs: Annotated[int, typer.Option(help="Processes; the jets do not depend on it.")] = 1,
     shard_events: Annotated[int, typer.Option(help="Events per shard; changes the jets.")] = 2000,
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write; _build/simulate/jets_KIND_seedSEED.h5 by default."),
+        typer.Option(help="File to write; _build/simulate/SAMPLE_seedSEED.h5 by default."),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for finished shards; in _build by default.")
@@ -75,15 +76,17 @@ def simulate_jets_command(
     Needs the extra: pip install genamp[simulate].
     """
     from genamp_lib._project import project_root
-    from genamp_lib.simulation.jet_sample import simulate_jets
+    from genamp_lib.simulation.jet_sample import sample_name, simulate_jets
 
     if output is None:
-        output = project_root() / "_build" / "simulate" / f"jets_{kind}_seed{seed}.h5"
+        file = f"{sample_name(kind, radius)}_seed{seed}.h5"
+        output = project_root() / "_build" / "simulate" / file
     record = simulate_jets(
         output,
         kind=kind,
         n_jets=n_jets,
         seed=seed,
+        radius=radius,
         jobs=jobs,
         events_per_shard=shard_events,
         folder=work,

@@ -20,6 +20,7 @@ from genamp_lib.datasets.jets import JET_FIELDS, PARTICLE_FIELDS, relative_mass
 from genamp_lib.simulation.jets import (
     KINDS,
     N_PARTICLES,
+    RADIUS,
     chain_settings,
     make_jets,
     require_extra,
@@ -38,6 +39,7 @@ def simulate_jets(
     kind: str = "gluon",
     n_jets: int = 60_000,
     seed: int = 1,
+    radius: float = RADIUS,
     jobs: int = 1,
     events_per_shard: int = 2000,
     folder: Path | str | None = None,
@@ -53,9 +55,10 @@ def simulate_jets(
         kind: "gluon", "light" or "top".
         n_jets: Number of jets.
         seed: Base seed, not negative.
+        radius: R of the anti-kT algorithm.
         jobs: Processes.
         events_per_shard: Events per shard, what a kill can lose per process; changes the jets.
-        folder: Where finished shards are kept; `_build/simulate/jets_<kind>_seed<seed>` if None.
+        folder: Where finished shards are kept; `_build/simulate/<sample>_seed<seed>` if None.
         overwrite: Replace `output` if it exists.
 
     Returns:
@@ -66,12 +69,13 @@ def simulate_jets(
             shards in `folder` are damaged or of other settings.
     """
     output = Path(output)
-    _check_arguments(kind, n_jets, seed, jobs, events_per_shard)
+    _check_arguments(kind, n_jets, seed, radius, jobs, events_per_shard)
     if output.exists() and not overwrite:
         raise GenampError(f"{output}: exists; remove it or pass --overwrite")
     require_extra()
-    folder = Path(folder or project_root() / "_build" / "simulate" / f"jets_{kind}_seed{seed}")
-    settings = chain_settings(kind, events_per_shard)
+    name = sample_name(kind, radius)
+    folder = Path(folder or project_root() / "_build" / "simulate" / f"{name}_seed{seed}")
+    settings = chain_settings(kind, events_per_shard, radius=radius)
     shards = _run_until(n_jets, settings, seed=seed, folder=folder, jobs=jobs)
     arrays = merge_shards(shards)
     n_events = len(shards) * events_per_shard
@@ -79,7 +83,7 @@ def simulate_jets(
     arrays = {name: array[:n_jets] for name, array in arrays.items()}
     rounded = {**arrays, "particles": round_mantissa(arrays["particles"])}
     provenance = {
-        "name": f"jets_{kind}",
+        "name": name,
         "kind": kind,
         "seed": seed,
         "n_jets": n_jets,
@@ -105,12 +109,22 @@ def simulate_jets(
     return record
 
 
+def sample_name(kind: str, radius: float = RADIUS) -> str:
+    """Return what a sample is called; the radius is named where it is not the usual one.
+
+    >>> sample_name("gluon"), sample_name("gluon", 0.4)
+    ('jets_gluon', 'jets_gluon_r04')
+    """
+    suffix = "" if radius == RADIUS else f"_r{f'{radius:g}'.replace('.', '')}"
+    return f"jets_{kind}{suffix}"
+
+
 def _run_until(
     n_jets: int, settings: Mapping[str, Any], *, seed: int, folder: Path, jobs: int
 ) -> list[Shard]:
     """Return as many shards as `n_jets` jets need, and none more, whatever the guess was."""
     kind, n_events = settings["kind"], settings["events_per_shard"]
-    make = partial(make_jets, kind=kind, n_events=n_events)
+    make = partial(make_jets, kind=kind, n_events=n_events, radius=settings["jet_radius"])
     shards: list[Shard] = []
     while (n_rows := sum(shard.n_rows for shard in shards)) < n_jets:
         efficiency = n_rows / (len(shards) * n_events) if n_rows else GUESSED_EFFICIENCY
@@ -200,12 +214,16 @@ def write_jets(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any], 
         file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
 
 
-def _check_arguments(kind: str, n_jets: int, seed: int, jobs: int, events_per_shard: int) -> None:
+def _check_arguments(
+    kind: str, n_jets: int, seed: int, radius: float, jobs: int, events_per_shard: int
+) -> None:
     if kind not in KINDS:
         raise GenampError(f"`kind` must be one of {', '.join(KINDS)}, got `{kind}`")
     values = {"n_jets": n_jets, "jobs": jobs, "events_per_shard": events_per_shard}
     for name, value in values.items():
         if value < 1:
             raise GenampError(f"`{name}` must be positive, got {value}.")
+    if not 0 < radius < math.pi / 2:
+        raise GenampError(f"`radius` must be between 0 and pi/2, got {radius}.")
     if seed < 0:
         raise GenampError(f"`seed` must not be negative, got {seed}.")

@@ -36,7 +36,7 @@ PYTHIA_SETTINGS = (
     "PhaseSpace:pTHatMin = 995.",
     "PhaseSpace:pTHatMax = 1005.",
 )
-JET_RADIUS = 0.8
+RADIUS = 0.8  # of jets, where nothing else is asked for
 PT_RANGE = (800.0, 1600.0)  # GeV
 ABS_ETA_MAX = 2.5
 N_PARTICLES = 30
@@ -60,7 +60,7 @@ def require_extra() -> None:
             ) from None
 
 
-def chain_settings(kind: str, events_per_shard: int) -> dict[str, Any]:
+def chain_settings(kind: str, events_per_shard: int, *, radius: float = RADIUS) -> dict[str, Any]:
     """Return all that the jets of a shard depend on besides its seed."""
     return {
         "chain_version": CHAIN_VERSION,
@@ -68,7 +68,7 @@ def chain_settings(kind: str, events_per_shard: int) -> dict[str, Any]:
         "events_per_shard": events_per_shard,
         "pythia": [*PYTHIA_SETTINGS, *KINDS[kind]],
         "jet_algorithm": "anti-kT, E scheme",
-        "jet_radius": JET_RADIUS,
+        "jet_radius": radius,
         "jet_pt_gev": list(PT_RANGE),
         "jet_abs_eta_max": ABS_ETA_MAX,
         "jets_kept_per_event": "one of the two hardest, in turn",
@@ -78,7 +78,9 @@ def chain_settings(kind: str, events_per_shard: int) -> dict[str, Any]:
     }
 
 
-def make_jets(index: int, seed: int, *, kind: str, n_events: int) -> dict[str, np.ndarray]:
+def make_jets(
+    index: int, seed: int, *, kind: str, n_events: int, radius: float = RADIUS
+) -> dict[str, np.ndarray]:
     """Generate one shard of jets; a pure function of its arguments.
 
     One jet per event at most, so that jets are independent of each other: of the two hardest
@@ -89,6 +91,7 @@ def make_jets(index: int, seed: int, *, kind: str, n_events: int) -> dict[str, n
         seed: Pythia's seed, 1 to 900,000,000.
         kind: Key of `KINDS`.
         n_events: Number of events to generate.
+        radius: R of the anti-kT algorithm.
 
     Returns:
         `particles` (n, 30, 4) and `jets` (n, 4), float32 and not rounded, and `multiplicity` (n,).
@@ -105,7 +108,7 @@ def make_jets(index: int, seed: int, *, kind: str, n_events: int) -> dict[str, n
     if not pythia.init():
         raise GenampError(f"Pythia cannot start for jets of kind `{kind}`, seed {seed}")
     fastjet._swig.ClusterSequence.set_fastjet_banner_stream(None)  # one per process otherwise
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
 
     parts, n_made = [], 0
     while n_made < n_events:

@@ -172,7 +172,7 @@ def test_a_killed_build_leaves_nothing_half_and_the_next_continues(
     try:
         wait_for(lambda: (tiny_project / "_build" / "begun").exists())
         process.send_signal(which)
-        process.wait(30)
+        assert process.wait(30) == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[which]
     finally:
         process.kill()
     wait_for(lambda: not processes_in(tiny_project))

@@ -15,9 +15,14 @@ from genamp_lib.datasets import load_jets, relative_mass
 N_SIGMA = 4.9
 
 
+@pytest.fixture(scope="module", params=["jets_gluon", "jets_gluon_r04"])
+def jets(request):
+    return load_jets(request.param)
+
+
 @pytest.fixture(scope="module")
-def jets():
-    return load_jets()
+def radius(jets):
+    return jets.provenance["settings"]["jet_radius"]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +53,12 @@ def test_constituents_are_sorted_and_masked(jets):
     assert np.array_equal(jets.jets[:, 3], np.minimum(jets.multiplicity, 30))
 
 
-def test_constituents_lie_around_the_axis(particles):
+def test_constituents_lie_around_the_axis(particles, radius):
     eta_rel, phi_rel, pt_rel, _ = np.moveaxis(particles, -1, 0)
     # An unwrapped phi would show as 2 pi.
     assert np.abs(phi_rel).max() < np.pi / 2
-    # The axis is the pt-weighted centre and R is 0.8: hardly any pt lies farther out than that.
-    far = np.hypot(eta_rel, phi_rel) > 0.8
+    # The axis is the pt-weighted centre: hardly any pt lies farther out than R.
+    far = np.hypot(eta_rel, phi_rel) > radius
     assert (pt_rel * far).sum() / pt_rel.sum() < 0.02
 
 
@@ -85,17 +90,17 @@ def test_mass_of_stored_constituents_is_below_the_mass_of_the_jet(jets, particle
     assert ratio.max() < 1 + 2.0**-10
 
 
-def test_mass_distribution_against_estimates_by_hand(jets, particles):
+def test_mass_distribution_against_estimates_by_hand(jets, particles, radius):
     # Rule of thumb for QCD jets (Ellis, Huston et al., 0712.2447): <m> is about 0.2 pt R.
     pt, mass = jets.jets[:, 0], jets.jets[:, 2]
-    assert 0.2 / 1.4 < (mass / (pt * 0.8)).mean() < 0.2 * 1.4
+    assert 0.2 / 1.4 < (mass / (pt * radius)).mean() < 0.2 * 1.4
     # Median from the leading-logarithmic Sudakov factor with hard-collinear correction,
     # P(m^2 / (pt R)^2 < rho) = exp(-alpha_s C_A / pi (L^2 / 2 - 11/12 L)), L = log(1 / rho):
     alpha_s, colour = 0.1, 3.0
     exponent = np.log(2) * np.pi / (alpha_s * colour)
     log = 11 / 12 + np.sqrt((11 / 12) ** 2 + 2 * exponent)
-    estimate = 0.8 * np.exp(-log / 2)
-    # 0.071. It has no soft particles from elsewhere in the event, and the stored jets few.
+    estimate = radius * np.exp(-log / 2)
+    # 0.071 for R = 0.8. It has no soft particles from elsewhere, and the stored jets few.
     assert estimate / 1.5 < np.median(relative_mass(particles)) < estimate * 1.5
 
 
@@ -132,8 +137,10 @@ def test_precision_is_the_one_that_is_documented(jets):
     assert checks["mean_multiplicity"] == pytest.approx(jets.multiplicity.mean(), rel=1e-5)
 
 
-def test_the_readme_has_the_numbers_of_the_file(jets, particles):
+def test_the_readme_has_the_numbers_of_the_file(jets, particles, radius):
     readme = (project_root() / "data/README.md").read_text()
+    sections = {0.8: "## `jets_gluon`\n", 0.4: "## `jets_gluon_r04`\n"}
+    readme = readme.split(sections[radius])[1].split("\n## ")[0]
     made, checks = jets.provenance, jets.provenance["checks"]
     ratio = relative_mass(particles) * jets.jets[:, 0] / jets.jets[:, 2]
     quantiles = (checks[f"relative_mass_q{percent}"] for percent in (10, 50, 90))

@@ -25,7 +25,7 @@ def needs_extra():
         pytest.importorskip(package, reason=f"{package} is missing: pip install genamp[simulate]")
 
 
-def jets_by_a_plain_loop(seed, kind, n_events):
+def jets_by_a_plain_loop(seed, kind, n_events, radius):
     """The same jets from one event at a time and one particle at a time: (jet, constituents)."""
     import fastjet
     import pythia8mc
@@ -36,7 +36,7 @@ def jets_by_a_plain_loop(seed, kind, n_events):
     for line in (*chain.PYTHIA_SETTINGS, *chain.KINDS[kind]):
         pythia.readString(line)
     pythia.init()
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 0.8)
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
     chosen = []
     for event in range(n_events):
         assert pythia.next()
@@ -56,13 +56,15 @@ def jets_by_a_plain_loop(seed, kind, n_events):
 
 
 @pytest.mark.simulate
-@pytest.mark.parametrize("kind", ["gluon", "light", "top"])
-def test_vectorised_chain_is_the_plain_loop(needs_extra, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "radius"), [("gluon", 0.8), ("gluon", 0.4), ("light", 0.8), ("top", 0.8)]
+)
+def test_vectorised_chain_is_the_plain_loop(needs_extra, kind, radius, monkeypatch):
     n_events, seed = 10, 4321
-    expected = jets_by_a_plain_loop(seed, kind, n_events)
+    expected = jets_by_a_plain_loop(seed, kind, n_events, radius)
     assert 5 <= len(expected) <= n_events
     monkeypatch.setattr(chain, "EVENTS_PER_BATCH", 4)  # three batches, the last one not full
-    made = chain.make_jets(0, seed, kind=kind, n_events=n_events)
+    made = chain.make_jets(0, seed, kind=kind, n_events=n_events, radius=radius)
     assert made["particles"].shape == (len(expected), 30, 4)
     assert made["particles"].dtype == made["jets"].dtype == np.float32
     assert made["jets"] == pytest.approx(np.array([jet for jet, _ in expected]), rel=1e-6)
@@ -139,7 +141,7 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
 
 
 def test_guessed_number_of_shards_leaves_no_trace(tmp_path, monkeypatch):
-    def toy_jets(index, seed, *, kind, n_events):
+    def toy_jets(index, seed, *, kind, n_events, radius):
         n = n_events // 2 + index % 2
         particles = np.full((n, 30, 4), [0.1, -0.1, 1 / 30, 1], dtype=np.float32)
         particles[:, ::2, :2] *= -1
@@ -179,6 +181,7 @@ def test_pythia_refuses_a_setting_that_it_does_not_know(needs_extra, monkeypatch
         ({"jobs": 0}, "`jobs` must be positive, got 0"),
         ({"events_per_shard": 0}, "`events_per_shard` must be positive, got 0"),
         ({"seed": -1}, "`seed` must not be negative, got -1"),
+        ({"radius": 2.0}, "`radius` must be between 0 and pi/2, got 2.0"),
     ],
 )
 def test_arguments_are_checked_before_work(tmp_path, change, message):
