@@ -191,7 +191,7 @@ def table_html(rows: Iterable[Row], *, with_chapter: bool = False) -> str:
         quantity = html.escape(paper.quantity)
         if with_chapter:
             quantity = f'<a href="chapters/{paper.chapter}.html">{quantity}</a>'
-        where = f"{html.escape(paper.where)}, {paper.source}"
+        where = f"{paper.paper}, {html.escape(paper.where)}, {paper.source}"
         slug = row.verdict.replace(" ", "-")
         lines.append(
             f'<tr data-id="{paper.id}"><td>{quantity}</td>'
