@@ -110,6 +110,7 @@ def _run(
         FRESH_VARIABLE: "1" if job.fresh else "0",
         "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
         "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
         "PYTHONHASHSEED": "0",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
