@@ -90,7 +90,7 @@ def genamp() -> Genamp:
         return subprocess.run(
             [str(Path(sys.executable).with_name("genamp")), *arguments],
             cwd=folder,
-            env={**os.environ, "COLUMNS": "160"},
+            env={**os.environ, "COLUMNS": "160", "MPLBACKEND": "Agg"},
             capture_output=True,
             text=True,
             timeout=300,

@@ -49,7 +49,8 @@ _SETTINGS = {
 def use_style() -> None:
     """Set the look of all figures that follow; in a notebook they become SVG.
 
-    Starts from mplhep's ROOT style (ticks inward on all four sides, labels at the ends of axes).
+    Starts from mplhep's ROOT style (ticks inward on all four sides, labels at the ends of axes);
+    nobody's own matplotlibrc shows through.
 
     >>> use_style()
     >>> matplotlib.rcParams["svg.hashsalt"]
@@ -63,7 +64,7 @@ def use_style() -> None:
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"),
         COLOURS["ink"],
     )
-    style.use([mplhep.style.ROOT, _SETTINGS, ink, {"axes.prop_cycle": cycle}])
+    style.use(["default", mplhep.style.ROOT, _SETTINGS, ink, {"axes.prop_cycle": cycle}])
     if _in_notebook():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 

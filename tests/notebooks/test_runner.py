@@ -132,6 +132,13 @@ def test_a_failing_cell_is_shown_and_the_last_good_site_stays(tiny_project: Path
     assert not failed.exists()
 
 
+def test_figures_reach_the_page_whatever_the_users_backend(tiny_project: Path, genamp) -> None:
+    plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nresults = Results"
+    edit(tiny_project / NOTEBOOK, "results = Results", plot)
+    assert genamp(tiny_project, "build").returncode == 0  # the fixture sets MPLBACKEND=Agg
+    assert "<img" in (tiny_project / PAGE).read_text()
+
+
 def test_a_chapter_without_results_fails(tiny_project: Path, genamp) -> None:
     edit(tiny_project / NOTEBOOK, "results.write()", "")
     done = genamp(tiny_project, "build")
