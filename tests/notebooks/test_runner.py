@@ -174,7 +174,12 @@ def test_a_killed_build_leaves_nothing_half_and_the_next_continues(
     )
     command = [str(Path(sys.executable).with_name("genamp")), "build"]
     process = subprocess.Popen(
-        command, cwd=tiny_project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=tiny_project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C as at a terminal, also where these tests run in the background and ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_for(lambda: (tiny_project / "_build" / "begun").exists())
