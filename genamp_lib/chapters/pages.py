@@ -10,7 +10,7 @@ import importlib.resources
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def stage(root: Path, pages: Mapping[str, Page], numbers: list[PaperNumber], tar
         GenampError: A page quotes a result that its chapter does not write.
     """
     results = all_results(pages)
-    rows = compare(numbers, results)
+    rows = [_as_shown(row, pages.get(row.paper.chapter)) for row in compare(numbers, results)]
     shutil.copytree(root / "book", target)
     (target / "data.md").write_bytes((root / "data" / "README.md").read_bytes())
     (target / "downloads").mkdir()
@@ -129,6 +129,13 @@ def _chapter_notebook(page: Page, rows: list[Row]) -> NotebookNode:
     return notebook
 
 
+def _as_shown(row: Row, page: Page | None) -> Row:
+    """Return the row; without a verdict where a user's parameters are not those of the paper."""
+    if page is None or not page.record.get("changed"):
+        return row
+    return replace(row, verdict="not comparable", reason="rerun with other parameters")
+
+
 def _take_outputs(notebook: NotebookNode, run: NotebookNode) -> None:
     """Move the outputs of a run into the notebook, its cell of changed parameters included."""
     position = 0
@@ -175,8 +182,8 @@ def _banner(page: Page) -> str:
     record = page.record
     if not record:
         text = "This chapter has not been run here; the page shows its text and code only."
-    elif record["overrides"] and record["preset"] not in _BANNERS:
-        changed = ", ".join(f"`{k} = {v}`" for k, v in record["overrides"].items())
+    elif record.get("changed"):
+        changed = ", ".join(f"`{k} = {v}`" for k, v in record["changed"].items())
         text = f"This page was rerun with {changed}. Its numbers are not the published ones."
     else:
         text = _BANNERS.get(record["preset"], "")

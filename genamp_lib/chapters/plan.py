@@ -9,7 +9,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Job:
         folder: Where the run goes.
         fresh: Ignore artefacts.
         reasons: Why it is run.
+        changed: What a user changed against the preset, by name; empty for a preset's own run.
     """
 
     chapter: Chapter
@@ -46,6 +47,7 @@ class Job:
     folder: Path
     fresh: bool
     reasons: tuple[str, ...]
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def _write_record(root: Path, job: Job, folder: Path, started: str, now: Fingerp
         "chapter": job.chapter.name,
         "preset": job.preset,
         "overrides": job.overrides,
+        "changed": dict(job.changed),
         "fresh": job.fresh,
         "seed": results["seed"],
         "started": started,

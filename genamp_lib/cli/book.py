@@ -82,23 +82,24 @@ def run(
 
     root, known, parameters = _load(preset)
     chapter = catalog.find_chapter(known, name)
-    named = _pairs(parameter or [])
-    changed = chapter.resolve({**parameters[chapter.name], **named})
-    if named:
-        values = {name: changed[name] for name in named}
-        folder = plan.custom_folder(root, preset, chapter, values)
+    given = _pairs(parameter or [])
+    resolved = chapter.resolve({**parameters[chapter.name], **given})
+    changed = {name: resolved[name] for name in given}
+    if changed:
+        folder = plan.custom_folder(root, preset, chapter, changed)
         lock = folder.with_name(f"{folder.name}.lock")
     else:
         folder = plan.run_folder(root, preset, chapter.name)
         lock = _build_lock(root, preset)
-    fingerprint.fingerprint(chapter, changed)  # a missing sample ends here
+    fingerprint.fingerprint(chapter, resolved)  # a missing sample ends here
     job = plan.Job(
         chapter=chapter,
-        parameters=changed,
+        parameters=resolved,
         preset=preset,
         folder=folder,
         fresh=fresh or preset in plan.FRESH_PRESETS,
         reasons=("asked for",),
+        changed=changed,
     )
     with _lock(lock):
         _run_or_exit(root, [job], 1)
@@ -106,7 +107,7 @@ def run(
             for path in plan.publish_artefacts(root, folder):
                 typer.echo(f"artefact: {path.relative_to(root)}")
         _print_results(folder)
-        if not named:
+        if not changed:
             typer.echo("The site shows it after `genamp build`.")
             return
         jobs, records = plan.plan_jobs(root, known, parameters, preset)

@@ -77,6 +77,8 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
     text = (folder / "site/chapters/01_tiny.html").read_text()
     assert "This page was rerun with" in text
     assert 'data-result="answer"' in text
+    assert "rerun with other parameters" in text
+    assert "genamp-agrees" not in text
     assert (tiny_project / RUN / "results.json").read_bytes() == published
     assert (tiny_project / PAGE).read_bytes() == page
 
