@@ -73,7 +73,7 @@ def simulate_jets_command(
 ) -> None:
     """Generate jets with Pythia and FastJet. A killed run continues when called again.
 
-    Needs the extra: pip install genamp[simulate].
+    Needs the extra: pip install -e '.[simulate]'.
     """
     from genamp_lib._project import project_root
     from genamp_lib.simulation.jet_sample import sample_name, simulate_jets

@@ -56,7 +56,7 @@ def require_extra() -> None:
             version(package)
         except PackageNotFoundError:
             raise GenampError(
-                f"`{package}` is needed to simulate jets; run `pip install genamp[simulate]`"
+                f"`{package}` is needed to simulate jets; run `pip install -e '.[simulate]'`"
             ) from None
 
 

@@ -115,14 +115,14 @@ def test_simulate_without_the_extra_says_how_to_get_it(project, monkeypatch):
     monkeypatch.setattr(chain, "version", version)
     result = call("simulate", "jets")
     assert isinstance(result.exception, GenampError)
-    assert str(result.exception).endswith("run `pip install genamp[simulate]`")
+    assert str(result.exception).endswith("run `pip install -e '.[simulate]'`")
     assert "\n" not in str(result.exception)
 
 
 @pytest.mark.simulate
 def test_simulate_writes_into_build_and_never_over_a_file(project):
     for package in chain.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install genamp[simulate]")
+        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
     arguments = ["simulate", "jets", "--kind", "light", "--n-jets", "4", "--shard-events", "6"]
     result = call(*arguments, "--seed", "3")
     assert result.exit_code == 0, result.exception

@@ -22,7 +22,7 @@ from genamp_lib.simulation.jet_sample import round_mantissa, simulate_jets, writ
 @pytest.fixture
 def needs_extra():
     for package in chain.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install genamp[simulate]")
+        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
 
 
 def jets_by_a_plain_loop(seed, kind, n_events, radius):
