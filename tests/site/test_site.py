@@ -23,6 +23,12 @@ from genamp_lib.chapters.scoreboard import load_paper_numbers
 RUNS = ROOT / "_build" / "runs" / "default"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))
 
+EXPLORER_STATE = """() => ({
+  text: document.querySelector(".genamp-explorer-values").textContent,
+  curves: [...document.querySelectorAll(".genamp-explorer-plot path.js-line")]
+            .map(path => path.getAttribute("d")).join(" ")
+})"""
+
 
 def test_every_page_loads_cleanly_and_from_this_machine_only(
     site: Path, address: str, browser: Browser
@@ -101,33 +107,29 @@ def test_the_explorer_follows_its_sliders(address: str, browser: Browser) -> Non
     page.goto(f"{address}/chapters/01_gaussian_1d.html")
     checks.scroll_through(page)
     explorer = page.locator(".genamp-explorer")
-    explorer.scroll_into_view_if_needed()
+    explorer.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
     page.wait_for_selector(".genamp-explorer-plot .scatterlayer path.js-line")
     for parameter in ("lower", "upper", "n_train"):
         before = explorer_state(page)
         slider = explorer.locator(f"input[data-parameter='{parameter}']")
         slider.focus()
         slider.press("ArrowRight")
-        page.wait_for_timeout(300)
-        after = explorer_state(page)
-        assert before["text"] != after["text"], parameter
-        assert before["curves"] != after["curves"], parameter
+        page.wait_for_function(
+            f"before => {{ const now = ({EXPLORER_STATE})(); "
+            "return now.text !== before.text && now.curves !== before.curves; }",
+            arg=before,
+            timeout=10_000,
+        )
     page.close()
 
 
 def explorer_state(page: Page) -> dict:
-    return page.evaluate(
-        """() => ({
-          text: document.querySelector(".genamp-explorer-values").textContent,
-          curves: [...document.querySelectorAll(".genamp-explorer-plot path.js-line")]
-                    .map(path => path.getAttribute("d")).join(" ")
-        })"""
-    )
+    return page.evaluate(EXPLORER_STATE)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_figures_are_readable_in_light_and_dark(address: str, browser: Browser, mode: str) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": 1280, "height": 1400}, reduced_motion="reduce")
     page.add_init_script(
         f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')"
     )
@@ -135,7 +137,9 @@ def test_figures_are_readable_in_light_and_dark(address: str, browser: Browser, 
         page.goto(f"{address}/chapters/{notebook.stem}.html")
         checks.scroll_through(page)
         for figure in page.locator("article figure img").all():
-            background, ink = lightness(figure.screenshot())
+            figure.evaluate("image => image.scrollIntoView({block: 'center', behavior: 'instant'})")
+            box = figure.bounding_box()
+            background, ink = lightness(page.screenshot(clip=box))
             name = figure.get_attribute("alt")
             if mode == "light":
                 assert background > 0.8, name
