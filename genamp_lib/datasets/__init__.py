@@ -14,6 +14,7 @@ from genamp_lib.datasets.jet_observables import (
     tail_cut,
 )
 from genamp_lib.datasets.jets import Jets, load_jets, relative_mass
+from genamp_lib.datasets.rings import Ring, radius
 from genamp_lib.datasets.samples import (
     Sample,
     list_samples,
@@ -25,6 +26,7 @@ from genamp_lib.datasets.samples import (
 __all__ = [
     "JET_OBSERVABLES",
     "Jets",
+    "Ring",
     "Sample",
     "disjoint_pools",
     "interval_probability",
@@ -34,6 +36,7 @@ __all__ = [
     "mean_squared_deviation",
     "model_variance",
     "observables_from_particles",
+    "radius",
     "relative_mass",
     "sample_checksum",
     "sample_path",
