@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from genamp_lib._project import (
 )
 
 Arrays = dict[str, np.ndarray]
-MakeShard = Callable[[int, int], Arrays]
+Counts = dict[str, int]
+MakeShard = Callable[[int, int], Arrays | tuple[Arrays, Counts]]
 
 # The range that Pythia takes; enough for any other generator.
 LARGEST_SEED = 900_000_000
@@ -40,12 +41,14 @@ class Shard:
         path: The arrays.
         n_rows: Length of each array.
         cpu_seconds: Processor time that making it took.
+        counts: What `make` counted, e.g. a cut flow; empty if it counts nothing.
     """
 
     index: int
     path: Path
     n_rows: int
     cpu_seconds: float
+    counts: Counts = field(default_factory=dict)
 
 
 def shard_seed(seed: int, index: int) -> int:
@@ -74,7 +77,8 @@ def run_shards(
     are there are verified first.
 
     Args:
-        make: `make(index, seed)` returns arrays of one length; picklable, pure.
+        make: `make(index, seed)` returns arrays of one length, or those and a dictionary of
+            counts; picklable, pure.
         n_shards: Number of shards.
         seed: Base seed, not negative; shard `index` gets `shard_seed(seed, index)`.
         folder: Where the shards live; made when missing.
@@ -117,13 +121,25 @@ def merge_shards(shards: list[Shard]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def total_counts(shards: list[Shard]) -> Counts:
+    """Return the sums of the shards' counts.
+
+    >>> from pathlib import Path
+    >>> total_counts([Shard(i, Path("x"), 2, 0.1, {"events": 5, "kept": i}) for i in range(3)])
+    {'events': 15, 'kept': 3}
+    """
+    names = shards[0].counts if shards else {}
+    return {name: sum(shard.counts[name] for shard in shards) for name in names}
+
+
 def _record(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
 def _make_one(make: MakeShard, index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
     start = time.process_time()
-    arrays = make(index, shard_seed(settings["seed"], index))
+    made = make(index, shard_seed(settings["seed"], index))
+    arrays, counts = made if isinstance(made, tuple) else (made, {})
     cpu_seconds = time.process_time() - start
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
@@ -138,9 +154,10 @@ def _make_one(make: MakeShard, index: int, path: Path, settings: Mapping[str, An
         "sha256": checksum,
         "n_rows": n_rows,
         "cpu_seconds": round(cpu_seconds, 3),
+        "counts": {name: int(count) for name, count in counts.items()},
     }
     write_json(_record(path), record)
-    return Shard(index, path, n_rows, cpu_seconds)
+    return Shard(index, path, n_rows, cpu_seconds, record["counts"])
 
 
 def _verify(index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
@@ -160,7 +177,8 @@ def _verify(index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
             f"{path}: damaged, its checksum differs from its record; remove "
             f"{path.stem}.* in {path.parent} and run again"
         )
-    return Shard(index, path, record["n_rows"], record["cpu_seconds"])
+    counts = record.get("counts", {})
+    return Shard(index, path, record["n_rows"], record["cpu_seconds"], counts)
 
 
 @contextmanager

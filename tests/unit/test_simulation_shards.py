@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.simulation.shards import LARGEST_SEED, merge_shards, run_shards, shard_seed
+from genamp_lib.simulation.shards import (
+    LARGEST_SEED,
+    merge_shards,
+    run_shards,
+    shard_seed,
+    total_counts,
+)
 
 SETTINGS = {"length": 5, "window": [1.0, 2.0]}
 
@@ -195,3 +201,14 @@ def test_progress_is_plain_lines_with_a_time_estimate_when_not_on_a_terminal(tmp
     assert lines[-1].endswith(" s left")
     record = json.loads((tmp_path / "shard-00000.json").read_text())
     assert record["settings"] == {**SETTINGS, "seed": 7}
+
+
+def test_counts_are_kept_over_runs(tmp_path):
+    def make(index, seed):
+        return toy()(index, seed), {"events": 10, "kept": np.int64(3 + index % 3)}
+
+    for _ in range(2):  # made, then read from the records
+        shards = run_shards(make, 4, seed=7, folder=tmp_path, settings=SETTINGS)
+        assert [shard.counts["kept"] for shard in shards] == [3, 4, 5, 3]
+        assert total_counts(shards) == {"events": 40, "kept": 15}
+    assert total_counts(run(tmp_path / "without")) == {}
