@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from genamp_lib._parallel import map_tasks
 from genamp_lib._project import (
     GenampError,
     read_json,
@@ -104,14 +105,10 @@ def run_shards(
     done = {i: _verify(i, p, settings) for i, p in enumerate(paths) if _record(p).exists()}
     missing = [index for index in range(n_shards) if index not in done]
     if missing:
-        from joblib import Parallel, delayed
-
-        tasks = (delayed(_make_one)(make, i, paths[i], settings) for i in missing)
-        finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-        with _progress(label, len(missing), len(done)) as advance:
-            for shard in finished:
-                done[shard.index] = shard
-                advance()
+        work = partial(_make_one, make, settings=settings)
+        tasks = [(index, paths[index]) for index in missing]
+        for shard in map_tasks(work, tasks, jobs=jobs, label=label, done=len(done)):
+            done[shard.index] = shard
     return [done[index] for index in range(n_shards)]
 
 
@@ -136,7 +133,8 @@ def _record(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _make_one(make: MakeShard, index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
+def _make_one(make: MakeShard, task: tuple[int, Path], *, settings: Mapping[str, Any]) -> Shard:
+    index, path = task
     start = time.process_time()
     made = make(index, shard_seed(settings["seed"], index))
     arrays, counts = made if isinstance(made, tuple) else (made, {})
@@ -179,40 +177,3 @@ def _verify(index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
         )
     counts = record.get("counts", {})
     return Shard(index, path, record["n_rows"], record["cpu_seconds"], counts)
-
-
-@contextmanager
-def _progress(label: str, n_missing: int, n_done: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with a time estimate on a terminal, else a line for every tenth of the work."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    total = n_missing + n_done
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task(label, total=total, completed=n_done)
-            yield lambda: bar.advance(task)
-        return
-
-    start, made = time.monotonic(), 0
-    print(f"{label}: {n_done} of {total} shards there", file=console.file, flush=True)
-
-    def advance() -> None:
-        nonlocal made
-        made += 1
-        if made * 10 // n_missing > (made - 1) * 10 // n_missing:
-            elapsed = time.monotonic() - start
-            left = elapsed / made * (n_missing - made)
-            text = f"{label}: {n_done + made} of {total} shards, {elapsed:.0f} s"
-            print(f"{text}, about {left:.0f} s left", file=console.file, flush=True)
-
-    yield advance

@@ -193,11 +193,14 @@ def test_arrays_of_different_lengths_are_refused(tmp_path):
         run_shards(uneven, 1, seed=1, folder=tmp_path, settings={})
 
 
-def test_progress_is_plain_lines_with_a_time_estimate_when_not_on_a_terminal(tmp_path, capsys):
-    run(tmp_path, 2)
+def test_progress_counts_what_was_there_and_gives_a_time_estimate(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("genamp_lib._parallel.LINE_SECONDS", 0.0)
+    run(tmp_path, 1)
+    capsys.readouterr()
+    run(tmp_path, 3)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "shards: 0 of 2 shards there"
-    assert lines[-1].startswith("shards: 2 of 2 shards, ")
+    assert lines[0].startswith("shards: 2 of 3, ")
+    assert lines[-1].startswith("shards: 3 of 3, ")
     assert lines[-1].endswith(" s left")
     record = json.loads((tmp_path / "shard-00000.json").read_text())
     assert record["settings"] == {**SETTINGS, "seed": 7}

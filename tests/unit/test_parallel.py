@@ -1,0 +1,148 @@
+"""Sharing tasks: the same results in the same order, also when workers die; errors of one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genamp_lib import _parallel
+from genamp_lib._parallel import map_tasks, progress
+from genamp_lib._project import GenampError
+
+
+def draw(seed):
+    return np.random.default_rng(seed).normal(size=100 + seed).cumsum()
+
+
+def die_once(marker, task):
+    """Kill the worker in the middle of the tasks, the first time."""
+    time.sleep(0.02)
+    if task == 5:
+        try:
+            Path(marker).touch(exist_ok=False)
+        except FileExistsError:
+            return task
+        os.kill(os.getpid(), signal.SIGKILL)
+    with open(f"{marker}.calls", "a") as handle:
+        handle.write(f"{task}\n")
+    return task
+
+
+def die(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(task):
+    if task == 3:
+        raise KeyError("three", task)
+    return task
+
+
+def threads(task):
+    return [os.environ.get(f"{name}_NUM_THREADS") for name in ("OMP", "OPENBLAS", "MKL")]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_are_in_order_and_the_same_bits(jobs):
+    results = map_tasks(draw, range(20), jobs=jobs)
+    assert len(results) == 20
+    for seed, result in enumerate(results):
+        assert result.tobytes() == draw(seed).tobytes()
+
+
+def test_work_is_done_in_other_processes_with_one_thread_each():
+    pids = set(map_tasks(partial(sleep_and_tell, 0.05), range(8), jobs=2))
+    assert os.getpid() not in pids
+    assert map_tasks(threads, range(2), jobs=2) == [["1", "1", "1"]] * 2
+
+
+def sleep_and_tell(seconds, _):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_no_tasks():
+    assert map_tasks(draw, [], jobs=2) == []
+
+
+def test_a_killed_worker_costs_only_the_unfinished_tasks(tmp_path):
+    marker = tmp_path / "killed"
+    assert map_tasks(partial(die_once, marker), range(40), jobs=2) == list(range(40))
+    assert marker.exists()
+    calls = (tmp_path / "killed.calls").read_text().split()
+    assert set(calls) == {str(k) for k in range(40) if k != 5}
+    # What both workers had begun or not yet handed back, no more.
+    assert len(calls) < 50
+
+
+def test_a_worker_that_always_dies_is_one_line():
+    with pytest.raises(GenampError, match=r"died 4 times, \d tasks unfinished") as caught:
+        map_tasks(die, range(2), jobs=2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_exceptions_of_a_task_come_through(jobs):
+    with pytest.raises(KeyError) as caught:
+        map_tasks(fail, range(6), jobs=jobs)
+    assert caught.value.args == ("three", 3)
+    assert map_tasks(fail, range(3), jobs=jobs) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
+def test_jobs_must_be_a_positive_number(jobs):
+    with pytest.raises(GenampError, match="`jobs` must be a whole number of at least 1, got"):
+        map_tasks(draw, range(2), jobs=jobs)
+
+
+def test_what_cannot_travel_is_refused_by_name():
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="`function` must be picklable"):
+        map_tasks(lambda task: lock, range(2), jobs=2)
+    with pytest.raises(TypeError, match="`tasks` must be picklable"):
+        map_tasks(draw, [lock], jobs=2)
+    assert map_tasks(lambda task: lock, range(2)) == [lock, lock]
+
+
+def test_without_distributed_the_extra_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "genamp_lib._dask", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(GenampError, match=r"run `pip install 'genamp\[dask\]'`"):
+        map_tasks(draw, range(2), scheduler="tcp://127.0.0.1:8786")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    map_tasks(draw, range(3), label="members", done=2)
+    assert "members" in sys.stderr.getvalue()
+    assert "5/5" in sys.stderr.getvalue()
+
+
+def test_progress_is_plain_lines_elsewhere_for_long_work_only(monkeypatch, capsys):
+    map_tasks(draw, range(30), label="members")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(_parallel, "LINE_SECONDS", 0.0)
+    map_tasks(draw, range(30), label="members", done=10)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("members: 13 of 40, ")
+    assert lines[-1].startswith("members: 40 of 40, ")
+    assert lines[-1].endswith("about 0 s left")
+    with progress("members", 3) as advance:
+        advance()
+    assert capsys.readouterr().err.startswith("members: 1 of 3, 0 s, about 0 s left")
