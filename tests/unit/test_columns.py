@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.columns import load_column, load_table, read_column
+from genamp_lib.datasets.columns import load_column, load_table, n_rows, read_column
 
 VALUES = np.linspace(-1, 1, 1000).astype(np.float32)
 TABLE = np.stack([VALUES, VALUES**2, np.arange(1000)], axis=1)
@@ -74,7 +74,8 @@ def parquet(path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is missing: pip install pyarrow")
     from pyarrow.parquet import write_table
 
-    write_table(pyarrow.table({"mass": VALUES, "other": VALUES}), path)
+    table = pyarrow.table({"mass": VALUES, "other": VALUES})
+    write_table(table, path, row_group_size=170, compression="none")
     return path, "mass"
 
 
@@ -103,6 +104,68 @@ def test_every_format_gives_the_same_events_in_blocks(tmp_path, write, suffix):
     assert [len(block) for block in blocks] == [300, 300, 300, 100]
     np.testing.assert_array_equal(np.concatenate(blocks).astype(np.float32), VALUES)
     np.testing.assert_array_equal(load_column(str(path), column).astype(np.float32), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"), FORMATS.items(), ids=lambda x: getattr(x, "__name__", "")
+)
+def test_every_format_gives_parts(tmp_path, write, suffix):
+    path, column = write(tmp_path / f"events{suffix}")
+    for start, stop in [(0, 1), (0, 340), (340, 341), (169, 511), (511, None), (999, 2000)]:
+        blocks = list(read_column(path, column, start=start, stop=stop, block_events=100))
+        assert max(len(block) for block in blocks) <= 100
+        np.testing.assert_array_equal(
+            np.concatenate(blocks).astype(np.float32), VALUES[start:stop], f"{start} to {stop}"
+        )
+    for start, stop in [(0, 0), (500, 500), (1000, None), (3000, 4000)]:
+        assert not list(read_column(path, column, start=start, stop=stop))
+    is_indexed = suffix in (".npy", ".h5", ".hdf5", ".parquet") and write is not npy_by_columns
+    assert n_rows(path, column) == (1000 if is_indexed else None)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, None), (5, 4)])
+def test_bad_parts_are_refused(tmp_path, start, stop):
+    path, _ = npy(tmp_path / "events.npy")
+    with pytest.raises(ValueError, match="`start` must be from 0 to `stop`, got"):
+        list(read_column(path, start=start, stop=stop))
+
+
+def test_parts_of_long_files_are_read_without_the_rest(tmp_path):
+    """Files of a billion events, all holes: to read them would take minutes."""
+    n = 10**9
+    with (tmp_path / "long.npy").open("wb") as handle:
+        header = {"shape": (n,), "fortran_order": False, "descr": "<f8"}
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.truncate(handle.tell() + 8 * n)
+        handle.seek(-24, 2)
+        handle.write(np.arange(3.0).tobytes())
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        data = file.create_dataset("mass", shape=(n,), dtype="f8", chunks=(1 << 16,))
+        data[-3:] = np.arange(3.0)
+    for name in ("long.npy", "long.h5"):
+        assert n_rows(tmp_path / name) == n
+        (block,) = read_column(tmp_path / name, start=n - 4, stop=n + 5)
+        np.testing.assert_array_equal(block, [0, 0, 1, 2])
+
+
+def test_other_row_groups_of_parquet_are_not_read(tmp_path):
+    path, column = parquet(tmp_path / "events.parquet")
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(60) + content[64:])  # the head of the first group
+    with pytest.raises(GenampError, match="not a whole .parquet file"):
+        load_column(path, column)
+    (block,) = read_column(path, column, start=200, stop=210)
+    np.testing.assert_array_equal(block, VALUES[200:210])
+
+
+def test_a_truncated_array_has_no_number_of_rows(tmp_path):
+    path = truncated(tmp_path / "events.npy")
+    with pytest.raises(GenampError, match="truncated, the header promises 1000 rows"):
+        n_rows(path)
+    with pytest.raises(GenampError, match="not found; give a file"):
+        n_rows(tmp_path / "missing.h5")
+    with pytest.raises(GenampError, match="must be one of"):
+        n_rows(tmp_path / "events.root")
 
 
 def test_tables(tmp_path):
