@@ -32,12 +32,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import gammaln, kolmogorov, kve, ndtr, ndtri
 
-from genamp_lib.amplification._spread import _root
-
-Array = NDArray[np.float64]
+from genamp_lib.amplification._root import Array, find_root
 
 KOLMOGOROV_MEAN = math.sqrt(math.pi / 2) * math.log(2)  # <K> of Eq. (35)
 
@@ -107,13 +105,13 @@ def amplification_intervals(
     square = np.maximum(x**2 - law.scale**2, 0.0)  # t^2 of the estimate
     # Largest signal: it would seldom give so small a distance.
     far = x + law.scale - law.sigma * ndtri(alpha / 4)
-    largest = _root(lambda t: lower_tail(t) - ndtr((x - t) / law.sigma), far)
+    largest = find_root(lambda t: lower_tail(t) - ndtr((x - t) / law.sigma), far)
     if continuous:
         closer = np.minimum(2 * law.cdf(x) / alpha, 1.0)
         with np.errstate(divide="ignore"):
             largest = np.minimum(largest, law.scale * np.sqrt(closer / (1 - closer)))
     # Smallest signal: it would seldom give so large a distance; none is needed below k(1 - alpha).
-    smallest = _root(lambda t: 1 - alpha + lower_tail(t) - law.cdf(x - t), x)
+    smallest = find_root(lambda t: 1 - alpha + lower_tail(t) - law.cdf(x - t), x)
     smallest = np.where(law.cdf(x) <= confidence, 0.0, smallest)
     # The interval holds the estimate, also where chance put that outside.
     largest = np.maximum(largest, np.sqrt(square))

@@ -1,0 +1,20 @@
+"""Where functions of one variable change sign, for whole arrays at once. Not for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def find_root(function: Callable[[Array], Array], top: Array) -> Array:
+    """Find where `function` changes sign in (0, top] by bisection; `top` where it does not."""
+    low, high = np.zeros_like(top), top.copy()
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = function(middle) > 0
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return high
