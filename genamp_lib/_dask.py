@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 from distributed import Client
 from distributed.scheduler import KilledWorker
-from joblib import parallel_config
+from joblib import Parallel
 from joblib._dask import DaskDistributedBackend
 
 from genamp_lib._project import GenampError
@@ -26,8 +27,8 @@ NO_WORKERS_SECONDS = 60.0
 
 
 @contextmanager
-def cluster(scheduler: str) -> Iterator[None]:
-    """Let joblib use the workers of a scheduler.
+def cluster(scheduler: str) -> Iterator[Callable[[], Parallel]]:
+    """Give what makes joblib's `Parallel` on the workers of a scheduler.
 
     Args:
         scheduler: Its address, as "tcp://host:8786".
@@ -53,8 +54,8 @@ def cluster(scheduler: str) -> Iterator[None]:
             ) from error
         backend = _Backend(client=client)
         try:
-            with _watched(client, backend), parallel_config(backend):
-                yield
+            with _watched(client, backend):
+                yield partial(Parallel, n_jobs=-1, backend=backend, return_as="generator_unordered")
         except CancelledError as error:
             raise GenampError(
                 f"Dask scheduler {scheduler}: lost in mid-run; start it and its workers again"

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genamp_lib._project import GenampError
+
+if TYPE_CHECKING:
+    from joblib import Parallel
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -55,39 +58,54 @@ def map_tasks(
     >>> map_tasks(abs, [-3, 2, -1])
     [3, 2, 1]
     """
+    results = dict(
+        finished_tasks(function, tasks, jobs=jobs, scheduler=scheduler, label=label, done=done)
+    )
+    return [results[index] for index in range(len(results))]
+
+
+def finished_tasks(
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    label: str = "",
+    done: int = 0,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index of the task, result) as tasks finish: for results too large to keep them all.
+
+    Arguments and errors are those of `map_tasks`; the order is by chance where work is shared.
+
+    >>> sorted(finished_tasks(abs, [-3, 2, -1]))
+    [(0, 3), (1, 2), (2, 1)]
+    """
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise GenampError(f"`jobs` must be a whole number of at least 1, got {jobs!r}")
     todo = dict(enumerate(tasks))
-    n_tasks, results = len(todo), {}
     if not todo:
-        return []
+        return
+    if scheduler is not None or jobs > 1:
+        _check_picklable(function, todo[0])
     with ExitStack() as stack:
-        if scheduler is not None:
-            stack.enter_context(_dask(scheduler))
-        elif jobs > 1:
-            from joblib import parallel_config
-
-            stack.enter_context(parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1))
-        if scheduler is not None or jobs > 1:
-            _check_picklable(function, todo[0])
-        advance = stack.enter_context(progress(label, n_tasks, done)) if label else lambda: None
-        for index, result in _finished(function, todo):
-            results[index] = result
+        make = partial(_local, jobs) if scheduler is None else stack.enter_context(_dask(scheduler))
+        advance = stack.enter_context(progress(label, len(todo), done)) if label else lambda: None
+        for index, result in _finished(function, todo, make):
             advance()
-    return [results[index] for index in range(n_tasks)]
+            yield index, result
 
 
 def _finished(
-    function: Callable[[Task], Result], todo: dict[int, Task]
+    function: Callable[[Task], Result], todo: dict[int, Task], make: Callable[[], Parallel]
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index, result) as they come; run again what a dead worker leaves in `todo`."""
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     for attempt in range(1 + RERUNS):
         calls = [delayed(_numbered)(function, *item) for item in todo.items()]
         try:
-            for index, result in Parallel(return_as="generator_unordered")(calls):
+            for index, result in make()(calls):
                 del todo[index]
                 yield index, result
             return
@@ -114,7 +132,17 @@ def _check_picklable(*objects: Any) -> None:
             raise TypeError(f"`{name}` must be picklable for other processes: {error}") from error
 
 
-def _dask(scheduler: str) -> AbstractContextManager[None]:
+def _local(jobs: int) -> Parallel:
+    from joblib import Parallel, parallel_config
+
+    if jobs == 1:
+        return Parallel(n_jobs=1, return_as="generator_unordered")
+    # Keeps the backend that it is made under.
+    with parallel_config("loky", inner_max_num_threads=1):
+        return Parallel(n_jobs=jobs, return_as="generator_unordered")
+
+
+def _dask(scheduler: str) -> AbstractContextManager[Callable[[], Parallel]]:
     try:
         from genamp_lib._dask import cluster
     except ModuleNotFoundError as error:

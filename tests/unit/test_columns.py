@@ -152,7 +152,7 @@ def test_other_row_groups_of_parquet_are_not_read(tmp_path):
     path, column = parquet(tmp_path / "events.parquet")
     content = path.read_bytes()
     path.write_bytes(content[:4] + bytes(60) + content[64:])  # the head of the first group
-    with pytest.raises(GenampError, match="not a whole .parquet file"):
+    with pytest.raises(GenampError, match="not a whole"):
         load_column(path, column)
     (block,) = read_column(path, column, start=200, stop=210)
     np.testing.assert_array_equal(block, VALUES[200:210])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from genamp_lib import _parallel
-from genamp_lib._parallel import map_tasks, progress
+from genamp_lib._parallel import finished_tasks, map_tasks, progress
 from genamp_lib._project import GenampError
 
 
@@ -146,3 +146,17 @@ def test_progress_is_plain_lines_elsewhere_for_long_work_only(monkeypatch, capsy
     with progress("members", 3) as advance:
         advance()
     assert capsys.readouterr().err.startswith("members: 1 of 3, 0 s, about 0 s left")
+
+
+def test_results_that_come_one_by_one_leave_no_setting_behind():
+    """Work inside the loop is not drawn into the workers of the loop; stopping early is fine."""
+    stream = finished_tasks(draw, range(20), jobs=2)
+    index, result = next(stream)
+    assert result.tobytes() == draw(index).tobytes()
+    assert map_tasks(sleep_not, range(2)) == [os.getpid()] * 2
+    stream.close()
+    assert map_tasks(abs, [-1, 2], jobs=2) == [1, 2]
+
+
+def sleep_not(_):
+    return os.getpid()
