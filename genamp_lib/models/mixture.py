@@ -1,0 +1,79 @@
+"""Mixtures of Gaussians in one dimension, many at once. Not for the networks that predict them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MAX_LOG_SIGMA = 3.0
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+# Farther out, in probability, than any event of interest; float32 knows no closer to 1.
+_SMALLEST_SHARE = 1e-7
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Conditional densities of one feature, Eq. (7) of paper A.
+
+    Attributes:
+        output: What a network predicts, in three blocks of n_components along axis 1: logits of
+            the components' weights, means, logarithms of the widths above `min_sigma`. Shape
+            (n_members, 3 n_components, n_events), or one event where all events have the same
+            density. Events come last because sums over so few components are fast that way.
+        min_sigma: Added to each width.
+
+    >>> output = torch.tensor([0.0, 0.0, -1.0, 1.0, -9.0, -9.0]).reshape(1, 6, 1)
+    >>> mixture = Mixture(output, min_sigma=0.5)
+    >>> mixture.cdf(torch.tensor([[0.0, 9.0]])), mixture.log_prob(torch.tensor([[0.0]]))
+    (tensor([[0.5000, 1.0000]]), tensor([[-2.2251]]))
+    """
+
+    output: Tensor
+    min_sigma: float
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Return the log density at values of shape (n_members, n_events)."""
+        logits, means, sigmas = self._blocks()
+        pulls = (values[:, None] - means) / sigmas
+        terms = torch.addcmul(logits - sigmas.log(), pulls, pulls, value=-0.5)
+        return terms.logsumexp(1) - logits.logsumexp(1) - _HALF_LOG_TWO_PI
+
+    def cdf(self, values: Tensor) -> Tensor:
+        """Return the probability below values of shape (n_members, n_events)."""
+        logits, means, sigmas = self._blocks()
+        pulls = (values[:, None] - means) / sigmas
+        return (logits.softmax(1) * torch.special.ndtr(pulls)).sum(1)
+
+    def sample(self, uniforms: Tensor, normals: Tensor | None = None) -> Tensor:
+        """Return values made of random or quasi-random numbers, shape (n_members, n_events).
+
+        Args:
+            uniforms: Between 0 and 1, shape (n_members or 1, n_events): which component.
+            normals: Standard normal: where in the component. None takes them from what is left of
+                `uniforms` within the component's share, so that one number per value is enough.
+        """
+        logits, *_ = self._blocks()
+        weights = logits.softmax(1)
+        cumulative = weights.cumsum(1)
+        # The last entry is 1 but for rounding: not compared.
+        chosen = (uniforms[:, None] >= cumulative[:, :-1]).sum(1, keepdim=True)
+        n_components = logits.shape[1]
+
+        def pick(tensor: Tensor, block: int) -> Tensor:
+            shape = (chosen.shape[0], tensor.shape[1], chosen.shape[2])
+            return tensor.expand(shape).gather(1, chosen + block * n_components)[:, 0]
+
+        if normals is None:
+            rest = 1.0 - (pick(cumulative, 0) - uniforms) / pick(weights, 0)
+            normals = torch.special.ndtri(rest.clamp(_SMALLEST_SHARE, 1.0 - _SMALLEST_SHARE))
+        return torch.addcmul(pick(self.output, 1), self._sigma(pick(self.output, 2)), normals)
+
+    def _blocks(self) -> tuple[Tensor, Tensor, Tensor]:
+        logits, means, logarithms = self.output.chunk(3, 1)
+        return logits, means, self._sigma(logarithms)
+
+    def _sigma(self, logarithms: Tensor) -> Tensor:
+        return logarithms.clamp(max=_MAX_LOG_SIGMA).exp() + self.min_sigma

@@ -1,0 +1,186 @@
+"""One small autoregressive transformer with Gaussian-mixture conditionals: size, layout, one step.
+
+All members of an ensemble are computed in every step. Not for users: models.mixture_transformer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm
+
+from genamp_lib.models.mixture import Mixture
+
+_FEEDFORWARD_FACTOR = 2
+# Means of the components start evenly between -_SPAN and _SPAN, as wide as they are apart.
+_SPAN = 1.2
+
+
+@dataclass(frozen=True)
+class MixtureTransformerSettings:
+    """Size of one network. Features should be of order one.
+
+    Attributes:
+        n_features: Dimensions of an event.
+        width: Numbers per token; a multiple of `n_heads`.
+        n_layers: Attention layers.
+        n_components: Gaussians in each conditional density.
+        n_heads: Heads of the attention.
+        min_sigma: Smallest width of a Gaussian: without it single events get infinite density.
+
+    >>> MixtureTransformerSettings.for_ring(2).n_parameters
+    2383
+    """
+
+    n_features: int
+    width: int = 16
+    n_layers: int = 1
+    n_components: int = 5
+    n_heads: int = 4
+    min_sigma: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("n_features", "width", "n_layers", "n_components", "n_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
+            )
+        if not self.min_sigma > 0.0:
+            raise ValueError(f"`min_sigma` must be positive, got {self.min_sigma}.")
+
+    @classmethod
+    def for_ring(cls, n_features: int) -> MixtureTransformerSettings:
+        """Return the network of the chapters on Gaussian rings: larger for more than 2 features."""
+        if n_features <= 2:
+            return cls(n_features)
+        return cls(n_features, width=24, n_layers=2)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the parameters, in the order of a row; the last layer comes last."""
+        width, hidden = self.width, _FEEDFORWARD_FACTOR * self.width
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding": (1, width),
+            "position": (self.n_features, width),
+        }
+        for layer in range(self.n_layers):
+            for name in ("query", "key", "value", "mix_heads"):
+                shapes[f"{layer}.{name}"] = (width, width)
+            shapes[f"{layer}.hidden"] = (width, hidden)
+            shapes[f"{layer}.hidden_bias"] = (1, hidden)
+            shapes[f"{layer}.output"] = (hidden, width)
+        shapes["mixture"] = (3 * self.n_components, width)
+        shapes["mixture_bias"] = (3 * self.n_components, 1)
+        return shapes
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of one network."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def n_last_layer(self) -> int:
+        """Parameters of the last layer, the last columns of a row."""
+        return (self.width + 1) * 3 * self.n_components
+
+
+class Decoder:
+    """Conditional densities of successive features; keys and values of earlier ones are cached.
+
+    Call it with None for the density of the first feature, then with the values of the first
+    feature for the density of the second, and so on.
+
+    Args:
+        settings: Size of a network.
+        tensors: From `MixtureTransformer.tensors`.
+    """
+
+    def __init__(self, settings: MixtureTransformerSettings, tensors: dict[str, Tensor]) -> None:
+        self.settings = settings
+        self.tensors = tensors
+        self._n_tokens = 0
+        self._cache: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(settings.n_layers)]
+        # Sums over the numbers of each head as a product of matrices: faster than a reduction.
+        width_per_head = settings.width // settings.n_heads
+        self._heads = torch.eye(settings.n_heads).repeat_interleave(width_per_head, 0)
+        self._scale = width_per_head**-0.5
+
+    def __call__(self, previous: Tensor | None) -> Mixture:
+        """Return the density of the next feature, given the values of the one before.
+
+        Args:
+            previous: Shape (n_members, n_events); None for the first feature.
+        """
+        t, width = self.tensors, self.settings.width
+        token = t["position"][:, self._n_tokens : self._n_tokens + 1]  # (n_members, 1, width)
+        self._n_tokens += 1
+        if previous is not None:
+            token = torch.addcmul(token, previous[..., None], t["embedding"])
+        for layer in range(self.settings.n_layers):
+            normalised = layer_norm(token, (width,))
+            projected = (normalised @ t[f"{layer}.{n}"] for n in ("query", "key", "value"))
+            mixed = self._attention(layer, *projected)
+            token = torch.baddbmm(token, mixed, t[f"{layer}.mix_heads"])
+            normalised = layer_norm(token, (width,))
+            hidden = torch.baddbmm(t[f"{layer}.hidden_bias"], normalised, t[f"{layer}.hidden"])
+            token = torch.baddbmm(token, gelu(hidden, approximate="tanh"), t[f"{layer}.output"])
+        normalised = layer_norm(token, (width,))
+        output = torch.baddbmm(t["mixture_bias"], t["mixture"], normalised.mT)
+        return Mixture(output, self.settings.min_sigma)
+
+    def _attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        cache, heads = self._cache[layer], self._heads
+        cache.append((key, value))
+        if len(cache) == 1:
+            return value  # the start token attends to itself only
+        # The start token's key and value are the same for all events: they go into the matrices.
+        (start_key, start_value), *others = cache
+        scores = [query @ (start_key.mT * heads), *(query * key @ heads for key, _ in others)]
+        shares = torch.stack(scores).mul_(self._scale).softmax(0)
+        mixed = shares[0] @ (heads.mT * start_value)
+        for share, (_, value) in zip(shares[1:], others, strict=True):
+            mixed = torch.addcmul(mixed, share @ heads.mT, value)
+        return mixed
+
+
+def starting_parameters(settings: MixtureTransformerSettings, *, seeds: Sequence[int]) -> Tensor:
+    """Return random parameters to start from, one row per seed, whatever the other seeds are.
+
+    Args:
+        settings: Size of a network.
+        seeds: One per member.
+
+    Returns:
+        Shape (n_members, n_parameters), float32.
+    """
+    rows = [_starting_row(settings, np.random.default_rng(seed)) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def _starting_row(settings: MixtureTransformerSettings, rng: np.random.Generator) -> np.ndarray:
+    shrink = {"mix_heads": 0.5, "output": 0.5, "mixture": 0.1}  # close to the starting mixture
+    row = []
+    for name, shape in settings.shapes.items():
+        part = rng.standard_normal(shape, dtype=np.float32)
+        if name == "position":
+            part *= 0.5
+        elif name == "mixture_bias":
+            n = settings.n_components
+            part[:] = 0.0
+            part[n : 2 * n, 0] = np.linspace(-_SPAN, _SPAN, n)
+            part[2 * n :] = np.log(2 * _SPAN / n)
+        elif name.endswith("bias"):
+            part[:] = 0.0
+        else:
+            kind = name.split(".")[-1]
+            fan_in = settings.width if kind == "mixture" else shape[0]
+            part *= shrink.get(kind, 1.0) / math.sqrt(fan_in)
+        row.append(part.ravel())
+    return np.concatenate(row)
