@@ -1,11 +1,11 @@
 """Paper A's estimators: counts and scores in, amplification out (numpy and scipy only)."""
 
 from genamp_lib.amplification.averaging import (
-    AveragingEstimate,
     averaging_amplification,
     averaging_amplification_from_probabilities,
     averaging_intervals,
 )
+from genamp_lib.amplification.averaging_estimate import AveragingEstimate
 from genamp_lib.amplification.differential import (
     differential_amplification,
     differential_intervals,
@@ -25,6 +25,11 @@ from genamp_lib.amplification.streaming import (
     RegionCounter,
     quantile_regions,
 )
+from genamp_lib.amplification.truth import TrueAmplification, true_averaging_amplification
+from genamp_lib.amplification.variation import (
+    TotalVariationEstimate,
+    total_variation_amplification,
+)
 
 __all__ = [
     "KOLMOGOROV_MEAN",
@@ -33,6 +38,8 @@ __all__ = [
     "DifferentialEstimate",
     "KolmogorovAccumulator",
     "RegionCounter",
+    "TotalVariationEstimate",
+    "TrueAmplification",
     "averaging_amplification",
     "averaging_amplification_from_probabilities",
     "averaging_intervals",
@@ -42,4 +49,6 @@ __all__ = [
     "kolmogorov_mean",
     "paper_band",
     "quantile_regions",
+    "total_variation_amplification",
+    "true_averaging_amplification",
 ]

@@ -43,6 +43,31 @@ def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
     return table
 
 
+def check_train_counts(
+    train_counts: ArrayLike, *, n_regions: int, n_train: int
+) -> NDArray[np.float64]:
+    """Return the training sample's counts as floats of shape (n_regions,)."""
+    try:
+        counts = np.atleast_1d(np.asarray(train_counts, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`train_counts` must be an array of numbers, got {type(train_counts)}."
+        ) from None
+    if counts.shape != (n_regions,):
+        raise ValueError(
+            f"`train_counts` must have one number for each of {n_regions} regions, got shape "
+            f"{counts.shape}."
+        )
+    if not (np.isfinite(counts).all() and np.all(counts == np.rint(counts))):
+        raise ValueError("`train_counts` must be integers: events of the training sample.")
+    if counts.min() < 0 or counts.sum() > n_train:
+        raise ValueError(
+            f"`train_counts` must not be negative and add up to at most n_train = {n_train}, got "
+            f"{counts.min():.0f} to {counts.max():.0f} with the sum {counts.sum():.0f}."
+        )
+    return counts
+
+
 def check_positive_integer(name: str, value: float) -> int:
     """Return a positive whole number as an int; 1e6 is one, True is not."""
     try:

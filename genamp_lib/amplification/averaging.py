@@ -9,150 +9,23 @@ regions: that is differential amplification.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification import _members
+from genamp_lib.amplification import _alarms, _members
 from genamp_lib.amplification._spread import Spread, member_spread
-
-# Three sigma, one-sided: less spread than this is no fluctuation of independent counts.
-BELOW_NOISE = 0.00135
-
-
-@dataclass(frozen=True, repr=False)
-class AveragingEstimate:
-    """An averaging amplification factor with its confidence interval.
-
-    Attributes:
-        amplification: G of Eq. (4); infinite where the spread is within counting noise.
-        interval: (low, high) of G at `confidence`; high may be infinite.
-        confidence: Confidence level of `interval`.
-        n_train: Number of training events.
-        n_generated: Generated events per member; infinite for exact probabilities.
-        n_members: Number of members, m.
-        integrals: <I> of Eq. (14) for each region.
-        event_variance: Sum over regions of <I>(1 - <I>), that is n sigma_stat^2(n) of Eq. (16).
-        total_variance: M_I of Eq. (15), summed over regions as in Eq. (19), divisor m - 1.
-        degrees_of_freedom: Effective degrees of freedom of `total_variance`; m - 1 for one region.
-        noise_p_value: Probability of a spread as small as this one from counting noise alone.
-        regions: One estimate for each region, in order; empty for an estimate of one region
-            inside this tuple.
-    """
-
-    amplification: float
-    interval: tuple[float, float]
-    confidence: float
-    n_train: int
-    n_generated: float
-    n_members: int
-    integrals: tuple[float, ...]
-    event_variance: float
-    total_variance: float
-    degrees_of_freedom: float
-    noise_p_value: float
-    regions: tuple[AveragingEstimate, ...] = ()
-
-    @property
-    def n_equiv(self) -> float:
-        """Number of true events that are worth as much as infinitely many generated ones."""
-        return self.amplification * self.n_train
-
-    @property
-    def model_variance(self) -> float:
-        """sigma_model^2 of Eq. (17); negative where the spread is below the counting noise."""
-        return self.total_variance - self.event_variance / self.n_generated
-
-    @property
-    def sigma_model(self) -> float:
-        """sigma_model of Eq. (17), 0 where the subtraction is negative."""
-        return math.sqrt(max(self.model_variance, 0.0))
-
-    @property
-    def status(self) -> str:
-        """How much the spread of the members says.
-
-        "measured": the interval is finite. "lower limit": the spread may be counting noise alone.
-        "below noise": it is smaller than independent counts allow (three standard deviations).
-        "identical members": there is no spread at all.
-        """
-        if self.total_variance == 0:
-            return "identical members"
-        if self.noise_p_value < BELOW_NOISE:
-            return "below noise"
-        return "measured" if math.isfinite(self.interval[1]) else "lower limit"
-
-    @property
-    def note(self) -> str:
-        """What to do about a `status` other than "measured"; empty for that one."""
-        return {
-            "measured": "",
-            "lower limit": "the spread may be counting noise: generate more events per member",
-            "below noise": "the members agree better than independent counts can: check that "
-            "each has its own random numbers and that n_generated is right",
-            "identical members": "all members are the same: check that they were trained apart",
-        }[self.status]
-
-    @property
-    def verdict(self) -> str:
-        """Say "amplifies" or "does not amplify" where the interval leaves out 1.
-
-        Otherwise "undecided"; also where the members are no independent ones (`status`).
-        """
-        low, high = self.interval
-        if self.status in ("below noise", "identical members") or low <= 1 <= high:
-            return "undecided"
-        return "amplifies" if low > 1 else "does not amplify"
-
-    def sigma_stat(self, n: ArrayLike) -> NDArray[np.float64]:
-        """Return the statistical uncertainty of n events, the root of Eq. (16)."""
-        return np.sqrt(self.event_variance / np.asarray(n, dtype=np.float64))
-
-    def sigma_total(self, n: ArrayLike) -> NDArray[np.float64]:
-        """Return the root of M_I for n generated events, Eq. (11)."""
-        return np.hypot(self.sigma_stat(n), self.sigma_model)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        content: dict[str, Any] = {
-            "amplification": _plain(self.amplification),
-            "interval": [_plain(edge) for edge in self.interval],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "status": self.status,
-            "note": self.note,
-            "n_equiv": _plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_generated": _plain(self.n_generated),
-            "n_members": self.n_members,
-            "integrals": list(self.integrals),
-            "sigma_model": self.sigma_model,
-            "event_variance": self.event_variance,
-            "total_variance": self.total_variance,
-            "degrees_of_freedom": self.degrees_of_freedom,
-            "noise_p_value": self.noise_p_value,
-        }
-        if self.regions:
-            content["regions"] = [region.to_dict() for region in self.regions]
-        return content
-
-    def __repr__(self) -> str:
-        low, high = self.interval
-        n_regions = len(self.integrals)
-        note = f";\n {self.note}" if self.note else ""
-        events = "exact" if math.isinf(self.n_generated) else f"n_generated={self.n_generated:g}"
-        return (
-            f"<AveragingEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
-            f"{100 * self.confidence:g} %, {self.verdict};\n {n_regions} region"
-            f"{'s' * (n_regions != 1)}, {self.n_members} members, {events}, n_train={self.n_train}"
-            f"{note}>"
-        )
+from genamp_lib.amplification.averaging_estimate import AveragingEstimate
 
 
 def averaging_amplification(
-    counts: ArrayLike, *, n_generated: int, n_train: int, confidence: float = 0.68
+    counts: ArrayLike,
+    *,
+    n_generated: int,
+    n_train: int,
+    train_counts: ArrayLike | None = None,
+    confidence: float = 0.68,
 ) -> AveragingEstimate:
     """Estimate the amplification from how members' counts in regions spread.
 
@@ -167,13 +40,17 @@ def averaging_amplification(
       correlations between regions (from the model, and negative ones from counting) taken from
       the members. It assumes that integrals are Gaussian over members, and some five expected
       counts in a region.
-    - The spread of members is blind to a bias that they share.
+    - The spread of members is blind to a bias that they share. With `train_counts` their mean is
+      compared with the training sample, which sees a bias of some three times its own statistical
+      error; a smaller one, which may well undo an amplification, takes a holdout to see.
 
     Args:
         counts: Whole numbers of generated events in regions that do not overlap, shape
             (n_members, n_regions), or (n_members,) for one region.
         n_generated: Events generated by each member, in and outside the regions.
         n_train: Events that each member was trained on.
+        train_counts: How many of the training events lie in each region, shape (n_regions,), for
+            the bias alarm (`AveragingEstimate.contradicted`).
         confidence: Confidence level of the interval.
 
     Returns:
@@ -189,11 +66,15 @@ def averaging_amplification(
     """
     n_generated = _members.check_positive_integer("n_generated", n_generated)
     table = _members.check_counts(counts, n_generated=n_generated)
-    return _estimate(table / n_generated, float(n_generated), n_train, confidence)
+    return _estimate(table / n_generated, float(n_generated), n_train, train_counts, confidence)
 
 
 def averaging_amplification_from_probabilities(
-    probabilities: ArrayLike, *, n_train: int, confidence: float = 0.68
+    probabilities: ArrayLike,
+    *,
+    n_train: int,
+    train_counts: ArrayLike | None = None,
+    confidence: float = 0.68,
 ) -> AveragingEstimate:
     """Estimate the amplification from the probabilities that members give to regions.
 
@@ -204,6 +85,8 @@ def averaging_amplification_from_probabilities(
         probabilities: I(V|theta) of regions that do not overlap, free of sampling noise, shape
             (n_members, n_regions), or (n_members,) for one region.
         n_train: Events that each member was trained on.
+        train_counts: How many of the training events lie in each region, shape (n_regions,), for
+            the bias alarm (`AveragingEstimate.contradicted`).
         confidence: Confidence level of the interval.
 
     Returns:
@@ -217,7 +100,8 @@ def averaging_amplification_from_probabilities(
     <AveragingEstimate G = 18.5 [5.18, 31.9] at 68 %, amplifies; 1 region, 4 members, exact,
     n_train=1000>
     """
-    return _estimate(_members.check_probabilities(probabilities), math.inf, n_train, confidence)
+    table = _members.check_probabilities(probabilities)
+    return _estimate(table, math.inf, n_train, train_counts, confidence)
 
 
 def averaging_intervals(
@@ -269,14 +153,37 @@ def _amplification(
 
 
 def _estimate(
-    fractions: NDArray[np.float64], n_generated: float, n_train: int, confidence: float
+    fractions: NDArray[np.float64],
+    n_generated: float,
+    n_train: int,
+    train_counts: ArrayLike | None,
+    confidence: float,
 ) -> AveragingEstimate:
     n_train = _members.check_positive_integer("n_train", n_train)
     confidence = _members.check_confidence(confidence)
+    n_regions = fractions.shape[1]
+    train = None
+    if train_counts is not None:
+        train = _members.check_train_counts(train_counts, n_regions=n_regions, n_train=n_train)
 
-    def combine(table: NDArray[np.float64], regions: tuple[AveragingEstimate, ...]) -> Any:
+    def combine(columns: slice, regions: tuple[AveragingEstimate, ...]) -> Any:
+        table = fractions[:, columns]
         spread = member_spread(table, n_generated=n_generated, confidence=confidence)
         estimate, low, high = _amplification(spread, n_generated, n_train)
+        counted = () if train is None else tuple((train[columns] / n_train).tolist())
+        if regions:
+            # Bonferroni: the most telling region, allowing for their number.
+            normal = min(1.0, len(regions) * min(one.normality_p_value for one in regions))
+            bias = None
+            if train is not None:
+                bias = min(1.0, len(regions) * min(one.bias_p_value for one in regions))
+        else:
+            normal = _alarms.normality_p_value(table[:, 0], n_generated=n_generated)
+            bias = None
+            if train is not None:
+                bias = _alarms.bias_p_value(
+                    table[:, 0], train[columns][0], n_generated=n_generated, n_train=n_train
+                )
         return AveragingEstimate(
             amplification=float(estimate),
             interval=(float(low), float(high)),
@@ -289,12 +196,11 @@ def _estimate(
             total_variance=float(spread.total_variance),
             degrees_of_freedom=float(spread.degrees_of_freedom),
             noise_p_value=float(spread.noise_p_value),
+            normality_p_value=normal,
+            train_integrals=counted,
+            bias_p_value=bias,
             regions=regions,
         )
 
-    columns = np.split(fractions, fractions.shape[1], axis=1)
-    return combine(fractions, tuple(combine(column, ()) for column in columns))
-
-
-def _plain(number: float) -> float | str:
-    return number if math.isfinite(number) else str(number)
+    single = tuple(combine(slice(k, k + 1), ()) for k in range(n_regions))
+    return combine(slice(None), single)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -41,6 +42,7 @@ def differential_amplification(
     *,
     holdout: ArrayLike | None = None,
     cdf: Cdf | None = None,
+    n_before_cut: int | None = None,
     confidence: float = 0.68,
 ) -> DifferentialEstimate:
     """Estimate the amplification from one summary statistic of every event.
@@ -76,6 +78,9 @@ def differential_amplification(
             whose reference is the sample that the estimate is to use.
         holdout: The statistic for true events that the generator has not seen, 1D.
         cdf: Distribution function of the statistic for the truth, continuous, vectorised.
+        n_before_cut: Number of generated events before a cut on them, if there was one; the
+            estimate then carries the surviving fraction. Cutting on the likelihood ratio raises G
+            largely by construction.
         confidence: Confidence level of the interval.
 
     Returns:
@@ -96,8 +101,11 @@ def differential_amplification(
     if holdout is not None and cdf is not None:
         raise ValueError("`holdout` must not be given together with `cdf`: there is one reference.")
     n_train, training = _training(train, needed=holdout is None and cdf is None)
+    if n_before_cut is not None:
+        n_before_cut = check_positive_integer("n_before_cut", n_before_cut)
     if cdf is not None:
-        return _against_cdf(n_train, training, generated, cdf, confidence)
+        estimate = _against_cdf(n_train, training, generated, cdf, confidence)
+        return _after_cut(estimate, n_before_cut)
 
     name = "train" if holdout is None else "holdout"
     reference = training if holdout is None else _sample("holdout", holdout)
@@ -120,7 +128,7 @@ def differential_amplification(
     distance = accumulator.distance()
     reference_counts, generated_counts = accumulator.cumulative_counts()
     square, null = mean_square(reference_counts, generated_counts, accumulator.n_generated)
-    return _estimate(
+    estimate = _estimate(
         distance,
         square,
         null,
@@ -132,6 +140,7 @@ def differential_amplification(
         coarse=tie_probability(reference_counts) > COARSE,
         confidence=confidence,
     )
+    return _after_cut(estimate, n_before_cut)
 
 
 def differential_intervals(
@@ -273,6 +282,17 @@ def _estimate(
         coarse=coarse,
         cramer_von_mises=companion,
     )
+
+
+def _after_cut(estimate: DifferentialEstimate, n_before_cut: int | None) -> DifferentialEstimate:
+    if n_before_cut is None:
+        return estimate
+    if n_before_cut < estimate.n_generated:
+        raise ValueError(
+            f"`n_before_cut` must be at least the number of generated events, "
+            f"{estimate.n_generated}, got {n_before_cut}."
+        )
+    return replace(estimate, survival_fraction=estimate.n_generated / n_before_cut)
 
 
 def _training(train: ArrayLike, *, needed: bool) -> tuple[int, NDArray[np.floating] | None]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
+from genamp_lib.amplification._json import plain
 from genamp_lib.amplification.kolmogorov import (
     effective_size,
     finite_size_shift,
@@ -45,8 +46,8 @@ class CramerVonMisesEstimate:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
         return {
-            "amplification": _plain(self.amplification),
-            "interval": [_plain(edge) for edge in self.interval],
+            "amplification": plain(self.amplification),
+            "interval": [plain(edge) for edge in self.interval],
             "confidence": self.confidence,
             "inverse_amplification": self.inverse_amplification,
         }
@@ -77,6 +78,7 @@ class DifferentialEstimate:
         train_distance: Kolmogorov-Smirnov distance to the training sample; None if not known.
         coarse: Whether the statistic takes so few values that K is below Kolmogorov's law.
         cramer_von_mises: The same from the mean square distance; None for a coarse statistic.
+        survival_fraction: Share of the generated events that a cut on them kept; 1 without a cut.
     """
 
     amplification: float
@@ -91,6 +93,7 @@ class DifferentialEstimate:
     train_distance: float | None
     coarse: bool
     cramer_von_mises: CramerVonMisesEstimate | None
+    survival_fraction: float = 1.0
 
     @property
     def n_equiv(self) -> float:
@@ -153,6 +156,11 @@ class DifferentialEstimate:
                 f"{'generated sample' if self.n_generated < self.n_reference else 'reference'} "
                 "would say more",
             ),
+            (
+                self.survival_fraction < 1,
+                f"a cut kept {100 * self.survival_fraction:.3g} % of the generated events: G holds "
+                "for these alone, and each costs that much more to generate",
+            ),
         )
         return "; ".join(note for applies, note in candidates if applies)
 
@@ -199,23 +207,24 @@ class DifferentialEstimate:
         """Return everything as plain JSON types; infinity is the string "inf"."""
         companion = self.cramer_von_mises
         return {
-            "amplification": _plain(self.amplification),
-            "interval": [_plain(edge) for edge in self.interval],
+            "amplification": plain(self.amplification),
+            "interval": [plain(edge) for edge in self.interval],
             "confidence": self.confidence,
             "verdict": self.verdict,
             "status": self.status,
             "note": self.note,
             "reference": self.reference,
-            "n_equiv": _plain(self.n_equiv),
+            "n_equiv": plain(self.n_equiv),
             "n_train": self.n_train,
             "n_generated": self.n_generated,
-            "n_reference": _plain(self.n_reference),
+            "n_reference": plain(self.n_reference),
             "distance": self.distance,
             "scaled_distance": self.scaled_distance,
             "probability_closer": self.probability_closer,
             "train_distance": self.train_distance,
             "train_probability_closer": self.train_probability_closer,
             "coarse": self.coarse,
+            "survival_fraction": self.survival_fraction,
             "cramer_von_mises": None if companion is None else companion.to_dict(),
         }
 
@@ -232,7 +241,3 @@ class DifferentialEstimate:
             f"n_generated={self.n_generated}, n_train={self.n_train}"
             f"{'; ' * bool(self.note)}{self.note}>"
         )
-
-
-def _plain(number: float) -> float | str:
-    return number if math.isfinite(number) else str(number)
