@@ -105,10 +105,30 @@ class ArtefactStore:
                     return arrays
         start = time.perf_counter()
         arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
-        path = self.local / f"{stage.name}-{stage.key}.safetensors"
+        path = self._local_path(stage)
         write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
         self._note(path, "computed")
         return arrays
+
+    def kept_part(self, stage: Stage) -> Arrays | None:
+        """Return what `keep_part` kept, by a run that was killed; None when there is nothing."""
+        path = self._local_path(stage)
+        if self.fresh or not path.with_suffix(".json").exists():
+            return None
+        return read_artefact(path, stage)
+
+    def keep_part(self, stage: Stage, arrays: Arrays, *, wall_seconds: float = 0.0) -> None:
+        """Keep a part of a larger stage locally until `forget_part`: no artefact of its own."""
+        write_artefact(self._local_path(stage), stage, arrays, wall_seconds=wall_seconds)
+
+    def forget_part(self, stage: Stage) -> None:
+        """Remove what `keep_part` kept, if anything."""
+        path = self._local_path(stage)
+        path.with_suffix(".json").unlink(missing_ok=True)  # first: it makes the other one valid
+        path.unlink(missing_ok=True)
+
+    def _local_path(self, stage: Stage) -> Path:
+        return self.local / f"{stage.name}-{stage.key}.safetensors"
 
     def _note(self, path: Path, origin: str) -> None:
         self.used.append({"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)})
