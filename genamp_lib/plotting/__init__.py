@@ -3,13 +3,21 @@
 from genamp_lib.plotting.amplification import (
     mark_n_equiv,
     plot_amplification_map,
+    plot_averaging_scan,
     plot_coverage,
     plot_estimate,
     plot_measured,
     plot_uncertainties,
 )
+from genamp_lib.plotting.differential import (
+    plot_distance_curve,
+    plot_distance_sketch,
+    plot_empirical_cdf,
+    plot_expected_distance,
+)
 from genamp_lib.plotting.interactive import explorer
 from genamp_lib.plotting.style import COLOURS, use_style
+from genamp_lib.plotting.verdicts import plot_amplifications
 from genamp_lib.plotting.weights import plot_distribution, plot_roc
 
 __all__ = [
@@ -17,9 +25,15 @@ __all__ = [
     "explorer",
     "mark_n_equiv",
     "plot_amplification_map",
+    "plot_amplifications",
+    "plot_averaging_scan",
     "plot_coverage",
+    "plot_distance_curve",
+    "plot_distance_sketch",
     "plot_distribution",
+    "plot_empirical_cdf",
     "plot_estimate",
+    "plot_expected_distance",
     "plot_measured",
     "plot_roc",
     "plot_uncertainties",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from numpy.typing import ArrayLike
 
-from genamp_lib.amplification import AveragingEstimate
+from genamp_lib.amplification import AveragingEstimate, TrueAmplification
 from genamp_lib.plotting.style import COLOURS
 
 N_GENERATED_LABEL = r"generated events $n_\mathrm{gen}$"
@@ -151,6 +153,73 @@ def plot_estimate(
     )
     if np.isfinite(estimate.n_equiv):
         mark_n_equiv(ax, estimate.n_equiv, estimate.sigma_model, n_train=estimate.n_train)
+    ax.legend()
+    return ax
+
+
+def plot_averaging_scan(
+    estimates: Sequence[AveragingEstimate],
+    *,
+    truth: TrueAmplification | None = None,
+    definition: str = "mean",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what was estimated at several n_generated, beside the truth, Figs. 2, 4, 5 of paper A.
+
+    Points: the root of M_I and sigma_model, each with its interval, at the sizes of the estimates;
+    sigma_model is left out where the subtraction of Eq. (17) is not positive, and then an arrow
+    shows its upper limit. Lines: sigma_stat, and the true root mean squared deviation if `truth`
+    is given.
+
+    Args:
+        estimates: Of the same members and regions, at increasing n_generated.
+        truth: What `true_averaging_amplification` returned for them.
+        definition: "mean" or "one_draw": which true uncertainty to draw.
+        ax: Axes to draw on; new ones when None.
+
+    Raises:
+        ValueError: No estimate, or exact ones, which have no n_generated.
+    """
+    sizes = np.array([estimate.n_generated for estimate in estimates], dtype=np.float64)
+    if not len(sizes) or not np.isfinite(sizes).all():
+        raise ValueError("`estimates` must be of counts with finite n_generated, at least one.")
+    last = estimates[-1]
+    n = np.geomspace(sizes.min() / 1.5, sizes.max() * 1.5, 100)
+    true_model = truth.sigma(definition) if truth is not None else None
+    ax = plot_uncertainties(n, stat=last.sigma_stat(n), ax=ax)
+    if true_model is not None:
+        ax.plot(
+            n,
+            np.hypot(last.sigma_stat(n), true_model),
+            color=COLOURS["ink"],
+            linestyle=":",
+            label="true deviation",
+        )
+    # G's interval upside down is that of sigma_model.
+    low, high = np.array(
+        [
+            [float(one.sigma_stat(edge * one.n_train)) for edge in reversed(one.interval)]
+            for one in estimates
+        ]
+    ).T
+    stat = np.array([float(one.sigma_stat(one.n_generated)) for one in estimates])
+    total = np.sqrt([one.total_variance for one in estimates])
+    plot_measured(
+        sizes,
+        total,
+        (np.minimum(np.hypot(low, stat), total), np.maximum(np.hypot(high, stat), total)),
+        role="total",
+        label="members",
+        ax=ax,
+    )
+    model = np.array([one.sigma_model for one in estimates])
+    seen = model > 0
+    if seen.any():
+        plot_measured(
+            sizes[seen], model[seen], (low[seen], high[seen]), role="model", label="members", ax=ax
+        )
+    if not seen.all():
+        ax.plot(sizes[~seen], high[~seen], linestyle="none", marker="v", color=COLOURS["model"])
     ax.legend()
     return ax
 

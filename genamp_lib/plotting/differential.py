@@ -1,0 +1,220 @@
+"""Figures of differential amplification: distances over n_generated, distributions. Axes out."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from genamp_lib.amplification import DifferentialEstimate, kolmogorov_band
+from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
+from genamp_lib.plotting.amplification import N_GENERATED_LABEL
+from genamp_lib.plotting.style import COLOURS
+
+DISTANCE_LABEL = "Kolmogorov-Smirnov distance $M$"
+# One, two and three standard deviations, the bands of Fig. 7.
+BANDS = (0.6827, 0.9545, 0.9973)
+
+
+def plot_expected_distance(
+    n: ArrayLike,
+    estimate: DifferentialEstimate,
+    *,
+    bands: tuple[float, ...] = BANDS,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the distance that true events would have to the reference, with exact bands.
+
+    The black line of Figs. 6, 7, 10 and 11 of paper A, Eqs. (35) and (36). Its bands are central
+    intervals of the Kolmogorov distribution, not Eq. (37).
+
+    Args:
+        n: Numbers of true events, ascending, shape (k,).
+        estimate: What `differential_amplification` returned, for its reference.
+        bands: Confidence levels of the bands, ascending.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = _distance_axes(ax)
+    n = np.asarray(n, dtype=np.float64)
+    for level in reversed(bands):
+        low, high = (_distances_at(k, n, estimate.n_reference) for k in kolmogorov_band(level))
+        ax.fill_between(n, low, high, color=COLOURS["reference"], alpha=0.18, linewidth=0, zorder=0)
+    ax.plot(
+        n,
+        estimate.expected_distance(n),
+        color=COLOURS["ink"],
+        label=rf"true events against {_reference(estimate)}",
+    )
+    return ax
+
+
+def plot_distance_curve(
+    n_generated: ArrayLike,
+    distances: ArrayLike,
+    estimate: DifferentialEstimate,
+    *,
+    label: str = "generated events",
+    role: str = "total",
+    expected: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw distances over the number of generated events beside those of true events.
+
+    As Figs. 7, 10 and 11 of paper A. The generated curve leaves the band of true events about
+    where n_generated passes n_equiv, if it does; the mark says where the estimate puts that.
+
+    Args:
+        n_generated: Numbers of generated events, ascending, shape (k,): of
+            `KolmogorovAccumulator.curve`.
+        distances: Their distances to the reference, shape (k,).
+        estimate: What `differential_amplification` returned for all of them.
+        label: Legend of the curve, for instance the statistic.
+        role: A key of `COLOURS`.
+        expected: Whether to draw `plot_expected_distance` too; once is enough for several curves.
+        ax: Axes to draw on; new ones when None.
+
+    >>> from genamp_lib import KolmogorovAccumulator, differential_amplification
+    >>> rng = np.random.default_rng(1)
+    >>> holdout = rng.normal(size=2000)
+    >>> accumulator = KolmogorovAccumulator(holdout, snapshots=(100, 1000, 10_000))
+    >>> accumulator.update(rng.normal(0.1, 1.0, size=10_000))
+    >>> estimate = differential_amplification(500, accumulator, holdout=holdout)
+    >>> ax = plot_distance_curve(*accumulator.curve(), estimate)
+    >>> len(ax.lines)
+    3
+    """
+    n_generated = np.asarray(n_generated, dtype=np.float64)
+    if expected:
+        low, high = n_generated[0], n_generated[-1]
+        edges = [x for x in (estimate.n_equiv, estimate.n_train) if math.isfinite(x) and x > 0]
+        grid = np.geomspace(min(low, *edges, low), max(high, *edges, high), 200)
+        plot_expected_distance(grid, estimate, ax=(ax := _distance_axes(ax)))
+    ax = _distance_axes(ax)
+    ax.plot(n_generated, distances, "o-", markersize=3.5, color=COLOURS[role], label=label)
+    if math.isfinite(estimate.n_equiv):
+        ax.plot(
+            [estimate.n_equiv],
+            estimate.expected_distance([estimate.n_equiv]),
+            "D",
+            markersize=7,
+            color=COLOURS[role],
+            markeredgecolor=COLOURS["ink"],
+            zorder=5,
+            label=rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}",
+        )
+    ax.legend()
+    return ax
+
+
+def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = None) -> Axes:
+    """Draw how the distance is read as a number of true events, Fig. 6 of paper A.
+
+    The curve of true events, the level that infinitely many generated events stay at, and where
+    they cross. Where they do not, the distance is that of a perfect generator.
+
+    Args:
+        estimate: What `differential_amplification` returned.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = _distance_axes(ax)
+    low, high = estimate.interval
+    marks = [estimate.n_equiv, low * estimate.n_train, high * estimate.n_train, estimate.n_train]
+    finite = [mark for mark in marks if math.isfinite(mark) and mark > 0]
+    n = np.geomspace(min(finite) / 5, max(finite) * 20, 200)
+    plot_expected_distance(n, estimate, bands=(), ax=ax)
+    # Where infinitely many generated events would stay: M without what their number adds to it.
+    # A perfect generator stays where true events do, which is 0 for an exact distribution.
+    if math.isfinite(estimate.n_equiv) or _has_reference(estimate):
+        ax.axhline(
+            float(estimate.expected_distance([estimate.n_equiv])[0]),
+            color=COLOURS["model"],
+            linestyle="-.",
+            label=r"generated events, $n_\mathrm{gen}\to\infty$",
+        )
+    right = high * estimate.n_train if math.isfinite(high) else n[-1]
+    ax.axvspan(
+        low * estimate.n_train,
+        right,
+        color=COLOURS["total"],
+        alpha=0.15,
+        linewidth=0,
+        label=rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %",
+        zorder=0,
+    )
+    for position, text in (
+        (estimate.n_train, r"$n_\mathrm{train}$"),
+        (estimate.n_equiv, r"$n_\mathrm{equiv}$"),
+    ):
+        if math.isfinite(position):
+            ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
+            ax.annotate(
+                text,
+                (position, 0.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(5, 8),
+                textcoords="offset points",
+            )
+    ax.set(xlim=(n[0], n[-1]), xlabel="true events $n$")
+    ax.legend()
+    return ax
+
+
+def plot_empirical_cdf(
+    values: ArrayLike,
+    *,
+    label: str,
+    role: str = "total",
+    linestyle: str = "-",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw an empirical distribution function as the steps that it is, Fig. 9 of paper A.
+
+    Args:
+        values: One number per event, 1D; more than 2000 are drawn at 2000 quantiles.
+        label: Legend.
+        role: A key of `COLOURS`.
+        linestyle: Of matplotlib.
+        ax: Axes to draw on; new ones when None.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) > 2000:
+        values = np.quantile(values, np.linspace(0, 1, 2000))
+    ax.ecdf(values, label=label, color=COLOURS[role], linestyle=linestyle)
+    ax.set(ylabel="fraction of events below", ylim=(0, 1))
+    return ax
+
+
+def _distances_at(k: float, n: NDArray[np.float64], n_reference: float) -> NDArray[np.float64]:
+    """Return M at a quantile k of K, Eq. (34), corrected for finite samples."""
+    return np.array(
+        [
+            max(k - finite_size_shift(n_reference, size), 0.0)
+            / math.sqrt(effective_size(n_reference, size))
+            for size in n
+        ]
+    )
+
+
+def _has_reference(estimate: DifferentialEstimate) -> bool:
+    return math.isfinite(estimate.n_reference)
+
+
+def _reference(estimate: DifferentialEstimate) -> str:
+    if not _has_reference(estimate):
+        return "the exact distribution"
+    return f"{_count(estimate.n_reference)} {estimate.reference} events"
+
+
+def _count(number: float) -> str:
+    """Return a number of events as a person writes it, for mathtext and plain text alike."""
+    return f"{number:,.0f}".replace(",", "\N{THIN SPACE}")
+
+
+def _distance_axes(ax: Axes | None) -> Axes:
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.set(xscale="log", yscale="log", xlabel=N_GENERATED_LABEL, ylabel=DISTANCE_LABEL)
+    return ax
