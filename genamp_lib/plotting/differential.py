@@ -134,9 +134,9 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
             linestyle="-.",
             label=r"generated events, $n_\mathrm{gen}\to\infty$",
         )
-    right = high * estimate.n_train if math.isfinite(high) else n[-1]
+    left, right = np.clip(np.array([low, high]) * estimate.n_train, n[0], n[-1])
     ax.axvspan(
-        low * estimate.n_train,
+        left,
         right,
         color=COLOURS["total"],
         alpha=0.15,

@@ -1,0 +1,254 @@
+"""True amplification, total variation, and the alarms of averaging estimates."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+from scipy.stats import betabinom, binom
+
+from genamp_lib import (
+    averaging_amplification,
+    averaging_amplification_from_probabilities,
+    differential_amplification,
+    total_variation_amplification,
+    true_averaging_amplification,
+)
+from genamp_lib.amplification import KOLMOGOROV_MEAN
+from genamp_lib.amplification._alarms import bias_p_value
+from genamp_lib.amplification.averaging_estimate import CONTRADICTED
+
+# Members that agree to 0.002 on a region of 0.2.
+MEMBERS = 0.2 + 0.002 * np.array([-1.2, -0.6, -0.3, 0.1, 0.4, 0.5, 1.1])
+
+
+def test_true_amplification_is_the_mean_squared_deviation() -> None:
+    rng = np.random.default_rng(1)
+    table = np.array([0.2, 0.1]) + 0.01 * rng.normal(size=(30, 5, 2))
+    truth = np.array([0.2, 0.1])
+    found = true_averaging_amplification(table, truth=truth, n_train=500)
+    event_variance = 0.2 * 0.8 + 0.1 * 0.9
+    one = ((table - truth) ** 2).sum(axis=2)
+    mean = ((table.mean(axis=1) - truth) ** 2).sum(axis=1)
+    assert found.one_draw == pytest.approx(event_variance / (500 * one.mean()))
+    assert found.mean == pytest.approx(event_variance / (500 * mean.mean()))
+    np.testing.assert_allclose(found.mean_of_sets, event_variance / (500 * mean))
+    assert found.sigma("one_draw") == pytest.approx(math.sqrt(one.mean()))
+    assert found.sigma() == pytest.approx(math.sqrt(mean.mean()))
+    assert found.one_draw_interval[0] < found.one_draw < found.one_draw_interval[1]
+    # The parts add up: the deviation of one draw is the mean's and the spread around it.
+    spread = ((table - table.mean(axis=1, keepdims=True)) ** 2).sum(axis=2)
+    assert one.mean() == pytest.approx(mean.mean() + spread.mean())
+
+
+def test_counting_noise_is_taken_out_of_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    probabilities = 0.2 + 0.01 * rng.normal(size=(4000, 4, 1))
+    counted = rng.binomial(2000, probabilities) / 2000
+    exact = true_averaging_amplification(probabilities, truth=[0.2], n_train=100)
+    noisy = true_averaging_amplification(counted, truth=[0.2], n_train=100, n_generated=2000)
+    # 4000 sets: relative error of a mean square sqrt(2/4000) = 2.2 %; 10 % are 4.5 of them.
+    assert noisy.one_draw == pytest.approx(exact.one_draw, rel=0.1)
+    assert noisy.mean == pytest.approx(exact.mean, rel=0.1)
+    ignored = true_averaging_amplification(counted, truth=[0.2], n_train=100)
+    assert ignored.one_draw < 0.7 * exact.one_draw
+
+
+def test_one_training_set_says_nothing_on_the_shared_error() -> None:
+    found = true_averaging_amplification(MEMBERS[:, np.newaxis], truth=[0.21], n_train=1000)
+    assert found.n_sets == 1
+    assert found.mean_interval == (0.0, math.inf)
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["mean_interval"] == [0.0, "inf"]
+    assert "1 training set, 7 members" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fractions": MEMBERS}, r"`fractions` must have shape .* got \(7,\)"),
+        ({"fractions": np.zeros((0, 3, 1))}, r"`fractions` must have shape .* got \(0, 3, 1\)"),
+        ({"fractions": [[math.nan]]}, "`fractions` and `truth` must be finite"),
+        ({"fractions": [[1912.0]]}, "`fractions` must be between 0 and 1, got 1912"),
+        ({"truth": [0.2, 0.3]}, r"`truth` must have one probability for each of 1 regions"),
+        ({"truth": [0.0]}, "`truth` must be between 0 and 1, got 0 to 0"),
+        ({"n_train": 0}, "`n_train` must be positive, got 0"),
+        ({"n_generated": 0}, "`n_generated` must be positive, got 0"),
+        ({"confidence": 2}, "`confidence` must be between 0 and 1, got 2"),
+    ],
+)
+def test_wrong_input_to_the_truth_is_refused(changed: dict, message: str) -> None:
+    arguments = {"fractions": MEMBERS[:, np.newaxis], "truth": [0.2], "n_train": 100, **changed}
+    with pytest.raises(ValueError, match=message):
+        true_averaging_amplification(arguments.pop("fractions"), **arguments)
+
+
+def test_sigma_knows_two_definitions() -> None:
+    found = true_averaging_amplification(MEMBERS[:, np.newaxis], truth=[0.2], n_train=1000)
+    with pytest.raises(ValueError, match="`definition` must be 'one_draw' or 'mean', got 'both'"):
+        found.sigma("both")
+
+
+def test_training_sample_that_agrees_raises_no_alarm() -> None:
+    estimate = averaging_amplification_from_probabilities(MEMBERS, n_train=1000, train_counts=[215])
+    assert estimate.train_integrals == (0.215,)
+    # Beta-binomial: spread 0.00075 of a member beside 0.0126 of the counting.
+    variance = MEMBERS.var(ddof=1)
+    size = MEMBERS.mean() * (1 - MEMBERS.mean()) / variance - 1
+    law = betabinom(1000, MEMBERS.mean() * size, (1 - MEMBERS.mean()) * size)
+    assert estimate.bias_p_value == pytest.approx(2 * law.sf(214))
+    assert not estimate.contradicted
+    assert (estimate.status, estimate.verdict) == ("measured", "amplifies")
+
+
+def test_a_bias_that_members_share_is_seen_in_the_training_sample() -> None:
+    estimate = averaging_amplification_from_probabilities(
+        np.column_stack([MEMBERS, MEMBERS / 2]), n_train=1000, train_counts=[270, 100]
+    )
+    assert estimate.contradicted
+    assert (estimate.status, estimate.verdict) == ("contradicted", "undecided")
+    assert "share a bias" in estimate.note
+    assert [region.status for region in estimate.regions] == ["contradicted", "measured"]
+    assert estimate.bias_p_value == pytest.approx(2 * estimate.regions[0].bias_p_value)
+    # A contradicted spread does not turn what fails by its own spread into a doubt.
+    wide = 0.2 + 10 * (MEMBERS - 0.2)
+    alone = averaging_amplification_from_probabilities(wide, n_train=100_000, train_counts=[80_000])
+    assert (alone.status, alone.verdict) == ("contradicted", "does not amplify")
+
+
+def test_members_that_agree_perfectly_are_compared_binomially() -> None:
+    estimate = averaging_amplification_from_probabilities([0.2] * 4, n_train=50, train_counts=[14])
+    assert estimate.bias_p_value == pytest.approx(2 * binom(50, 0.2).sf(13))
+
+
+def test_without_the_training_sample_there_is_no_alarm() -> None:
+    estimate = averaging_amplification_from_probabilities(MEMBERS, n_train=1000)
+    assert estimate.bias_p_value is None
+    assert not estimate.contradicted
+    assert estimate.to_dict()["bias_p_value"] is None
+
+
+def test_the_alarm_is_rarely_false_and_sees_what_it_should() -> None:
+    # Bootstrap-like members around a fit that is right: at most 0.27 % of alarms; 4000 trials,
+    # standard error 0.08 %: the limit leaves 4.5. A bias of six statistical errors is always seen.
+    rng = np.random.default_rng(3)
+    false = seen = 0
+    for _ in range(4000):
+        train = rng.binomial(1000, 0.2)
+        fit = 0.2 + 0.005 * rng.normal()
+        members = fit + 0.005 * rng.normal(size=8)
+        for bias in (0.0, 0.09):
+            probability = bias_p_value(members + bias, train, n_generated=math.inf, n_train=1000)
+            false += probability < CONTRADICTED and bias == 0
+            seen += probability < CONTRADICTED and bias > 0
+    assert false / 4000 < 0.0027 + 4.5 * 0.0008
+    assert seen / 4000 > 0.99
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([1, 2], "`train_counts` must have one number for each of 1 regions"),
+        ([1.5], "`train_counts` must be integers"),
+        ([math.nan], "`train_counts` must be integers"),
+        ([-1], "`train_counts` must not be negative"),
+        ([1001], "add up to at most n_train = 1000, got 1001"),
+    ],
+)
+def test_wrong_train_counts_are_refused(counts: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        averaging_amplification_from_probabilities(MEMBERS, n_train=1000, train_counts=counts)
+
+
+def test_train_counts_must_be_numbers() -> None:
+    with pytest.raises(TypeError, match="`train_counts` must be an array of numbers"):
+        averaging_amplification_from_probabilities(MEMBERS, n_train=1000, train_counts=["many"])
+
+
+def test_members_at_an_extremum_are_flagged() -> None:
+    # An integral that a fit can only lower, as [-1, 1] of a Gaussian: chi^2 with one degree.
+    rng = np.random.default_rng(5)
+    one_sided = 0.68 - 0.001 * rng.normal(size=40) ** 2
+    flagged = averaging_amplification_from_probabilities(one_sided, n_train=1000)
+    assert flagged.normality_p_value < 1e-4
+    assert "not Gaussian" in flagged.note
+    straight = averaging_amplification_from_probabilities(
+        0.68 + 0.001 * rng.normal(size=40), n_train=1000
+    )
+    assert "not Gaussian" not in straight.note
+    # Counting noise hides it; then nothing is claimed.
+    noisy = averaging_amplification(rng.binomial(1000, one_sided), n_generated=1000, n_train=1000)
+    assert noisy.normality_p_value == 1.0
+
+
+def shifted(n: int, shift: float) -> np.ndarray:
+    x = np.random.default_rng(6).normal(size=n)
+    return shift * x - shift**2 / 2
+
+
+def test_total_variation_of_a_shift_has_a_closed_form() -> None:
+    estimate = total_variation_amplification(shifted(10**6, 0.2), n_train=1000, confidence=0.9)
+    exact = 2 * ndtr(0.1) - 1
+    # Five standard errors.
+    assert estimate.total_variation == pytest.approx(exact, abs=5 * estimate.standard_error)
+    assert estimate.standard_error < 2e-4
+    assert estimate.amplification == pytest.approx(
+        KOLMOGOROV_MEAN**2 / (1000 * estimate.total_variation**2)
+    )
+    low, high = estimate.interval
+    assert low < KOLMOGOROV_MEAN**2 / (1000 * exact**2) < high
+    assert estimate.verdict == "does not amplify"
+    assert estimate.n_equiv == pytest.approx(1000 * estimate.amplification)
+    assert json.loads(json.dumps(estimate.to_dict(), allow_nan=False))["verdict"]
+    assert "TV = 0.079" in repr(estimate)
+
+
+def test_no_statistic_is_further_away_than_the_likelihood_ratio() -> None:
+    log_ratio = shifted(10**6, 0.2)
+    limit = total_variation_amplification(log_ratio, n_train=1000).total_variation
+    # The statistic itself, log-ratio of generated against true events: distance = TV.
+    generated = log_ratio + 0.2 * 0.2
+    estimate = differential_amplification(1000, generated[:500_000], holdout=log_ratio[500_000:])
+    assert estimate.distance == pytest.approx(limit, abs=0.005)
+
+
+def test_equal_and_disjoint_densities_are_the_ends() -> None:
+    equal = total_variation_amplification(np.zeros(100), n_train=10)
+    assert equal.amplification == math.inf
+    assert equal.interval == (math.inf, math.inf)
+    apart = total_variation_amplification(np.full(100, -np.inf), n_train=10)
+    assert apart.total_variation == 1.0
+    assert apart.amplification == pytest.approx(KOLMOGOROV_MEAN**2 / 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "n_train", "message"),
+    [
+        (np.zeros(9), 10, "`log_ratio` must hold at least 10 events, got 9"),
+        (np.full(20, np.nan), 10, "`log_ratio` must be a number or -inf, got NaN"),
+        (np.full(20, np.inf), 10, "`log_ratio` must be a number or -inf, got NaN or"),
+        (np.zeros((4, 5)), 10, "`log_ratio` must be one-dimensional"),
+        (np.zeros(20), 0, "`n_train` must be positive, got 0"),
+    ],
+)
+def test_wrong_ratios_are_refused(values: np.ndarray, n_train: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        total_variation_amplification(values, n_train=n_train)
+
+
+def test_a_cut_is_remembered() -> None:
+    rng = np.random.default_rng(7)
+    train, generated = rng.normal(size=500), rng.normal(size=800)
+    estimate = differential_amplification(train, generated, n_before_cut=8000)
+    assert estimate.survival_fraction == pytest.approx(0.1)
+    assert "a cut kept 10 % of the generated events" in estimate.note
+    assert estimate.to_dict()["survival_fraction"] == pytest.approx(0.1)
+    uncut = differential_amplification(train, generated)
+    assert (uncut.survival_fraction, uncut.interval) == (1.0, estimate.interval)
+    with pytest.raises(ValueError, match=r"`n_before_cut` must be at least .* 800, got 799"):
+        differential_amplification(train, generated, n_before_cut=799)
+    exact = differential_amplification(500, generated, cdf=ndtr, n_before_cut=1600)
+    assert exact.survival_fraction == pytest.approx(0.5)
