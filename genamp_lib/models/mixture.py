@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,24 @@ class Mixture:
         logits, means, sigmas = self._blocks()
         pulls = (values[:, None] - means) / sigmas
         return (logits.softmax(1) * torch.special.ndtr(pulls)).sum(1)
+
+    def probability_within(self, half_widths: Sequence[Tensor]) -> Tensor:
+        """Return the probabilities to be between -h and h, for each of several h.
+
+        Args:
+            half_widths: Each of shape (n_members, n_events), not negative.
+
+        Returns:
+            Shape (n_half_widths, n_members, n_events).
+        """
+        logits, means, sigmas = self._blocks()
+        weights, scale = 0.5 * logits.softmax(1), math.sqrt(0.5) / sigmas
+        rows = []
+        for half_width in half_widths:
+            h = half_width[:, None]
+            both = torch.erf((h - means) * scale) + torch.erf((h + means) * scale)
+            rows.append((weights * both).sum(1))
+        return torch.stack(rows)
 
     def sample(self, uniforms: Tensor, normals: Tensor | None = None) -> Tensor:
         """Return values made of random or quasi-random numbers, shape (n_members, n_events).
