@@ -26,6 +26,9 @@ _PUBLIC = {
     "weight_slices": "genamp_lib.diagnostics",
     "Jets": "genamp_lib.datasets",
     "load_jets": "genamp_lib.datasets",
+    "Events": "genamp_lib.datasets",
+    "load_top_pairs": "genamp_lib.datasets",
+    "load_z_jets": "genamp_lib.datasets",
     "relative_mass": "genamp_lib.datasets",
 }
 

@@ -1,5 +1,6 @@
 """Where events come from: closed forms and shipped samples. Not for generating them: simulation."""
 
+from genamp_lib.datasets.events import Events, load_top_pairs, load_z_jets
 from genamp_lib.datasets.gaussian import (
     interval_probability,
     interval_probability_slope,
@@ -14,6 +15,13 @@ from genamp_lib.datasets.jet_observables import (
     tail_cut,
 )
 from genamp_lib.datasets.jets import Jets, load_jets, relative_mass
+from genamp_lib.datasets.kinematics import (
+    delta_phi,
+    delta_r,
+    mass_of_sum,
+    to_cartesian,
+    to_cylindrical,
+)
 from genamp_lib.datasets.rings import Ring, radius
 from genamp_lib.datasets.samples import (
     Sample,
@@ -25,14 +33,20 @@ from genamp_lib.datasets.samples import (
 
 __all__ = [
     "JET_OBSERVABLES",
+    "Events",
     "Jets",
     "Ring",
     "Sample",
+    "delta_phi",
+    "delta_r",
     "disjoint_pools",
     "interval_probability",
     "interval_probability_slope",
     "list_samples",
     "load_jets",
+    "load_top_pairs",
+    "load_z_jets",
+    "mass_of_sum",
     "mean_squared_deviation",
     "model_variance",
     "observables_from_particles",
@@ -41,6 +55,8 @@ __all__ = [
     "sample_checksum",
     "sample_path",
     "tail_cut",
+    "to_cartesian",
+    "to_cylindrical",
     "true_amplification",
     "verify_sample",
 ]

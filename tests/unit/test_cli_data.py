@@ -130,7 +130,6 @@ def test_simulate_writes_into_build_and_never_over_a_file(project):
     assert f"{path}: 4 light jets" in result.stdout
     record = json.loads(path.with_name(path.name + ".json").read_text())
     assert f"SHA-256 {record['sha256']}" in result.stdout
-    assert "shards" in result.stderr
 
     again = call(*arguments, "--seed", "3")
     assert isinstance(again.exception, GenampError)
@@ -151,3 +150,50 @@ def test_heavy_packages_are_not_imported_for_help():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=project_root()
     )
     assert run.stdout.strip() == "set()", run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["top-pairs", "--extra-jets", "2"], "`n_extra_jets` must be 0 or 4, got 2."),
+        (["top-pairs", "--n-events", "0"], "`n_events` must be positive, got 0."),
+        (["z-jets", "--n-jets", "4"], "`n_jets` must be 1, 2 or 3, got 4."),
+        (["z-jets", "--jobs", "0"], "`jobs` must be positive, got 0."),
+        (["z-jets", "--seed", "-1"], "`seed` must not be negative, got -1."),
+    ],
+)
+def test_simulate_events_refuses_wrong_arguments_in_one_line(project, arguments, message):
+    result = call("simulate", *arguments)
+    assert isinstance(result.exception, GenampError)
+    assert str(result.exception) == message
+    assert not (project / "_build").exists()
+
+
+@pytest.mark.simulate
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["top-pairs", "--no-mpi", "--n-events", "5", "--shard-events", "80"], "top_pairs_0j"),
+        (["z-jets", "--n-jets", "2", "--n-events", "5", "--shard-events", "120"], "z_jets_2j"),
+    ],
+)
+def test_simulate_events_writes_into_build(project, arguments, name):
+    for package in chain.PACKAGES:
+        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
+    result = call("simulate", *arguments, "--seed", "3")
+    assert result.exit_code == 0, result.exception
+    path = project / f"_build/simulate/{name}_seed3.h5"
+    assert f"{path}: 5 events of " in result.stdout
+    assert "Medians: m" in result.stdout
+    record = json.loads(path.with_name(path.name + ".json").read_text())
+    assert f"SHA-256 {record['sha256']}" in result.stdout
+    again = call("simulate", *arguments, "--seed", "3")
+    assert "exists; remove it" in str(again.exception)
+
+
+@pytest.mark.parametrize("command", ["jets", "top-pairs", "z-jets"])
+def test_help_of_simulate_teaches(command):
+    result = call("simulate", command, "--help")
+    assert result.exit_code == 0
+    for text in ("extra `simulate`", "killed run continues", "default"):
+        assert text in " ".join(result.stdout.split())

@@ -1,0 +1,269 @@
+"""Read collider events: top pairs and Z bosons with jets. Not for making them: simulation.
+
+Momenta are pt, eta, phi, mass (datasets.kinematics) of particles with names, the same ones in each
+event of a sample. A source is a shipped sample, a file that `genamp data simulate` wrote, or a file
+in the layout of the papers' public ones.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genamp_lib._project import GenampError
+from genamp_lib.datasets.kinematics import (
+    CYLINDRICAL_FIELDS,
+    mass_of_sum,
+    to_cartesian,
+    to_cylindrical,
+)
+from genamp_lib.datasets.samples import list_samples, verify_sample
+
+TOP_PAIR_EXTRA_JETS = (0, 1, 2, 3, 4)  # shipped: 0 and 4
+Z_JETS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Collider events with the same named particles in each.
+
+    Slicing gives the events of the slice: `events[:100]`, `events[selection]`.
+
+    Attributes:
+        momenta: Shape (n, n_particles, 4), float32: pt in GeV, eta, phi in [-pi, pi), mass in GeV.
+        particles: Names of the particles, in their order.
+        process: "top_pairs" or "z_jets".
+        chi2: Shape (n,): chi^2 of the assignment of jets to top quarks; None where there is none.
+        provenance: How the file was made, as written in it; empty when it does not say.
+        fields: Names of the last axis of `momenta`.
+    """
+
+    momenta: np.ndarray
+    particles: tuple[str, ...]
+    process: str
+    chi2: np.ndarray | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    fields: tuple[str, ...] = CYLINDRICAL_FIELDS
+
+    def __len__(self) -> int:
+        return len(self.momenta)
+
+    def __getitem__(self, index: slice | np.ndarray) -> Events:
+        if isinstance(index, (int, np.integer)):
+            raise TypeError(
+                f"Events take a slice or an array, got {index}; use [{index}:{index}+1]"
+            )
+        chi2 = None if self.chi2 is None else self.chi2[index]
+        return replace(self, momenta=self.momenta[index], chi2=chi2)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.particles)
+        return f"Events(n={len(self)}, process={self.process!r}, particles=({names}))"
+
+    def of(self, *names: str) -> np.ndarray:
+        """Return pt, eta, phi, mass of particles by name, shape (n, len(names), 4).
+
+        Raises:
+            ValueError: A name is not one of `particles`.
+        """
+        unknown = sorted(set(names) - set(self.particles))
+        if unknown or not names:
+            raise ValueError(
+                f"`names` must be of {', '.join(self.particles)}, got {', '.join(unknown)}."
+            )
+        return self.momenta[:, [self.particles.index(name) for name in names]]
+
+    def mass_of(self, *names: str) -> NDArray[np.float64]:
+        """Return the invariant mass of particles by name in GeV, shape (n,).
+
+        `events.mass_of("mu1", "mu2")` is that of a Z, `events.mass_of("q1", "q2")` that of a W.
+        """
+        return mass_of_sum(self.of(*names))
+
+    def sum_of(self, *names: str) -> NDArray[np.float64]:
+        """Return pt, eta, phi, mass of the summed four-momentum of particles, shape (n, 4)."""
+        total = to_cylindrical(to_cartesian(self.of(*names)).sum(axis=1))
+        total[:, 3] = self.mass_of(*names)
+        return total
+
+
+def top_pair_particles(n_extra_jets: int) -> tuple[str, ...]:
+    """Return the particles of a top-pair sample in the order of paper A.
+
+    >>> top_pair_particles(1)
+    ('b1', 'q1', 'q2', 'b2', 'q3', 'q4', 'j1')
+    """
+    return ("b1", "q1", "q2", "b2", "q3", "q4", *_jets(n_extra_jets))
+
+
+def z_jets_particles(n_jets: int) -> tuple[str, ...]:
+    """Return the particles of a Z sample in their order.
+
+    >>> z_jets_particles(2)
+    ('mu1', 'mu2', 'j1', 'j2')
+    """
+    return ("mu1", "mu2", *_jets(n_jets))
+
+
+def _jets(n: int) -> tuple[str, ...]:
+    return tuple(f"j{index}" for index in range(1, n + 1))
+
+
+def load_top_pairs(
+    n_extra_jets: int = 0, *, source: Path | str = "sample", n_events: int | None = None
+) -> Events:
+    """Read all-hadronic top pairs, reconstructed: the data of sec. 5 of paper A.
+
+    Args:
+        n_extra_jets: Jets besides the six of the top quarks; 0 or 4 are shipped.
+        source: "sample" for the shipped one, its checksum is verified; or the path of a file of
+            `genamp data simulate top-pairs`, or of one with the datasets `ttbar+Njet` of shape
+            (n, 4 (6 + N)), rows of energy, px, py, pz, as the public file of paper A.
+        n_events: The first events; all of them when None.
+
+    Raises:
+        GenampError: No such sample or file, the file is damaged, of another process or layout, or
+            it has fewer than `n_events` events.
+
+    Example:
+        events = load_top_pairs()
+        m_tt = events.mass_of("b1", "q1", "q2", "b2", "q3", "q4")
+    """
+    if n_extra_jets not in TOP_PAIR_EXTRA_JETS:
+        raise GenampError(f"`n_extra_jets` must be from 0 to 4, got {n_extra_jets!r}.")
+    particles = top_pair_particles(n_extra_jets)
+    name = f"top_pairs_{n_extra_jets}j"
+    return _load("top_pairs", particles, name, f"ttbar+{n_extra_jets}jet", source, n_events)
+
+
+def load_z_jets(
+    n_jets: int = 1, *, source: Path | str = "sample", n_events: int | None = None
+) -> Events:
+    """Read Z bosons to two muons with exactly `n_jets` jets: the data of sec. 5 of paper B.
+
+    Args:
+        n_jets: 1, 2 or 3.
+        source: "sample" for the shipped one, its checksum is verified; or the path of a file of
+            `genamp data simulate z-jets`, or of one that pandas wrote with rows of 20, energy,
+            px, py, pz of two muons and three jets, zero where there is none, as those of paper B.
+        n_events: The first events; all of them when None.
+
+    Raises:
+        GenampError: No such sample or file, the file is damaged, of another process or layout, or
+            it has fewer than `n_events` events.
+    """
+    if n_jets not in Z_JETS:
+        raise GenampError(f"`n_jets` must be 1, 2 or 3, got {n_jets!r}.")
+    particles = z_jets_particles(n_jets)
+    return _load("z_jets", particles, f"z_jets_{n_jets}j", "block0_values", source, n_events)
+
+
+def _load(
+    process: str,
+    particles: tuple[str, ...],
+    name: str,
+    public_name: str,
+    source: Path | str,
+    n_events: int | None,
+) -> Events:
+    if n_events is not None:
+        try:
+            n_events = operator.index(n_events)
+        except TypeError:
+            raise GenampError(f"`n_events` must be an integer, got {n_events!r}.") from None
+        if n_events < 1:
+            raise GenampError(f"`n_events` must be positive, got {n_events}.")
+    path = _shipped(name) if source == "sample" else Path(source)
+    if not path.is_file():
+        raise GenampError(f"{path}: not found; give an HDF5 file, or source='sample'")
+    events = _read(path, process, particles, public_name)
+    if n_events is not None and len(events) < n_events:
+        raise GenampError(
+            f"`n_events` must be at most {len(events)} for {path.name}, got {n_events}."
+        )
+    events = events[:n_events]
+    n_bad = int((~np.isfinite(events.momenta)).sum())
+    if n_bad:
+        raise GenampError(
+            f"{path}: momenta must be finite, got {n_bad} values that are not; remove those events"
+        )
+    return events
+
+
+def _shipped(name: str) -> Path:
+    shipped = [sample.name for sample in list_samples()]
+    if name not in shipped:
+        raise GenampError(
+            f"sample `{name}`: not shipped, there is {', '.join(shipped)}; give the path of a file "
+            "as `source`, made by `genamp data simulate` or public"
+        )
+    return verify_sample(name)
+
+
+def _read(path: Path, process: str, particles: tuple[str, ...], public_name: str) -> Events:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "momenta" in file:
+                return _read_own(path, file, process, particles)
+            found = _find_dataset(file, public_name)
+            if found is None:
+                raise GenampError(
+                    f"{path}: must have the dataset `momenta`, or `{public_name}` as the public "
+                    f"file, has {', '.join(file) or 'none'}"
+                )
+            return Events(_read_public(path, found, process, particles), particles, process)
+    except OSError as error:
+        hint = "install hdf5plugin" if "filter" in str(error) else "download or make it again"
+        raise GenampError(f"{path}: must be an HDF5 file ({error}); {hint}") from error
+
+
+def _read_own(path: Path, file: Any, process: str, particles: tuple[str, ...]) -> Events:
+    made = json.loads(file.attrs.get("provenance", "{}"))
+    names = tuple(str(name) for name in file["momenta"].attrs.get("particles", ()))
+    if made.get("process", process) != process or names != particles:
+        raise GenampError(
+            f"{path}: must hold {process} with {', '.join(particles)}, got "
+            f"{made.get('process')} with {', '.join(names) or 'no names'}"
+        )
+    shape = file["momenta"].shape
+    if len(shape) != 3 or shape[1:] != (len(particles), 4):
+        raise GenampError(
+            f"{path}: `momenta` must have shape (n, {len(particles)}, 4), got {shape}"
+        )
+    return Events(
+        momenta=file["momenta"][:].astype(np.float32, copy=False),
+        particles=particles,
+        process=process,
+        chi2=file["chi2"][:] if "chi2" in file else None,
+        provenance=made,
+    )
+
+
+def _find_dataset(file: Any, name: str) -> Any:
+    import h5py
+
+    def visit(path: str, item: Any) -> Any:
+        is_it = isinstance(item, h5py.Dataset) and path.split("/")[-1] == name
+        return item if is_it else None
+
+    return file.visititems(visit)
+
+
+def _read_public(path: Path, data: Any, process: str, particles: tuple[str, ...]) -> np.ndarray:
+    """Return pt, eta, phi, mass from rows of energy, px, py, pz; Z bosons of one multiplicity."""
+    n_row = 4 * (5 if process == "z_jets" else len(particles))
+    if data.ndim != 2 or data.shape[1] != n_row:
+        raise GenampError(f"{path}: `{data.name}` must have shape (n, {n_row}), got {data.shape}")
+    rows = data[:].astype(np.float64).reshape(len(data), -1, 4)
+    if process == "z_jets":
+        n_particles = (rows[..., 0] > 0).sum(axis=1)
+        rows = rows[n_particles == len(particles), : len(particles)]
+    return to_cylindrical(rows).astype(np.float32)

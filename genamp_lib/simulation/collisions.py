@@ -1,0 +1,167 @@
+"""Collisions from Pythia as flat arrays, and the jets that a calorimeter would make of them.
+
+Not for choosing events: simulation.top_pairs and simulation.z_jets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genamp_lib._project import GenampError
+from genamp_lib.datasets.kinematics import pseudorapidity, to_cylindrical
+from genamp_lib.simulation.detector import calorimeter_response, jet_energy_scale
+
+EVENTS_PER_BATCH = 250
+# A neutral pion has the response of its two photons (the card gives it the electromagnetic one),
+# so it need not decay: a quarter of the particles less.
+COMMON_SETTINGS = (
+    "Beams:idA = 2212",
+    "Beams:idB = 2212",
+    "Beams:eCM = 13000.",
+    "111:mayDecay = off",
+)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """All entries of Pythia's event records, one behind the other.
+
+    Attributes:
+        n_events: Number of events.
+        event: Shape (n,): to which event an entry belongs, ascending.
+        pdg_id: Shape (n,).
+        status: Shape (n,): positive for particles of the final state.
+        momenta: Shape (4, n), float64: energy, px, py, pz in GeV.
+        daughter_pdg_id: Shape (n,): of the first daughter, 0 if there is none.
+    """
+
+    n_events: int
+    event: np.ndarray
+    pdg_id: np.ndarray
+    status: np.ndarray
+    momenta: np.ndarray
+    daughter_pdg_id: np.ndarray
+
+    def hadronising_quarks(self, flavour: int) -> np.ndarray:
+        """Return a mask of the quarks of a flavour as they are when they turn into hadrons."""
+        return (np.abs(self.pdg_id) == flavour) & (np.abs(self.daughter_pdg_id) > 100)
+
+
+def start_pythia(settings: Sequence[str], seed: int) -> Any:
+    """Return a generator ready for events.
+
+    Raises:
+        GenampError: Pythia refuses a setting or cannot start.
+    """
+    import fastjet
+    import pythia8mc
+
+    pythia = pythia8mc.Pythia("", False)
+    own = ("Print:quiet = on", "Random:setSeed = on", f"Random:seed = {seed}")
+    for line in (*own, *settings):
+        if not pythia.readString(line):
+            raise GenampError(f"Pythia refuses the setting `{line}`; check the installed version")
+    if not pythia.init():
+        raise GenampError(f"Pythia cannot start with `{'`, `'.join(settings)}`, seed {seed}")
+    fastjet._swig.ClusterSequence.set_fastjet_banner_stream(None)  # one per process otherwise
+    return pythia
+
+
+def generate(pythia: Any, n_events: int) -> Iterator[Particles]:
+    """Generate events in batches; the last one may be smaller."""
+    n_made = 0
+    while n_made < n_events:
+        batch = pythia.nextBatch(min(EVENTS_PER_BATCH, n_events - n_made))
+        if len(batch) == 0:
+            raise GenampError("Pythia makes no events with these settings")
+        n_made += len(batch)
+        yield flat_particles(batch.prt)
+
+
+def flat_particles(records: Any) -> Particles:
+    """Return Pythia's event records, an awkward array of events, as flat arrays."""
+    import awkward as ak
+
+    def flat(values: Any) -> np.ndarray:
+        return ak.to_numpy(ak.flatten(values, axis=1))
+
+    n_entries = ak.to_numpy(ak.num(records, axis=1))
+    event = np.repeat(np.arange(len(n_entries)), n_entries)
+    first_entry = np.repeat(np.cumsum(n_entries) - n_entries, n_entries)
+    pdg_id, daughter = flat(records.id), flat(records.daughter1)
+    return Particles(
+        n_events=len(n_entries),
+        event=event,
+        pdg_id=pdg_id,
+        status=flat(records.status),
+        momenta=np.stack([flat(records.p[name]) for name in ("e", "px", "py", "pz")]),
+        daughter_pdg_id=np.where(daughter > 0, pdg_id[first_entry + daughter], 0),
+    )
+
+
+@dataclass(frozen=True)
+class JetTable:
+    """Jets of a batch of events: by event, and by falling pt in each.
+
+    Attributes:
+        momenta: Shape (n_jets, 4), float64: pt, eta, phi, mass.
+        n_jets: Shape (n_events,).
+    """
+
+    momenta: np.ndarray
+    n_jets: np.ndarray
+
+    def of_events(self, events: np.ndarray, n: int) -> np.ndarray:
+        """Return the `n` hardest jets of events that have as many, shape (n_events, n, 4)."""
+        first = np.cumsum(self.n_jets) - self.n_jets
+        return self.momenta[first[events][:, None] + np.arange(n)]
+
+
+def measured_jets(
+    particles: Particles,
+    chosen: np.ndarray,
+    *,
+    radius: float,
+    raw_pt_min: float,
+    pt_min: float,
+    abs_eta_max: float,
+    rng: np.random.Generator,
+) -> JetTable:
+    """Measure particles with the calorimeters, cluster them and apply the jet energy scale.
+
+    Args:
+        particles: Entries of the event records.
+        chosen: Mask of those that reach the detector.
+        radius: R of the anti-kT algorithm.
+        raw_pt_min: GeV, of a jet before the energy scale.
+        pt_min: GeV, after it.
+        abs_eta_max: Of a jet.
+        rng: For the response.
+    """
+    import awkward as ak
+    import fastjet
+
+    energy, px, py, pz = particles.momenta[:, chosen]
+    eta = pseudorapidity(np.hypot(px, py), pz)
+    response = calorimeter_response(energy, eta, particles.pdg_id[chosen], rng)
+    seen = response > 0
+    energy, px, py, pz = particles.momenta[:, chosen][:, seen] * response[seen]
+    n_seen = np.bincount(particles.event[chosen][seen], minlength=particles.n_events)
+
+    table = ak.zip({"px": px, "py": py, "pz": pz, "E": energy}, with_name="Momentum4D")
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
+    jets = fastjet.ClusterSequence(ak.unflatten(table, n_seen), definition)
+    jets = jets.inclusive_jets(raw_pt_min)
+    event = np.repeat(np.arange(particles.n_events), ak.to_numpy(ak.num(jets)))
+    columns = [ak.to_numpy(ak.flatten(jets[name])) for name in ("E", "px", "py", "pz")]
+    momenta = to_cylindrical(np.stack(columns, axis=-1))
+    # The scale is a factor on the whole four-momentum: directions stay.
+    momenta[:, [0, 3]] *= jet_energy_scale(momenta[:, 0], momenta[:, 1])[:, None]
+    kept = (momenta[:, 0] > pt_min) & (np.abs(momenta[:, 1]) < abs_eta_max)
+    momenta, event = momenta[kept], event[kept]
+    momenta = momenta[np.lexsort((-momenta[:, 0], event))]
+    return JetTable(momenta, np.bincount(event, minlength=particles.n_events))

@@ -1,0 +1,256 @@
+"""Top pairs: jets assigned as a plain loop does, flavours as Delphes does, peaks where they are."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from genamp_lib._project import GenampError
+from genamp_lib.datasets.kinematics import delta_r, mass_of_sum, to_cartesian, to_cylindrical
+from genamp_lib.simulation import collisions, detector
+from genamp_lib.simulation import top_pairs as chain
+
+
+@pytest.fixture
+def needs_extra():
+    for package in chain.PACKAGES:
+        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
+
+
+def random_events(n, n_jets, seed):
+    """Jets in order of falling pt, two of them tagged."""
+    rng = np.random.default_rng(seed)
+    pt = np.sort(22 + rng.exponential(60.0, size=(n, n_jets)), axis=1)[:, ::-1]
+    eta, phi = rng.normal(0, 1.2, (n, n_jets)), rng.uniform(-np.pi, np.pi, (n, n_jets))
+    jets = np.stack([pt, eta, phi, 0.15 * pt], axis=-1)
+    return jets, rng.random((n, n_jets)).argsort(axis=1) < 2
+
+
+def assign_by_a_plain_loop(jets, tagged):
+    """Try every assignment of one event; four-vectors and masses written out."""
+    vectors = []
+    for pt, eta, phi, mass in jets:
+        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+        vectors.append(np.array([np.sqrt(mass**2 + px**2 + py**2 + pz**2), px, py, pz]))
+
+    def mass(*indices):
+        energy, px, py, pz = sum(vectors[index] for index in indices)
+        return np.sqrt(energy**2 - px**2 - py**2 - pz**2)
+
+    def pt(*indices):
+        _, px, py, _ = sum(vectors[index] for index in indices)
+        return np.hypot(px, py)
+
+    best = (np.inf, None)
+    others = [index for index in range(len(jets)) if not tagged[index]]
+    for b1, b2 in permutations(np.flatnonzero(tagged), 2):
+        for q1, q2, q3, q4 in permutations(others, 4):
+            if q1 > q2 or q3 > q4:
+                continue
+            chi2 = (mass(b1, q1, q2) - mass(b2, q3, q4)) ** 2 / (2 * 10.7**2)
+            chi2 += (mass(q1, q2) - 80.4) ** 2 / 5.9**2 + (mass(q3, q4) - 80.4) ** 2 / 5.9**2
+            first, second = [b1, q1, q2], [b2, q3, q4]
+            if pt(*first) < pt(*second):
+                first, second = second, first
+            if chi2 < best[0] - 1e-9:
+                best = (chi2, first + second)
+    chi2, used = best
+    return [*used, *(index for index in others if index not in used)], chi2
+
+
+@pytest.mark.parametrize(("n", "n_jets"), [(60, 6), (40, 7), (8, 10)])
+def test_assignment_is_the_best_of_all(n, n_jets):
+    jets, tagged = random_events(n, n_jets, seed=n_jets)
+    order, chi2 = chain.assign_jets(jets, tagged)
+    for event in range(n):
+        expected, expected_chi2 = assign_by_a_plain_loop(jets[event], tagged[event])
+        assert order[event].tolist() == expected
+        assert chi2[event] == pytest.approx(expected_chi2, rel=1e-9)
+
+
+def test_assignment_finds_the_top_quarks_among_others():
+    """Two exact decays far apart, and four jets that do not fit: the decays are found."""
+    rng = np.random.default_rng(8)
+    n = 50
+    first, second = (np.stack([decay(rng, sign * 120.0) for _ in range(n)]) for sign in (1, -1))
+    spare = np.stack([[22.0 + index, 3.5 + 0.6 * index, 0.1, 1.0] for index in range(4)])
+    jets = np.concatenate([first, second, np.tile(spare, (n, 1, 1))], axis=1)
+    origin = np.tile([0, 0, 0, 1, 1, 1, 2, 2, 2, 2], (n, 1))
+    tagged = np.tile([True, False, False] * 2 + [False] * 4, (n, 1))
+    by_pt = np.argsort(-jets[..., 0], axis=1)
+    jets = np.take_along_axis(jets, by_pt[..., None], axis=1)
+    origin, tagged = (np.take_along_axis(array, by_pt, axis=1) for array in (origin, tagged))
+
+    order, chi2 = chain.assign_jets(jets, tagged)
+    assert chi2 == pytest.approx(0, abs=1e-10)
+    origin = np.take_along_axis(origin, order, axis=1)
+    assert (origin[:, :3] == origin[:, :1]).all()
+    assert (origin[:, 3:6] == origin[:, 3:4]).all()
+    assert (np.sort(origin[:, [0, 3]], axis=1) == [0, 1]).all()
+    assert (origin[:, 6:] == 2).all()
+
+
+def decay(rng, px):
+    """Jets b, q, q of a top quark with mass 172.5 GeV that decays to a W with mass 80.4 GeV."""
+
+    def two_body(mass, first, second):
+        energy = (mass**2 + first**2 - second**2) / (2 * mass)
+        direction = rng.normal(size=3)
+        momentum = np.sqrt(energy**2 - first**2) * direction / np.linalg.norm(direction)
+        return np.r_[energy, momentum], np.r_[mass - energy, -momentum]
+
+    def boosted(vector, frame):
+        mass = np.sqrt(frame[0] ** 2 - frame[1:] @ frame[1:])
+        along = vector[1:] @ frame[1:]
+        energy = (frame[0] * vector[0] + along) / mass
+        return np.r_[energy, vector[1:] + frame[1:] * (energy + vector[0]) / (frame[0] + mass)]
+
+    top = np.r_[np.hypot(172.5, px), px, 0, 0]
+    bottom, w_boson = two_body(172.5, 5.0, 80.4)
+    quarks = [boosted(boosted(quark, w_boson), top) for quark in two_body(80.4, 1.0, 1.0)]
+    return to_cylindrical(np.stack([boosted(bottom, top), *quarks]))
+
+
+@pytest.mark.parametrize("n_tags", [1, 3])
+def test_assignment_refuses_other_numbers_of_tags(n_tags):
+    jets, _ = random_events(5, 6, seed=1)
+    with pytest.raises(ValueError, match="two of them true, in each event"):
+        chain.assign_jets(jets, np.tile(np.arange(6) < n_tags, (5, 1)))
+    with pytest.raises(ValueError, match="six jets or more"):
+        chain.assign_jets(jets[:, :5], np.tile(np.arange(5) < 2, (5, 1)))
+
+
+def particles_of(rows, n_events):
+    """Event records from rows of (event, pdg_id, pt, eta, phi, pdg_id of the daughter)."""
+    event, pdg_id, pt, eta, phi, daughter = np.array(rows, dtype=float).T
+    momenta = to_cartesian(np.stack([pt, eta, phi, 0 * pt], axis=-1)).T
+    ids = (array.astype(int) for array in (event, pdg_id, daughter))
+    event, pdg_id, daughter = ids
+    return collisions.Particles(n_events, event, pdg_id, -71 + 0 * event, momenta, daughter)
+
+
+def test_flavour_is_that_of_the_heaviest_quark_near_the_jet():
+    jets = np.array([[[50, 0.0, 3.1, 5], [40, 1.0, 0.0, 5], [30, 2.8, 1.0, 5]]] * 2)
+    particles = particles_of(
+        [
+            (0, 5, 30, 0.0, 3.0, 513),  # another event
+            (1, 4, 20, 1.1, 0.1, 413),
+            (2, 5, 20, 0.0, -3.1, 513),  # near over the seam of phi
+            (2, -4, 20, 0.1, 3.1, -413),  # c beside b: b
+            (2, -4, 20, 1.0, 0.4, -413),
+            (2, 5, 20, 1.0, 0.0, 5),  # radiates further
+            (2, 5, 0.9, 1.0, 0.0, 513),  # too soft
+            (2, -5, 20, 2.6, 1.0, -513),  # too far forward
+            (2, 21, 20, 2.8, 1.0, 111),
+        ],
+        n_events=3,
+    )
+    flavours = chain.jet_flavour(particles, np.array([1, 2]), jets)
+    assert flavours.tolist() == [[0, 4, 0], [5, 4, 0]]
+
+
+@pytest.mark.simulate
+def test_chain_is_the_plain_loop(needs_extra, monkeypatch):
+    """Without randomness in the detector: one event at a time, one particle at a time."""
+    import fastjet
+    import pythia8mc
+
+    n_events, seed = 60, 99
+    monkeypatch.setattr(collisions, "calorimeter_response", perfect_response)
+    monkeypatch.setattr(detector, "tagging_efficiency", lambda pt, flavour: 1.0 * (flavour == 5))
+    arrays, counts = chain.make_events(0, seed, n_events=n_events, mpi=False)
+
+    pythia = pythia8mc.Pythia("", False)
+    settings = (*collisions.COMMON_SETTINGS, *chain.PROCESS, "PartonLevel:MPI = off")
+    for line in ("Print:quiet = on", "Random:setSeed = on", f"Random:seed = {seed}", *settings):
+        assert pythia.readString(line)
+    pythia.init()
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 0.4)
+    expected = []
+    for _ in range(n_events):
+        assert pythia.next()
+        inputs, bottoms = [], []
+        for particle in pythia.event:
+            vector = fastjet.PseudoJet(particle.px(), particle.py(), particle.pz(), particle.e())
+            is_seen = particle.isFinal() and particle.idAbs() not in (12, 13, 14, 16)
+            if is_seen and abs(particle.eta()) <= 4.9:
+                inputs.append(vector)
+            daughter = pythia.event[particle.daughter1()].idAbs() if particle.daughter1() else 0
+            if particle.idAbs() == 5 and daughter > 100 and vector.pt() > 1:
+                bottoms += [vector] if abs(vector.eta()) < 2.5 else []
+        sequence = fastjet.ClusterSequence(inputs, definition)
+        jets = []
+        for jet in fastjet.sorted_by_pt(sequence.inclusive_jets(20.0)):
+            scale = np.sqrt((3 - 0.2 * abs(jet.eta())) ** 2 / jet.pt() + 1)
+            if scale * jet.pt() > 22 and abs(jet.eta()) < 5:
+                jets.append((scale * jet.pt(), jet.eta(), jet.phi_std(), scale * jet.m(), jet))
+        jets.sort(key=lambda jet: -jet[0])
+        near = [any(separation(j[4], quark) < 0.5 for quark in bottoms) for j in jets]
+        pairs = ((a[4], b[4]) for i, a in enumerate(jets) for b in jets[:i])
+        if len(jets) in (6, 10) and sum(near) == 2 and all(separation(*p) > 0.5 for p in pairs):
+            momenta = np.array([jet[:4] for jet in jets])
+            order, chi2 = assign_by_a_plain_loop(momenta, near)
+            expected.append((momenta[order], chi2))
+    assert counts["events"] == n_events
+    assert len(expected) == counts["selected_6"] + counts["selected_10"] >= 5
+    by_n_jets = sorted(expected, key=lambda event: len(event[0]))  # one batch: 6 jets first
+    for row, (momenta, chi2) in enumerate(by_n_jets):
+        n_jets = len(momenta)
+        assert arrays["n_jets"][row] == n_jets
+        assert arrays["momenta"][row, :n_jets] == pytest.approx(momenta, rel=1e-5, abs=1e-6)
+        assert not arrays["momenta"][row, n_jets:].any()
+        assert arrays["chi2"][row] == pytest.approx(chi2, rel=1e-4)
+
+
+def perfect_response(energy, eta, pdg_id, rng):
+    return np.where((np.abs(eta) <= 4.9) & ~np.isin(np.abs(pdg_id), (12, 13, 14, 16)), 1.0, 0.0)
+
+
+def separation(first, second):
+    """Delta R in pseudorapidity."""
+    return np.hypot(first.eta() - second.eta(), first.delta_phi_to(second))
+
+
+@pytest.mark.simulate
+def test_peaks_and_cuts_of_a_small_sample(needs_extra):
+    arrays, counts = chain.make_events(0, 5, n_events=5000, mpi=False)
+    assert counts["selected_6"] == (arrays["n_jets"] == 6).sum()
+    assert counts["selected_10"] == (arrays["n_jets"] == 10).sum()
+    for n_jets in (6, 10):
+        flow = [counts[f"{cut}_{n_jets}"] for cut in ("jets", "tagged", "selected")]
+        assert flow == sorted(flow, reverse=True)
+        assert flow[-1] > 0
+    # About 0.08 of the collisions: 400 +- 19, five of those wide.
+    assert 300 < counts["selected_6"] < 500
+
+    momenta = arrays["momenta"][arrays["n_jets"] == 6][:, :6].astype(np.float64)
+    chi2 = arrays["chi2"][arrays["n_jets"] == 6]
+    assert momenta[..., 0].min() > 22
+    assert np.abs(momenta[..., 1]).max() < 5
+    first, second = np.triu_indices(6, 1)
+    assert delta_r(momenta[:, first], momenta[:, second]).min() > 0.5
+    tops = momenta.reshape(-1, 2, 3, 4)
+    assert (tops[:, :, 1, 0] >= tops[:, :, 2, 0]).all()
+    # Where the chi^2 is good: medians of about 180 masses that are some 15 GeV wide.
+    good = tops[chi2 < 10].reshape(-1, 3, 4)
+    w_mass, top_mass = mass_of_sum(good[:, 1:]), mass_of_sum(good)
+    assert np.median(w_mass) == pytest.approx(80.4, abs=5)
+    assert np.median(top_mass) == pytest.approx(172.5, abs=10)
+    # Their cores are as wide as a detector makes them, not wider.
+    assert 3 < np.subtract(*np.percentile(w_mass, [84, 16])) / 2 < 11
+    assert 8 < np.subtract(*np.percentile(top_mass, [84, 16])) / 2 < 30
+
+
+@pytest.mark.simulate
+def test_underlying_event_is_on_by_default(needs_extra):
+    _, with_it = chain.make_events(0, 6, n_events=20)
+    _, without = chain.make_events(0, 6, n_events=20, mpi=False)
+    assert with_it != without
+    assert chain.chain_settings(20)["pythia"][-1] == "PartonLevel:MPI = on"
+
+
+@pytest.mark.simulate
+def test_pythia_refuses_a_setting_that_it_does_not_know(needs_extra, monkeypatch):
+    monkeypatch.setattr(chain, "PROCESS", ("Top:gg2top = on",))
+    with pytest.raises(GenampError, match="refuses the setting `Top:gg2top = on`"):
+        chain.make_events(0, 1, n_events=1)
