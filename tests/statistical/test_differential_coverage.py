@@ -10,9 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 from scipy.special import kolmogi, kolmogorov
-from scipy.stats import norm
 
 from genamp_lib.amplification import (
     KOLMOGOROV_MEAN,
@@ -25,6 +23,14 @@ from genamp_lib.amplification import (
 from genamp_lib.amplification._bridge import CRAMER_VON_MISES, amplification_intervals
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
 from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
+from genamp_lib.datasets.pseudo_experiments import (
+    deformation_size,
+    distances_of,
+    misplaced_peak,
+    missing_edge,
+    shifted,
+    widened,
+)
 
 Z = 4.5
 N_TRAIN = 1000
@@ -32,31 +38,10 @@ N_REPEATS = 4000
 CONFIDENCES = (0.6827, 0.9545)
 
 
-def shift(u: np.ndarray, size: float) -> np.ndarray:
-    """Distribution function of a Gaussian moved by `size`, at the truth's quantiles u."""
-    return norm.cdf(norm.ppf(u) - size)
-
-
-def width(u: np.ndarray, size: float) -> np.ndarray:
-    """Distribution function of a Gaussian wider by the factor 1 + size."""
-    return norm.cdf(norm.ppf(u) / (1 + size))
-
-
-def missing_edge(u: np.ndarray, size: float) -> np.ndarray:
-    """The generator lacks the lowest events, a fraction `size`, and has them at the other edge."""
-    return np.where(u > 1 - size, u, np.maximum(u - size, 0.0))
-
-
-def misplaced_peak(u: np.ndarray, size: float) -> np.ndarray:
-    """A narrow peak in the middle is out of place."""
-    return u + size * (np.abs(u - 0.5) < 0.01)
-
-
 def with_amplification(family: Callable, amplification: float) -> Callable:
     """Return the generator's distribution function of a family that has a given true G."""
     target = KOLMOGOROV_MEAN / math.sqrt(N_TRAIN * amplification)
-    grid = np.linspace(0, 1, 20_001)[1:-1]
-    size = brentq(lambda s: np.abs(family(grid, s) - grid).max() - target, 1e-6, 0.5)
+    size = deformation_size(family, target)
     return lambda u: family(u, size)
 
 
@@ -72,9 +57,7 @@ def holdouts() -> np.ndarray:
 
 def distances(holdouts: np.ndarray, generator: Callable) -> np.ndarray:
     """Kolmogorov-Smirnov distances of holdouts to a generator of known distribution."""
-    n = holdouts.shape[1]
-    made, j = generator(holdouts), np.arange(n)
-    return np.maximum((j + 1) / n - made, made - j / n).max(axis=1)
+    return distances_of(generator(holdouts))
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
@@ -97,7 +80,7 @@ def test_a_perfect_generator_is_covered_as_often_as_claimed(holdouts, confidence
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 @pytest.mark.parametrize("amplification", [0.1, 0.5, 1.0, 3.0, 20.0])
-@pytest.mark.parametrize("family", [shift, width, missing_edge, misplaced_peak])
+@pytest.mark.parametrize("family", [shifted, widened, missing_edge, misplaced_peak])
 def test_any_generator_is_covered_at_least_as_often(holdouts, family, amplification, confidence):
     found = distances(holdouts, with_amplification(family, amplification))
     _, low, high = differential_intervals(
@@ -111,7 +94,7 @@ def test_any_generator_is_covered_at_least_as_often(holdouts, family, amplificat
 
 def test_scaling_the_law_of_k_does_not_cover(holdouts):
     """Reading Eq. (36) at exact quantiles of K is no interval: a shift with G = 1 shows it."""
-    x = distances(holdouts, with_amplification(shift, 1.0)) * math.sqrt(N_TRAIN)
+    x = distances(holdouts, with_amplification(shifted, 1.0)) * math.sqrt(N_TRAIN)
     low, high = (
         np.where(x > k, 1 / np.maximum((x / k) ** 2 - 1, 1e-300), np.inf)
         for k in kolmogi([1 - 0.15865, 0.15865])
