@@ -242,6 +242,30 @@ def test_peaks_and_cuts_of_a_small_sample(needs_extra):
 
 
 @pytest.mark.simulate
+def test_energy_scale_overshoots_as_the_datasheet_says(needs_extra, monkeypatch):
+    """Measured over true pt of jets: medians of some hundred, each known to 0.01."""
+    settings = {"radius": 0.4, "raw_pt_min": 5.0, "pt_min": 5.0, "abs_eta_max": 2.5}
+    pythia = collisions.start_pythia(chain.chain_settings(1, mpi=False)["pythia"], 7)
+    (particles,) = collisions.generate(pythia, 250)
+    final, rng = particles.status > 0, np.random.default_rng(1)
+    measured = collisions.measured_jets(particles, final, **settings, rng=rng)
+    monkeypatch.setattr(collisions, "calorimeter_response", perfect_response)
+    monkeypatch.setattr(collisions, "jet_energy_scale", lambda pt, eta: np.ones_like(pt))
+    true = collisions.measured_jets(particles, final, **settings, rng=rng)
+    event_of_true, event_of_measured = (
+        np.repeat(np.arange(250), table.n_jets) for table in (true, measured)
+    )
+    distance = delta_r(true.momenta[:, None], measured.momenta[None])
+    distance[event_of_true[:, None] != event_of_measured] = np.inf
+    nearest, is_matched = distance.argmin(axis=1), distance.min(axis=1) < 0.2
+    pt = true.momenta[:, 0]
+    ratio = measured.momenta[nearest, 0] / pt
+    for low, high, expected in ((20, 30, 1.14), (50, 80, 1.055), (150, 400, 1.015)):
+        chosen = is_matched & (pt > low) & (pt < high)
+        assert np.median(ratio[chosen]) == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.simulate
 def test_underlying_event_is_on_by_default(needs_extra):
     _, with_it = chain.make_events(0, 6, n_events=20)
     _, without = chain.make_events(0, 6, n_events=20, mpi=False)
