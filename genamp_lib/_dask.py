@@ -66,12 +66,17 @@ class _Backend(DaskDistributedBackend):
     """joblib's own, which waits for ever where Dask cannot run a task.
 
     To Dask an exception of the task is a result, and joblib raises it. One of Dask itself (workers
-    that keep dying, modules that workers lack) sets the future only: here joblib is told of it.
+    that keep dying, modules that workers lack) sets the future only: here joblib is told of it. And
+    where a cluster has one thread, joblib would rather work here, on the user's machine.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._pending: set[Future] = set()
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return the number of threads that the workers have, or 2: joblib takes 1 for none."""
+        return max(2, super().effective_n_jobs(n_jobs))
 
     def submit(self, func: Any, callback: Any = None) -> Future:
         """Send a batch of tasks; `callback` is called when it succeeds or fails."""

@@ -6,8 +6,9 @@ Not for what the tasks compute; nor for keeping finished ones on disk: simulatio
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,7 +91,7 @@ def finished_tasks(
     with ExitStack() as stack:
         make = partial(_local, jobs) if scheduler is None else stack.enter_context(_dask(scheduler))
         advance = stack.enter_context(progress(label, len(todo), done)) if label else lambda: None
-        for index, result in _finished(function, todo, make):
+        for index, result in stack.enter_context(closing(_finished(function, todo, make))):
             advance()
             yield index, result
 
@@ -105,16 +106,28 @@ def _finished(
     for attempt in range(1 + RERUNS):
         calls = [delayed(_numbered)(function, *item) for item in todo.items()]
         try:
-            for index, result in make()(calls):
-                del todo[index]
-                yield index, result
+            with _closing(make()(calls)) as finished:
+                for index, result in finished:
+                    del todo[index]
+                    yield index, result
             return
         except TerminatedWorkerError as error:
             if attempt == RERUNS:
                 raise GenampError(
-                    f"worker processes died {1 + RERUNS} times, {len(todo)} tasks unfinished: "
+                    f"worker processes died {1 + RERUNS} times (unfinished tasks: {len(todo)}), "
                     "killed by the system or out of memory; use fewer jobs or smaller tasks"
                 ) from error
+
+
+@contextmanager
+def _closing(finished: Iterator[Result]) -> Iterator[Iterator[Result]]:
+    try:
+        yield finished
+    finally:
+        with warnings.catch_warnings():
+            # Who stops early knows that tasks are left.
+            warnings.filterwarnings("ignore", ".* tasks ", UserWarning, "joblib")
+            finished.close()
 
 
 def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tuple[int, Result]:

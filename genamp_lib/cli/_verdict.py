@@ -1,16 +1,39 @@
-"""Print and write estimates for `genamp estimate`. Not for reading files: estimate."""
+"""Print, write and draw estimates for `genamp estimate`. Not for reading files: _count."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from genamp_lib._project import GenampError, write_json
+from genamp_lib._project import GenampError, replace_file, write_json
 
 if TYPE_CHECKING:
-    from genamp_lib.amplification import AveragingEstimate, DifferentialEstimate
+    from matplotlib.axes import Axes
+
+    from genamp_lib.amplification import (
+        AveragingEstimate,
+        DifferentialEstimate,
+        KolmogorovAccumulator,
+    )
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
+    """Refuse files that cannot be written, before the work."""
+    if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
+        raise GenampError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot_path.name}")
+    for path in (json_path, plot_path):
+        if path is not None and not path.parent.is_dir():
+            raise GenampError(f"{path}: cannot be written, {path.parent} is no folder; make it")
+        if path is not None and path.is_dir():
+            raise GenampError(f"{path}: cannot be written, it is a folder; give a file")
+    if plot_path is not None and json_path == plot_path:
+        raise GenampError("--json and --plot must be different files, got one twice")
 
 
 def print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> None:
@@ -69,23 +92,33 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def _print_verdict(estimate: Any, basis: str) -> None:
-    low, high = (edge * estimate.n_train for edge in estimate.interval)
-    worth = (
-        f"{low:,.0f} true events at least"
-        if high == float("inf")
-        else (f"{low:,.0f} to {high:,.0f} true events")
-    )
+    low, high = (_about(edge * estimate.n_train) for edge in estimate.interval)
     claim = {
         "amplifies": "The generator amplifies: ",
         "does not amplify": "The generator does not amplify: ",
         "undecided": "Undecided: ",
     }[estimate.verdict]
+    # Where the status speaks against the interval, the interval is no statement about the truth.
+    is_sound = estimate.status in ("measured", "lower limit")
+    worth = "it is worth" if is_sound else "by this measure alone it would be worth"
+    events = f"{low} true events at least" if high == "inf" else f"{low} to {high} true events"
     typer.echo(
-        f"{claim}trained on {estimate.n_train:,} events, it is worth {worth} here "
+        f"{claim}trained on {estimate.n_train:,} events, {worth} {events} here "
         f"({100 * estimate.confidence:g} % confidence, {basis})."
     )
     if estimate.note:
         typer.echo(f"Note: {estimate.note}.")
+
+
+def _about(number: float) -> str:
+    """Return three significant digits without a power of ten.
+
+    >>> _about(2033912668.0), _about(0.27), _about(float("inf"))
+    ('2,030,000,000', '0.27', 'inf')
+    """
+    if not isfinite(number) or abs(number) < 100:
+        return f"{number:.3g}"
+    return f"{float(f'{number:.3g}'):,.0f}"
 
 
 def write_estimate(path: Path | None, estimate: Any, record: dict[str, Any]) -> None:
@@ -97,3 +130,58 @@ def write_estimate(path: Path | None, estimate: Any, record: dict[str, Any]) -> 
     except OSError as error:
         raise GenampError(f"{path}: cannot be written: {error.strerror or error}") from error
     typer.echo(f"Written to {path}.")
+
+
+def plot_averaging(path: Path | None, estimate: AveragingEstimate) -> None:
+    """Draw the uncertainties of the combination over n_generated."""
+    if path is None:
+        return
+    import numpy as np
+
+    from genamp_lib.plotting import plot_estimate
+
+    marks = [estimate.n_train, estimate.n_generated, estimate.n_equiv]
+    marks = [n for n in marks if isfinite(n)]
+    n_generated = np.geomspace(min(marks) / 10, max(marks) * 10, 200)
+    _write_plot(path, estimate, lambda ax: plot_estimate(estimate, n_generated, ax=ax))
+
+
+def plot_differential(
+    path: Path | None, estimate: DifferentialEstimate, accumulator: KolmogorovAccumulator
+) -> None:
+    """Draw the distance over n_generated, from the snapshots of the accumulator."""
+    if path is None:
+        return
+    from genamp_lib.plotting import plot_distance_curve
+
+    curve = accumulator.curve()
+    _write_plot(path, estimate, lambda ax: plot_distance_curve(*curve, estimate, ax=ax))
+
+
+def _write_plot(path: Path, estimate: Any, draw: Callable[[Axes], Any]) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure  # draws without a screen
+
+    from genamp_lib.plotting import use_style
+
+    with matplotlib.rc_context():
+        use_style()
+        matplotlib.rcParams["savefig.facecolor"] = "white"  # for viewers with a dark background
+        figure = Figure()
+        ax = figure.subplots()
+        draw(ax)
+        amplification, interval = _numbers(estimate)
+        level = f"{100 * estimate.confidence:g} %"
+        title = f"{estimate.verdict}: $G$ = {amplification}, {level} interval {interval}"
+        ax.set_title(title, loc="left", fontsize="small")
+        try:
+            with replace_file(path) as temporary:
+                figure.savefig(temporary, dpi=200, metadata=_undated(path))
+        except OSError as error:
+            raise GenampError(f"{path}: cannot be written: {error.strerror or error}") from error
+    typer.echo(f"Drawn in {path}.")
+
+
+def _undated(path: Path) -> dict[str, None]:
+    """The same estimate is the same file."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli._verdict import print_averaging, print_differential, write_estimate
+from genamp_lib.cli._count import Sharing, accumulate, count_regions, one_line
+from genamp_lib.cli._verdict import (
+    check_outputs,
+    plot_averaging,
+    plot_differential,
+    print_averaging,
+    print_differential,
+    write_estimate,
+)
 
 if TYPE_CHECKING:
     from genamp_lib.amplification import RegionCounter
@@ -22,18 +28,27 @@ app = typer.Typer(
 
 # Paragraphs of help: a line break inside one would be kept on the screen.
 AVERAGING = (
-    "Ask an ensemble: how well do its members agree on the fractions of events in regions?",
-    "Train the same generator several times, best on bootstrapped training samples, and let each "
-    "member generate equally many events. Give one file per member and the regions of one "
-    "observable, with --regions or --quantiles; or one table of counts, (n_members, n_regions), "
-    "with --n-generated. What all members get wrong alike, their agreement cannot show.",
+    "How many true events is a generator worth, by the agreement of an ensemble?",
+    "Train the same generator several times, best on bootstrapped training samples, let each "
+    "member generate equally many events, and give one file per member. The fractions of events "
+    "in regions of one observable scatter from member to member, as they do from one sample of "
+    "true events to the next. The answer, n_equiv, is the size of a true sample that scatters as "
+    "much; G is n_equiv over the number of training events. If all of the interval of G is above "
+    "1, the generator amplifies its training sample.",
+    "Name the regions with --regions, or let --quantiles make them. Events that are counted "
+    "already go in as one table, (n_members, n_regions), with --n-generated. What all members get "
+    "wrong alike their agreement cannot show: give --train as well, and members that contradict "
+    "the training sample are reported.",
 )
 DIFFERENTIAL = (
-    "Ask one statistic: how far is its distribution from that of true events?",
+    "How many true events is a generator worth, by the distribution of one statistic?",
     "Give one number per event, an observable or the score of a classifier, for the training and "
-    "the generated sample. With --holdout the distance is that to true events the generator has "
-    "not seen; only they can show amplification, and the more the better. The generated sample may "
-    "be of any size: it is read once, block by block.",
+    "the generated sample, and with --holdout for true events that the generator has not seen: "
+    "only they can show amplification, and the more the better. The Kolmogorov-Smirnov distance "
+    "of true events to the holdout shrinks with their number. The answer, n_equiv, is how many "
+    "would be expected as far away as the generated sample is; G is n_equiv over the number of "
+    "training events. If all of the interval of G is above 1, the generator amplifies.",
+    "The generated sample may be of any size: it is read once, block by block.",
 )
 FILES = (
     "Files are .npy, .npz, .h5, .csv or .parquet with one number per event. Where a file has "
@@ -41,18 +56,31 @@ FILES = (
     "KEY:INDEX.",
 )
 AVERAGING_EXAMPLES = (
-    "genamp estimate averaging member_*.npy --n-train 10000 --regions 0,0.5,1",
-    "genamp estimate averaging member_*.h5 --column jets/mass --quantiles 20 --train train.h5",
+    "Examples:",
+    "genamp estimate averaging member_*.npy --train train.npy --regions 0,0.5,1",
+    "genamp estimate averaging member_*.h5 --column jets/mass --train train.h5 --quantiles 20",
     "genamp estimate averaging counts.npy --n-train 10000 --n-generated 1000000",
 )
 DIFFERENTIAL_EXAMPLES = (
-    "genamp estimate differential train.npy generated.npy --holdout test.npy",
+    "Examples:",
+    "genamp estimate differential train.npy generated.npy --holdout test.npy --plot curve.png",
     "genamp estimate differential train.h5 generated.h5 --column jets/mass --json verdict.json",
 )
 BREAK = "\n\n"
-Column = Annotated[str | None, typer.Option(help="Array or column in the files.")]
+Column = Annotated[str | None, typer.Option(help="Which array or column of the files.")]
 Confidence = Annotated[float, typer.Option(help="Confidence level of the interval.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as well.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", help="Draw it over n_generated: .png, .svg or .pdf.")
+]
+Jobs = Annotated[int, typer.Option(help="Processes on this machine that count; same result.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask scheduler, as tcp://host:8786, whose workers count instead; they must see the "
+        "files under the same paths."
+    ),
+]
 
 
 @app.command(help=BREAK.join(AVERAGING + FILES), epilog=BREAK.join(AVERAGING_EXAMPLES))
@@ -73,7 +101,7 @@ def averaging(
         int | None, typer.Option(help="This many regions with equal parts of the --train sample.")
     ] = None,
     train: Annotated[
-        Path | None, typer.Option(help="Training sample, for --quantiles and --n-train.")
+        Path | None, typer.Option(help="Training sample: checks the members, makes --quantiles.")
     ] = None,
     n_generated: Annotated[
         int | None,
@@ -82,33 +110,44 @@ def averaging(
     column: Column = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
+    plot_path: Plot = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Estimate the averaging amplification of an ensemble's files."""
     from genamp_lib.amplification import averaging_amplification
 
-    n_train = _n_train(n_train, train, column)
+    check_outputs(json_path, plot_path)
+    sharing = Sharing(jobs, scheduler)
+    sharing.check()
     if regions is None and quantiles is None:
+        n_train = _n_train(n_train, train, column)
         counts, n_generated = _table_of_counts(members, n_generated, column)
-        names = None
+        names = train_counts = None
     else:
-        counters = _count(members, _edges(regions, quantiles, train, column), column, n_generated)
-        sizes = {path: counter.n_generated for path, counter in counters}
-        if len(set(sizes.values())) > 1:
-            few, many = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-            raise GenampError(
-                f"members must hold equally many events, got {sizes[few]} in {few} and "
-                f"{sizes[many]} in {many}; use --n-generated {sizes[few]}"
-            )
-        counts = [counter.counts for _, counter in counters]
-        n_generated = counters[0][1].n_generated
-        names = [f"[{low:.4g}, {high:.4g})" for low, high in counters[0][1].regions]
-    with _one_line("members"):
+        _check_members(members, n_train, train, n_generated)
+        files = [(path, n_generated) for path in members]
+        files += [] if train is None else [(train, None)]
+        counters = count_regions(files, _edges(regions, quantiles, train, column), column, sharing)
+        train_counts = None
+        if train is not None:
+            of_train = counters.pop()
+            n_train, train_counts = _same_n_train(n_train, of_train.n_generated), of_train.counts
+        n_generated = _same_n_generated(members, counters, n_generated)
+        counts = [counter.counts for counter in counters]
+        names = [f"[{low:.4g}, {high:.4g})" for low, high in counters[0].regions]
+    with one_line("members"):
         estimate = averaging_amplification(
-            counts, n_generated=n_generated, n_train=n_train, confidence=confidence
+            counts,
+            n_generated=n_generated,
+            n_train=n_train,
+            train_counts=train_counts,
+            confidence=confidence,
         )
     print_averaging(estimate, names)
-    files = {"members": [str(path) for path in members], "train": train and str(train)}
-    write_estimate(json_path, estimate, {"files": files, "region_names": names})
+    paths = {"members": [str(path) for path in members], "train": train and str(train)}
+    write_estimate(json_path, estimate, {"files": paths, "region_names": names})
+    plot_averaging(plot_path, estimate)
 
 
 @app.command(help=BREAK.join(DIFFERENTIAL + FILES), epilog=BREAK.join(DIFFERENTIAL_EXAMPLES))
@@ -121,21 +160,23 @@ def differential(
     column: Column = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
+    plot_path: Plot = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Estimate the differential amplification from two or three files."""
-    from genamp_lib.amplification import KolmogorovAccumulator, differential_amplification
-    from genamp_lib.datasets.columns import load_column, read_column
+    from genamp_lib.amplification import differential_amplification
+    from genamp_lib.datasets.columns import load_column
 
+    check_outputs(json_path, plot_path)
+    sharing = Sharing(jobs, scheduler)
+    sharing.check()
+    paths = {"train": train, "generated": generated, "holdout": holdout}
+    if len({path.resolve() for path in paths.values() if path}) < 3 - (holdout is None):
+        raise GenampError("train, generated and --holdout must be different files, got one twice")
     samples = {path: load_column(path, column) for path in (train, holdout) if path is not None}
-    accumulators = {}
-    for path, sample in samples.items():
-        with _one_line(str(path)):
-            accumulators[path] = KolmogorovAccumulator(sample)
-    with _one_line(str(generated)):
-        for block in read_column(generated, column):
-            for accumulator in accumulators.values():
-                accumulator.update(block)
-    with _one_line("samples"):
+    accumulators = accumulate(generated, samples, column, sharing, with_curve=plot_path is not None)
+    with one_line("samples"):
         to_train = differential_amplification(
             samples[train], accumulators[train], confidence=confidence
         )
@@ -148,23 +189,68 @@ def differential(
                 confidence=confidence,
             )
     print_differential(estimate, to_train)
-    files = {"train": train, "generated": generated, "holdout": holdout}
-    record: dict[str, Any] = {"files": {key: path and str(path) for key, path in files.items()}}
+    record: dict[str, Any] = {"files": {key: path and str(path) for key, path in paths.items()}}
     if holdout is not None:
         record["against_train"] = to_train.to_dict()
     write_estimate(json_path, estimate, record)
+    plot_differential(plot_path, estimate, accumulators[train if holdout is None else holdout])
 
 
 def _n_train(n_train: int | None, train: Path | None, column: str | None) -> int:
-    from genamp_lib.datasets.columns import read_column
+    from genamp_lib.datasets.columns import n_rows, read_column
 
+    _check_n_train(n_train, train)
+    if train is None:
+        return n_train
+    rows = n_rows(train, column)
+    if rows is None:
+        rows = sum(len(block) for block in read_column(train, column))
+    return _same_n_train(n_train, rows)
+
+
+def _check_n_train(n_train: int | None, train: Path | None) -> None:
     if n_train is None and train is None:
         raise GenampError("--n-train must be given, or --train with the training sample")
-    if n_train is None:
-        return sum(len(block) for block in read_column(train, column))
-    if n_train <= 0:
+    if n_train is not None and n_train <= 0:
         raise GenampError(f"--n-train must be positive, got {n_train}")
-    return n_train
+
+
+def _same_n_train(n_train: int | None, n_events: int) -> int:
+    if n_train not in (None, n_events):
+        raise GenampError(
+            f"--n-train must be the number of events in --train, {n_events}, got {n_train}; "
+            "leave one of them out"
+        )
+    return n_events
+
+
+def _check_members(
+    members: list[Path], n_train: int | None, train: Path | None, n_generated: int | None
+) -> None:
+    _check_n_train(n_train, train)
+    if n_generated is not None and n_generated <= 0:
+        raise GenampError(f"--n-generated must be positive, got {n_generated}")
+    if len(members) < 2:
+        raise GenampError(f"members must be at least two files, got {len(members)}")
+    if len({path.resolve() for path in members}) < len(members):
+        raise GenampError("members must be different files, got one twice")
+
+
+def _same_n_generated(
+    members: list[Path], counters: list[RegionCounter], n_generated: int | None
+) -> int:
+    sizes = {path: one.n_generated for path, one in zip(members, counters, strict=True)}
+    few, many = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    if n_generated is not None and sizes[few] < n_generated:
+        raise GenampError(
+            f"{few}: must hold at least --n-generated {n_generated} events, got {sizes[few]}"
+        )
+    if sizes[few] < sizes[many]:
+        raise GenampError(
+            f"members must hold equally many events, got {sizes[few]} in {few} and "
+            f"{sizes[many]} in {many}; use --n-generated {sizes[few]}"
+        )
+    return sizes[few]
 
 
 def _edges(
@@ -182,44 +268,8 @@ def _edges(
             raise GenampError(f"--regions must be numbers as in 0,0.5,1, got {regions}") from None
     if train is None:
         raise GenampError("--quantiles must be given together with --train")
-    with _one_line(str(train)):
+    with one_line(str(train)):
         return quantile_regions(load_column(train, column), quantiles)
-
-
-def _count(
-    members: list[Path], edges: Any, column: str | None, n_generated: int | None
-) -> list[tuple[Path, RegionCounter]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from genamp_lib.amplification import RegionCounter
-    from genamp_lib.datasets.columns import read_column
-
-    if n_generated is not None and n_generated <= 0:
-        raise GenampError(f"--n-generated must be positive, got {n_generated}")
-    if len(members) < 2:
-        raise GenampError(f"members must be at least two files, got {len(members)}")
-    if len({path.resolve() for path in members}) < len(members):
-        raise GenampError("members must be different files, got one twice")
-    counters = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for path in progress.track(members, description="members"):
-            with _one_line("--regions"):
-                counter = RegionCounter(edges)
-            with _one_line(str(path)):
-                for block in read_column(path, column):
-                    room = n_generated and n_generated - counter.n_generated
-                    counter.update(block[:room])
-                    if counter.n_generated == n_generated:
-                        break
-            if n_generated is not None and counter.n_generated < n_generated:
-                raise GenampError(
-                    f"{path}: must hold at least --n-generated {n_generated} events, "
-                    f"got {counter.n_generated}"
-                )
-            counters.append((path, counter))
-    return counters
 
 
 def _table_of_counts(
@@ -233,12 +283,3 @@ def _table_of_counts(
             "one table of counts"
         )
     return load_table(members[0], column), n_generated
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Say which input the library complains about."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise GenampError(f"{what}: {error}") from error

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
-from genamp_lib import averaging_amplification, differential_amplification
-from genamp_lib.cli import main
+from genamp_lib import averaging_amplification, differential_amplification, plotting
+from genamp_lib.cli import _count, main
 from genamp_lib.cli.estimate import app
 
 
@@ -143,9 +146,182 @@ def test_differential_reads_named_columns(files):
     assert result.exit_code == 0, result.exception
 
 
+def test_averaging_asks_the_training_sample_as_well(files):
+    """Five members that agree on a shift: the spread is blind to it, the training sample is not."""
+    rng = np.random.default_rng(2)
+    for k in range(5):
+        np.save(f"biased_{k}.npy", rng.normal(0.5 + 0.02 * (k - 2), size=10_000))
+    biased = [f"biased_{k}.npy" for k in range(5)]
+    edges = ["--regions", "0,0.5,1,2"]
+    result = call("averaging", *biased, "--train", "train.npy", *edges, "--json", "out.json")
+    assert result.exit_code == 0, result.exception
+    assert "Undecided: trained on 400 events, by this measure alone it would be worth" in words(
+        result.stdout
+    )
+    assert "the members' mean contradicts the training sample" in words(result.stdout)
+    content = json.loads((files / "out.json").read_text())
+    assert content["status"] == "contradicted"
+    fractions = np.histogram(np.load("train.npy"), [0, 0.5, 1, 2])[0] / 400
+    assert content["train_integrals"] == pytest.approx(fractions.tolist())
+    alone = call("averaging", *biased, "--n-train", 400, *edges)
+    assert "The generator amplifies" in alone.stdout
+    good = call("averaging", *MEMBERS, "--train", "train.npy", *edges)
+    assert "contradicts" not in good.stdout
+
+
+def test_numbers_of_events_have_three_digits(files):
+    result = call("differential", "train.npy", "perfect.npy", "--holdout", "holdout.npy")
+    low, high = (
+        edge * 400
+        for edge in differential_amplification(
+            *(np.load(f"{name}.npy") for name in ("train", "perfect")),
+            holdout=np.load("holdout.npy"),
+        ).interval
+    )
+    shown = f"{float(f'{low:.3g}'):,.0f} true events at least"
+    if np.isfinite(high):
+        shown = f"{float(f'{low:.3g}'):,.0f} to {float(f'{high:.3g}'):,.0f} true events"
+    assert f"it is worth {shown} here" in words(result.stdout)
+
+
+PARTED = {
+    "averaging": [*MEMBERS, "--train", "train.npy", "--quantiles", "4"],
+    "differential": ["train.csv", "perfect.npy", "--holdout", "holdout.npy", "--plot", "p.svg"],
+}
+
+
+@pytest.mark.parametrize("command", PARTED)
+def test_parts_leave_no_trace_in_the_output(files, command, monkeypatch):
+    np.savetxt("train.csv", np.load("train.npy"), fmt="%.17g")
+    whole = call(command, *PARTED[command], "--json", "out.json")
+    assert whole.exit_code == 0, whole.exception
+    content = (files / "out.json").read_bytes()
+    picture = (files / "p.svg").read_bytes() if command == "differential" else b""
+    monkeypatch.setattr(_count, "PART_EVENTS", 777)
+    monkeypatch.setattr(_count, "MOST_PARTS", 10**6)
+    for how in ([], ["--jobs", 2]):
+        result = call(command, *PARTED[command], "--json", "out.json", *how)
+        assert result.exit_code == 0, result.exception
+        assert result.stdout == whole.stdout
+        assert (files / "out.json").read_bytes() == content
+        if picture:
+            assert (files / "p.svg").read_bytes() == picture
+
+
+@pytest.mark.parametrize(
+    ("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")]
+)
+def test_plots(files, suffix, magic):
+    result = call(
+        "averaging", *MEMBERS, "--n-train", 400, "--regions", "0,1", "--plot", f"a{suffix}"
+    )
+    assert result.exit_code == 0, result.exception
+    assert f"Drawn in a{suffix}." in result.stdout
+    assert (files / f"a{suffix}").read_bytes().startswith(magic)
+    result = call("differential", "train.npy", "shifted.npy", "--plot", f"d{suffix}")
+    assert result.exit_code == 0, result.exception
+    assert (files / f"d{suffix}").read_bytes().startswith(magic)
+    assert not list(files.glob(".*"))
+
+
+def test_plots_show_the_estimate_over_n_generated(files, monkeypatch):
+    drawn = {}
+    for name in ("plot_estimate", "plot_distance_curve"):
+        real = getattr(plotting, name)
+
+        def spy(*arguments, name=name, real=real, **options):
+            drawn[name] = (arguments, real(*arguments, **options))
+            return drawn[name][1]
+
+        monkeypatch.setattr(plotting, name, spy)
+    counts = ["--n-train", 400, "--regions", "0,1", "--plot", "a.png"]
+    assert call("averaging", *MEMBERS, *counts, "--json", "a.json").exit_code == 0
+    (_, n_generated), ax = drawn["plot_estimate"]
+    content = json.loads((files / "a.json").read_text())
+    marks = [400, 10_000] + [n for n in [content["n_equiv"]] if n != "inf"]
+    assert n_generated[0] == pytest.approx(min(marks) / 10)
+    assert n_generated[-1] == pytest.approx(max(marks) * 10)
+    title = ax.get_title(loc="left")
+    assert title.startswith(f"{content['verdict']}: $G$ = {float(content['amplification']):.3g},")
+
+    arguments = ["train.npy", "shifted.npy", "--holdout", "holdout.npy", "--plot", "d.png"]
+    assert call("differential", *arguments).exit_code == 0
+    (sizes, distances, estimate), _ = drawn["plot_distance_curve"]
+    assert (sizes[0], sizes[-1], len(sizes)) == (100, 30_000, 16)
+    assert estimate.reference == "holdout"
+    holdout, shifted = np.load("holdout.npy"), np.load("shifted.npy")
+    for n, distance in zip(sizes[::5], distances[::5], strict=True):
+        assert distance == ks_2samp(holdout, shifted[:n], method="asymp").statistic
+
+
+def test_samples_too_small_for_a_curve_are_one_point(files):
+    np.save("few.npy", np.load("perfect.npy")[:50])
+    result = call("differential", "train.npy", "few.npy", "--plot", "d.png")
+    assert result.exit_code == 0, result.exception
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
+    monkeypatch.setattr(_count, "_count_part", die)
+    before = sorted(files.iterdir())
+    arguments = "train.npy perfect.npy --jobs 2 --json out.json --plot out.png"
+    with pytest.raises(SystemExit) as caught:
+        main(["estimate", "differential", *arguments.split()])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: worker processes died 4 times (unfinished tasks: 1), killed")
+    assert error.count("\n") == 1
+    assert sorted(files.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            "averaging member_0.npy member_1.npy --train train.npy --n-train 9 --regions 0,1",
+            "--n-train must be the number of events in --train, 400, got 9; leave one of them out",
+        ),
+        ("averaging member_0.npy gone.npy --n-train 9 --regions 0,1", "gone.npy: not found"),
+        ("averaging member_0.npy member_1.npy --train gone.npy --regions 0,1", "gone.npy: not fo"),
+        (
+            "averaging member_0.npy cut.npy --n-train 9 --regions 0,1",
+            "cut.npy: truncated, the header promises 400 rows",
+        ),
+        ("differential train.npy cut.npy", "cut.npy: truncated, the header promises 400 rows"),
+        (
+            "averaging member.npz member_0.npy --n-train 9 --regions 0,1 --column eta",
+            "member.npz: no column `eta`; there is `mass`",
+        ),
+        ("differential train.npy events.root", "events.root: must be one of .npy, .npz"),
+        ("differential train.npy train.npy", "must be different files, got one twice"),
+        ("differential train.npy perfect.npy --holdout train.npy", "must be different files"),
+        ("differential train.npy nan.npy --jobs 2", "nan.npy: `values` must be finite"),
+        ("averaging member_0.npy nan.npy --n-train 9 --regions 0,1 --jobs 2", "nan.npy: `values`"),
+        ("differential train.npy perfect.npy --jobs 0", "--jobs must be at least 1, got 0"),
+        (
+            "differential train.npy perfect.npy --jobs 2 --scheduler tcp://127.0.0.1:1",
+            "--jobs must not be given together with --scheduler",
+        ),
+        (
+            "differential train.npy perfect.npy --scheduler nonsense",
+            "Dask scheduler nonsense: cannot be reached (ValueError: missing port number",
+        ),
+        (
+            "averaging member_0.npy member_1.npy --n-train 9 --regions 0,1 --scheduler nonsense",
+            "Dask scheduler nonsense: cannot be reached (ValueError: missing port number",
+        ),
+        (
+            "differential train.npy gone.npy --plot p.jpg",
+            "--plot must end in .png, .svg, .pdf, got p.jpg",
+        ),
+        (
+            "differential train.npy gone.npy --plot nowhere/p.png",
+            "nowhere/p.png: cannot be written, nowhere is no folder; make it",
+        ),
+        ("averaging gone.npy --n-train 9 --plot nowhere/p.png", "nowhere is no folder; make it"),
         ("averaging member_0.npy member_1.npy --regions 0,1", "--n-train must be given"),
         ("averaging member_0.npy member_1.npy --n-train 0 --regions 0,1", "--n-train must be pos"),
         ("averaging member_0.npy member_1.npy --n-train 9", "--regions or --quantiles must be"),
@@ -205,6 +381,9 @@ def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, messa
     np.save("empty.npy", np.empty(0))
     np.save("constant.npy", np.ones(50))
     (files / "text.npy").write_text("not an array")
+    (files / "events.root").write_text("root")
+    (files / "cut.npy").write_bytes((files / "train.npy").read_bytes()[:-100])
+    np.savez("member.npz", mass=np.ones(10), pt=np.ones(10))
     before = sorted(files.iterdir())
     with pytest.raises(SystemExit) as caught:
         main(["estimate", *arguments.split(), "--json", "out.json"])
@@ -234,8 +413,8 @@ def test_help_teaches_by_examples(command):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; import genamp_lib.cli.estimate; "
-        "print({'torch', 'scipy', 'numpy', 'h5py', 'pandas'} & set(sys.modules))"
+        "import sys; import genamp_lib.cli.estimate; print(set(sys.modules) & "
+        "{'torch', 'scipy', 'numpy', 'h5py', 'pandas', 'matplotlib', 'joblib', 'distributed'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -85,7 +85,7 @@ def test_a_killed_worker_costs_only_the_unfinished_tasks(tmp_path):
 
 
 def test_a_worker_that_always_dies_is_one_line():
-    with pytest.raises(GenampError, match=r"died 4 times, \d tasks unfinished") as caught:
+    with pytest.raises(GenampError, match=r"died 4 times \(unfinished tasks: \d\)") as caught:
         map_tasks(die, range(2), jobs=2)
     assert "\n" not in str(caught.value)
 
