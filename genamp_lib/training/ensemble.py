@@ -109,8 +109,9 @@ def fit_ensembles(
         jobs: Processes that share the tasks.
         scheduler: Address of a Dask scheduler to share them with instead.
         store: Where all of them are kept, as one artefact. Until it is complete, the states of
-            the tasks are kept beside it, so that a killed run continues; on several machines the
-            folder must be one that they share. None keeps nothing.
+            the tasks are kept beside it, so that a killed run continues, also a fresh one: a
+            state is never that of a finished run. On several machines the folder must be one
+            that they share. None keeps nothing.
         name: Of the artefact, with `store`; its key covers the tasks.
         label: What the progress line calls the work; no line when empty.
 

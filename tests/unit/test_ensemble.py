@@ -141,6 +141,20 @@ class TestFit:
         assert (strong.log_variances - np.log(0.01)).abs().mean() < 1.0
         assert (weak.log_variances - np.log(0.01)).abs().mean() > 2.0
 
+    def test_leaves_global_randomness_and_threads_alone(self) -> None:
+        state, threads = torch.get_rng_state(), torch.get_num_threads()
+        numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+        torch.set_num_threads(2)
+        try:
+            fit = fit_ensemble(task(posterior=PosteriorSettings()))
+            fit.posterior.draw(2, generator=torch.Generator().manual_seed(1))
+            fit.model.sample(5, generator=torch.Generator().manual_seed(1))
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(torch.get_rng_state(), state)
+        np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
     def test_progress_estimates_the_time(self) -> None:
         lines: list[str] = []
         fit_ensemble(task(), progress=lines.append)
