@@ -44,10 +44,6 @@ def cluster():
 
 @pytest.fixture
 def scheduler(cluster):
-    deadline = time.monotonic() + 60
-    while len(cluster.scheduler.workers) < 2:  # one may have been killed by the test before
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
     return cluster.scheduler_address
 
 
@@ -57,6 +53,17 @@ def sample(tmp_path):
     np.save(tmp_path / "reference.npy", rng.normal(size=700).round(2))
     np.save(tmp_path / "generated.npy", rng.normal(size=N_EVENTS).round(2))
     return tmp_path
+
+
+def tell(_):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_both_workers_work(scheduler):
+    pids = set(map_tasks(tell, range(40), scheduler=scheduler))
+    assert os.getpid() not in pids
+    assert len(pids) == 2
 
 
 def count(folder, kill, start):
@@ -104,47 +111,6 @@ def test_counts_are_the_same_alone_and_shared(sample, scheduler, where, kill):
     assert (sample / "killed").exists() == bool(kill)
     values = np.load(sample / "generated.npy")
     assert alone[0] == np.histogram(values[values < EDGES[-1]], EDGES)[0].tobytes()
-
-
-def tell(_):
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def test_both_workers_work(scheduler):
-    pids = set(map_tasks(tell, range(40), scheduler=scheduler))
-    assert os.getpid() not in pids
-    assert len(pids) == 2
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail(task):
-    raise KeyError("task", task)
-
-
-class Unreadable:
-    """Comes out of a pickle as an error, as what a worker has no module for."""
-
-    def __reduce__(self):
-        return _missing, ()
-
-
-def _missing():
-    raise ModuleNotFoundError("No module named 'elsewhere'")
-
-
-def test_what_goes_wrong_is_said(scheduler):
-    with pytest.raises(KeyError, match="task"):
-        map_tasks(fail, range(3), scheduler=scheduler)
-    with pytest.raises(GenampError, match="Dask could not run a task") as caught:
-        map_tasks(abs, [Unreadable()], scheduler=scheduler)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(GenampError, match="Dask workers died 4 times in the same task"):
-        map_tasks(die, [1], scheduler=scheduler)
-    assert map_tasks(abs, [-1], scheduler=scheduler) == [1]  # its nannies start new workers
 
 
 def test_a_scheduler_that_cannot_be_reached(monkeypatch):
@@ -221,3 +187,34 @@ def test_the_command_writes_the_same_file_byte_for_byte(
         assert Path("alone.json").read_bytes() == Path("shared.json").read_bytes()
     outputs = capsys.readouterr().out.replace("shared.json", "alone.json").split("Written to")
     assert outputs[0] == outputs[1].partition("alone.json.\n")[2]
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(task):
+    raise KeyError("task", task)
+
+
+class Unreadable:
+    """Comes out of a pickle as an error, as what a worker has no module for."""
+
+    def __reduce__(self):
+        return _missing, ()
+
+
+def _missing():
+    raise ModuleNotFoundError("No module named 'elsewhere'")
+
+
+def test_what_goes_wrong_is_said(scheduler):
+    """The last test: it kills one worker after the other."""
+    with pytest.raises(KeyError, match="task"):
+        map_tasks(fail, range(3), scheduler=scheduler)
+    with pytest.raises(GenampError, match="Dask could not run a task") as caught:
+        map_tasks(abs, [Unreadable()], scheduler=scheduler)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(GenampError, match="Dask workers died 4 times in the same task"):
+        map_tasks(die, [1], scheduler=scheduler)
+    assert map_tasks(abs, [-1], scheduler=scheduler) == [1]  # its nannies start new workers
