@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from genamp_lib._project import GenampError
+from genamp_lib.simulation.collisions import start_pythia
 
 # Raise it whenever the code below changes the numbers.
 CHAIN_VERSION = 1
@@ -56,7 +57,7 @@ def require_extra() -> None:
             version(package)
         except PackageNotFoundError:
             raise GenampError(
-                f"`{package}` is needed to simulate jets; run `pip install -e '.[simulate]'`"
+                f"`{package}` is needed to simulate events; run `pip install -e '.[simulate]'`"
             ) from None
 
 
@@ -98,16 +99,8 @@ def make_jets(
     """
     import awkward as ak
     import fastjet
-    import pythia8mc
 
-    pythia = pythia8mc.Pythia("", False)
-    own = ("Print:quiet = on", "Random:setSeed = on", f"Random:seed = {seed}")
-    for line in (*own, *PYTHIA_SETTINGS, *KINDS[kind]):
-        if not pythia.readString(line):
-            raise GenampError(f"Pythia refuses the setting `{line}`; check the installed version")
-    if not pythia.init():
-        raise GenampError(f"Pythia cannot start for jets of kind `{kind}`, seed {seed}")
-    fastjet._swig.ClusterSequence.set_fastjet_banner_stream(None)  # one per process otherwise
+    pythia = start_pythia((*PYTHIA_SETTINGS, *KINDS[kind]), seed)
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
 
     parts, n_made = [], 0
