@@ -93,6 +93,38 @@ def test_chunks_and_merge_order_leave_the_integers(reference, generated, cuts, o
         np.testing.assert_array_equal(other.curve(), whole.curve())
 
 
+@given(
+    values=samples(FEW),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    order=st.randoms(use_true_random=False),
+)
+@settings(deadline=None)
+def test_chunks_and_merge_order_leave_the_counts_of_regions(values, cuts, order):
+    regions, sizes = [[-np.inf, -1.0], [0.0, 2.0], [2.0, 3.0]], (1, 4, 20)
+    whole = RegionCounter(regions, snapshots=sizes)
+    whole.update(values)
+    edges = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
+    in_chunks, parts = RegionCounter(regions, snapshots=sizes), []
+    for low, high in pairwise(edges):
+        in_chunks.update(values[low:high])
+        parts.append(RegionCounter(regions, snapshots=sizes, start=low))
+        parts[-1].update(values[low:high])
+    order.shuffle(parts)
+    while len(parts) > 1:  # in pairs, not only one by one
+        first, second = parts.pop(0), parts.pop(0)
+        first.merge(second)
+        parts.append(first)
+    for n, row in zip(*whole.curve(), strict=True):
+        head = values[:n]
+        expected = [np.sum(head < -1), np.sum((head >= 0) & (head < 2)), np.sum(head == 2)]
+        np.testing.assert_array_equal(row, expected)
+    for other in (in_chunks, parts[0]):
+        assert other.n_generated == len(values)
+        np.testing.assert_array_equal(other.counts, whole.counts)
+        for ours, theirs in zip(whole.curve(), other.curve(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 @given(reference=samples(FEW | FLOATS), generated=samples(FEW | FLOATS))
 @settings(deadline=None)
 def test_monotone_transformations_leave_the_distance(reference, generated):
