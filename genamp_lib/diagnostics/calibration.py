@@ -94,7 +94,7 @@ def weight_calibration(
         truth: Weights of the truth events, shape (n_truth,).
         generated: Weights of the generated events, shape (n_generated,).
         edges: Increasing bin edges, not negative; the last may be infinite. A bin holds
-            low <= w < high.
+            low <= w < high, so infinite weights lie in none.
         confidence: Confidence level of the ratio's interval.
         cross_fitted: The weights are from cross-fitting: twice the variance, see `auc_interval`.
 
