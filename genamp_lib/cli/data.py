@@ -129,7 +129,7 @@ def simulate_top_pairs_command(
     n_events: Annotated[int, typer.Option(help="Events that pass the cuts.")] = 80_000,
     seed: Seed = 1,
     mpi: Annotated[
-        bool, typer.Option(help="Multiparton interactions; off is seven times as fast.")
+        bool, typer.Option(help="Multiparton interactions; off is four times as fast.")
     ] = True,
     jobs: Jobs = 1,
     shard_events: ShardEvents = 30_000,
@@ -143,8 +143,8 @@ def simulate_top_pairs_command(
     of Eq. (38) (pt > 22 GeV, |eta| < 5, all jets 0.5 apart, two b-tags), and the assignment of
     jets to W and top quarks with the smallest chi^2.
 
-    One collision in 13 has exactly six jets and passes, one in 180 has exactly ten. A core makes
-    about 8 events per second with --extra-jets 0, and 0.7 with --extra-jets 4. Both come from the
+    One collision in 12 has exactly six jets and passes, one in 140 has exactly ten. A core makes
+    about 9 events per second with --extra-jets 0, and 0.8 with --extra-jets 4. Both come from the
     same shards: after one, the other is made from what is there. A killed run continues when
     called again. Read the file with genamp_lib.load_top_pairs(source=FILE).
 
@@ -178,7 +178,7 @@ def simulate_z_jets_command(
     and calorimeter response of the Delphes ATLAS card, anti-kT jets of R = 0.4, pt > 20 GeV,
     |eta| < 4.5.
 
-    Without multiparton interactions a core makes about 270, 70 and 19 events per second with one,
+    Without multiparton interactions a core makes about 280, 70 and 18 events per second with one,
     two and three jets. All come from the same shards: start with --n-jets 3, the others are then
     made from what is there. A killed run continues when called again. Read the file with
     genamp_lib.load_z_jets(N, source=FILE).

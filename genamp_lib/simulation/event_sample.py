@@ -29,8 +29,8 @@ MANTISSA_BITS = 15
 # Selected events per generated one, only to guess the number of shards; any value gives the same
 # events. By number of jets.
 GUESSED_EFFICIENCY = {
-    "top_pairs": {6: 0.075, 10: 0.0055},
-    "z_jets": {1: 0.19, 2: 0.051, 3: 0.0135},
+    "top_pairs": {6: 0.081, 10: 0.007},
+    "z_jets": {1: 0.189, 2: 0.046, 3: 0.0118},
 }
 
 
@@ -57,7 +57,7 @@ def simulate_top_pairs(
         n_extra_jets: 0 (exactly 6 jets) or 4 (exactly 10 jets).
         n_events: Number of selected events.
         seed: Base seed, not negative.
-        mpi: Multiparton interactions; without them seven times as fast.
+        mpi: Multiparton interactions; without them four times as fast.
         jobs: Processes.
         events_per_shard: Collisions per shard, what a kill can lose per process; changes the
             events.
