@@ -1,14 +1,10 @@
 """Kolmogorov-Smirnov distances and region counts beside scipy and numpy; memory of a long stream.
 
-    python benchmarks/ks_speed.py            # about a minute, one core
-    python benchmarks/ks_speed.py --quick    # a hundredth of the events, to see that it runs
-
-Every ratio is of times measured in the same run; results are checked to be equal first.
+Run by run.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import platform
 import subprocess
 import sys
@@ -64,14 +60,6 @@ def region_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return counter.counts
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    scale = 100 if parser.parse_args().quick else 1
-    stream(10**8 // scale)
-    compare(10**7 // scale)
-
-
 def stream(n: int) -> None:
     """Before anything large is made here: a child's peak starts with what its parent holds."""
     command = [sys.executable, "-c", STREAM, str(n), str(BLOCK)]
@@ -116,7 +104,3 @@ def compare(n: int) -> None:
         task = f"{kind} regions; numpy.histogram"
         table.add_row(task, f"{peer:.2f}", f"{ours:.2f}", f"{peer / ours:.1f}")
     Console(width=110).print(table)
-
-
-if __name__ == "__main__":
-    main()

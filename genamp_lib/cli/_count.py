@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter
 
 # Parts are large beside the cost of handing one out, and few enough to show how far the work is.
-PART_EVENTS = 1 << 20
+PART_EVENTS = 1 << 21
 MOST_PARTS = 100
 # Points of a curve over n_generated. Memory grows with their number times the reference.
 N_SNAPSHOTS = 16
