@@ -5,7 +5,6 @@ Prose is not part of it: editing a sentence never reruns anything.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 from collections.abc import Mapping
@@ -17,11 +16,8 @@ from typing import Any
 
 from genamp_lib._project import sha256_of_file, sha256_of_text
 from genamp_lib.chapters.catalog import Chapter
+from genamp_lib.chapters.dependencies import ROOT, library_files
 from genamp_lib.datasets import sample_path
-
-# Reading, staging and drawing pages changes no number, so these do not make a chapter stale.
-_NOT_NUMBERS = ("cli/", "chapters/")
-_NUMBERS_AFTER_ALL = ("chapters/results.py",)
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> Fingerprint:
     return Fingerprint(
         code=sha256_of_text(chapter.code),
         parameters=dict(parameters),
-        library=_library_checksums(),
+        library=_library_checksums(chapter.code),
         samples={name: _checksum(sample_path(name)) for name in chapter.samples},
         versions=installed_versions(),
     )
@@ -103,14 +99,8 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{n: metadata.version(n) for n in sorted(names)}}
 
 
-def _library_checksums() -> dict[str, str]:
-    package = Path(__file__).resolve().parents[1]
-    files = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for name, path in files.items()
-        if name in _NUMBERS_AFTER_ALL or not name.startswith(_NOT_NUMBERS)
-    }
+def _library_checksums(code: str) -> dict[str, str]:
+    return {name: sha256_of_file(ROOT / name)[:16] for name in sorted(library_files(code))}
 
 
 def _checksum(path: Path) -> str:
