@@ -10,6 +10,7 @@ from genamp_lib.plotting.amplification import (
     plot_uncertainties,
 )
 from genamp_lib.plotting.differential import (
+    plot_distance_band,
     plot_distance_curve,
     plot_distance_sketch,
     plot_empirical_cdf,
@@ -28,6 +29,7 @@ __all__ = [
     "plot_amplifications",
     "plot_averaging_scan",
     "plot_coverage",
+    "plot_distance_band",
     "plot_distance_curve",
     "plot_distance_sketch",
     "plot_distribution",

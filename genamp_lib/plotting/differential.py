@@ -109,6 +109,42 @@ def plot_distance_curve(
     return ax
 
 
+def plot_distance_band(
+    n_generated: ArrayLike,
+    distances: ArrayLike,
+    *,
+    label: str,
+    role: str = "total",
+    linestyle: str = "-",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw distances of several generators over n_generated: median, and a band of 16 to 84 %.
+
+    The band is the spread over the generators only. Where they share a reference it leaves out the
+    chance of that reference, which moves all of them together.
+
+    Args:
+        n_generated: Numbers of generated events, ascending, shape (k,).
+        distances: Shape (n_generators, k); sizes that not all of them reach (NaN) are left out.
+        label: Legend.
+        role: A key of `COLOURS`.
+        linestyle: Of matplotlib.
+        ax: Axes to draw on; new ones when None.
+
+    >>> ax = plot_distance_band([10, 100], [[0.2, 0.1], [0.3, np.nan]], label="radius")
+    >>> [len(line.get_xdata()) for line in ax.lines]
+    [1]
+    """
+    ax = _distance_axes(ax)
+    distances = np.asarray(distances, dtype=np.float64)
+    complete = np.isfinite(distances).all(axis=0)
+    n, kept = np.asarray(n_generated)[complete], distances[:, complete]
+    low, middle, high = np.quantile(kept, [0.15865, 0.5, 0.84135], axis=0)
+    ax.fill_between(n, low, high, color=COLOURS[role], alpha=0.3, linewidth=0)
+    ax.plot(n, middle, color=COLOURS[role], linestyle=linestyle, label=label)
+    return ax
+
+
 def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = None) -> Axes:
     """Draw how the distance is read as a number of true events, Fig. 6 of paper A.
 
