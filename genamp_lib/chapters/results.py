@@ -1,7 +1,7 @@
 """The numbers of one chapter: collected in the notebook, written to results.json.
 
-The only module of this layer that a notebook imports. Not for comparing with the papers:
-scoreboard.
+Notebooks import this of the layer, and what computes their own stages (ring_distances). Not for
+comparing with the papers: scoreboard.
 """
 
 from __future__ import annotations
