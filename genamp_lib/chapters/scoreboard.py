@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
     """Compare a paper's number with ours.
 
     Agreement means that what the paper's number can mean overlaps our 95.45 % interval, taken as
-    our 68.27 % interval with both half-widths doubled.
+    our 68.27 % interval with both half-widths doubled; of an infinite number, those of its inverse.
 
     >>> paper = PaperNumber(id="x", chapter="c", result="r", paper="A", where="", quantity="",
     ...                     value=70, source="printed", tolerance=0.5, agreement="two digits")
@@ -133,7 +134,10 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
     if paper.not_comparable:
         return "not comparable", paper.not_comparable
     low, high = ours.interval or (ours.value, ours.value)
-    low, high = ours.value - 2 * (ours.value - low), ours.value + 2 * (high - ours.value)
+    if math.isinf(ours.value):
+        low = low / 2  # the interval of 1/value, which starts at 0, with its width doubled
+    else:
+        low, high = ours.value - 2 * (ours.value - low), ours.value + 2 * (high - ours.value)
     if low <= paper.edges[1] and high >= paper.edges[0]:
         return "agrees", paper.agreement
     return "differs", paper.differs or "no reason recorded"

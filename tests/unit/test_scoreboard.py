@@ -45,6 +45,8 @@ def ours(value: float, interval: tuple[float, float] | None = None) -> Result:
         (ours(8.0, (7.0, 8.7)), "differs"),
         (ours(8.0, (7.0, 8.8)), "agrees"),
         (ours(3.0, (1.0, float("inf"))), "agrees"),
+        (ours(float("inf"), (20.0, float("inf"))), "agrees"),  # down to 10
+        (ours(float("inf"), (22.0, float("inf"))), "differs"),  # down to 11, the paper ends at 10.5
     ],
 )
 def test_verdict(result: Result, expected: str) -> None:
