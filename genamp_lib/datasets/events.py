@@ -157,6 +157,12 @@ def load_z_jets(
     Raises:
         GenampError: No such sample or file, the file is damaged, of another process or layout, or
             it has fewer than `n_events` events.
+
+    >>> events = load_z_jets(2, n_events=1000)
+    >>> events
+    Events(n=1000, process='z_jets', particles=(mu1, mu2, j1, j2))
+    >>> events.mass_of("mu1", "mu2").shape
+    (1000,)
     """
     if n_jets not in Z_JETS:
         raise GenampError(f"`n_jets` must be 1, 2 or 3, got {n_jets!r}.")
