@@ -109,13 +109,13 @@ def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float | Non
     marks = [(n_equiv, r"$n_\mathrm{equiv}$")]
     if n_train is not None:
         marks.append((n_train, r"$n_\mathrm{train}$"))
-    for position, text in marks:
+    for number, (position, text) in enumerate(marks):
         ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
         ax.annotate(
             text,
             (position, 0.0),
             xycoords=("data", "axes fraction"),
-            xytext=(5, 8),
+            xytext=(5, 8 + 18 * number),  # one above the other: they may be close
             textcoords="offset points",
         )
     return ax

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from genamp_lib.plotting.style import COLOURS
 
-_MARKERS = {"total": "o", "model": "s", "stat": "^", "second": "D", "ink": "v"}
+_MARKERS = {"total": "o", "model": "s", "stat": "^", "second": "D", "reference": "v"}
 
 
 def plot_amplifications(
