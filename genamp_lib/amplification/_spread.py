@@ -29,9 +29,10 @@ and that with a bias. Two spectra that explain it are taken, and the geometric m
 - Some modes of equal variance (regions that move with several parameters alike). The purity then
   fluctuates independently of t, and the ratio of the moments of tr S^2 and (tr S)^2 is unbiased.
 
-The second has the weight EQUAL_MODES. It was chosen, once, for coverage at 5 and 10 members with 18
-regions whose neighbours are 0.97 correlated, and with regions that follow two fitted parameters;
-what that gives is measured anew on the page on intervals and in the statistical tests.
+The second has a weight that grows with the share of counting noise. It was chosen for coverage at 5
+and 10 members with 18 regions whose neighbours are 0.97 correlated, and with regions that follow
+two fitted parameters; what that gives is measured anew, with other random numbers, on the page on
+intervals and in the statistical tests.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from scipy.special import gammainc, gammaincinv
 
 from genamp_lib.amplification._root import Array, find_root
 
-# Weight of the reading of the purity as modes of equal variance.
-EQUAL_MODES = 0.35
+# Weight of the reading of the purity as modes of equal variance: without noise, and what a spread
+# of nothing but counting noise adds.
+EQUAL_MODES = (0.33, 0.2)
 
 
 class Spread(NamedTuple):
@@ -152,10 +154,10 @@ def _degrees_of_freedom(
     share = np.clip((linear + np.sqrt(discriminant)) / square, 1 / n_regions, 1.0)
     # How far the leading mode's variance moves with the total one: modes' sample variances
     # fluctuate independently, each in proportion to its square. Counting noise does not move, so
-    # this asks for the leading share of the model's part; where noise hides that part, one
-    # standard deviation of the noise counts as leading.
+    # this asks for the leading share of the model's part; where noise hides that part, three
+    # standard deviations of the noise count as leading.
     noise = np.minimum(noise_share(np.ones_like(total)), 1e6)  # beyond, there is nothing to see
-    hidden = noise * np.sqrt(2 / (dof * rest))
+    hidden = 3 * noise * np.sqrt(2 / (dof * rest))
     visible = np.maximum(1 - noise, 0.0) + hidden
     model_mode = (np.maximum(share - noise * noise_mode, 0.0) + hidden) / visible
     model_mode = np.clip(model_mode, 1 / n_regions, 1.0)
@@ -174,11 +176,9 @@ def _degrees_of_freedom(
         # The leading mode of the sum cannot hold more than the noise allows.
         leading = np.clip(leading, 1 / n_regions, 1 - noise * (1 - noise_mode))
         largest = (1 - noise) ** 2 + 2 * (1 - noise) * noise / n_regions + noise_purity * noise**2
-        return (
-            dof
-            / (leading**2 + (1 - leading) ** 2 / rest) ** (1 - EQUAL_MODES)
-            / np.minimum(equal, largest) ** EQUAL_MODES
-        )
+        weight = EQUAL_MODES[0] + EQUAL_MODES[1] * noise**2
+        one_mode = leading**2 + (1 - leading) ** 2 / rest
+        return dof / one_mode ** (1 - weight) / np.minimum(equal, largest) ** weight
 
     return effective
 
