@@ -47,6 +47,10 @@ class Result:
         '71 [58, 88]'
         >>> Result("i", 0.19146246, None, None, "", "I").text
         '0.19146'
+        >>> Result("g", 16.1, (0.31, math.inf), 0.6827, "", "G").text
+        '16 [0.31, ∞]'
+        >>> Result("g", 0.45, (0.21, 470.0), 0.6827, "", "G").text
+        '0.45 [0.21, 470]'
         """
         unit = f" {self.unit}" if self.unit else ""
         if self.interval is None:
@@ -56,7 +60,14 @@ class Result:
         # An interval of infinite or no width says nothing on digits: fall back to three.
         half = max(widths, default=0.0) if math.isfinite(self.value) else 0.0
         scale = half or max(abs(low), 1e-300) * 0.01
-        numbers = [format_number(number, scale) for number in (self.value, low, high)]
+        scales = [scale] * 3
+        positive = [width for width in widths if width > 0]
+        if low > 0 and (math.isinf(high) or half > 10 * min(positive, default=half)):
+            # So lopsided that digits of the wider side would leave nothing of a small number.
+            scales = [min(scale, number) for number in (self.value, low, high)]
+        numbers = [
+            format_number(*pair) for pair in zip((self.value, low, high), scales, strict=True)
+        ]
         return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{unit}"
 
 

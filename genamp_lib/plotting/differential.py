@@ -180,9 +180,9 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
         label=rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %",
         zorder=0,
     )
-    for position, text in (
-        (estimate.n_train, r"$n_\mathrm{train}$"),
-        (estimate.n_equiv, r"$n_\mathrm{equiv}$"),
+    for position, text, height in (
+        (estimate.n_train, r"$n_\mathrm{train}$", 8),
+        (estimate.n_equiv, r"$n_\mathrm{equiv}$", 28),  # legible also where the two are close
     ):
         if math.isfinite(position):
             ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
@@ -190,7 +190,7 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
                 text,
                 (position, 0.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(5, 8),
+                xytext=(5, height),
                 textcoords="offset points",
             )
     ax.set(xlim=(n[0], n[-1]), xlabel="true events $n$")
