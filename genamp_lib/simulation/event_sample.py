@@ -5,9 +5,6 @@ Not for the physics: simulation.top_pairs and simulation.z_jets.
 
 from __future__ import annotations
 
-import json
-import math
-import platform
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from genamp_lib._project import GenampError, project_root, replace_file, sha256_of_file, write_json
+from genamp_lib._project import GenampError, project_root
 from genamp_lib.datasets.events import Events, top_pair_particles, z_jets_particles
 from genamp_lib.datasets.kinematics import CYLINDRICAL_FIELDS
 from genamp_lib.simulation import top_pairs, z_jets
 from genamp_lib.simulation.jet_sample import round_mantissa
 from genamp_lib.simulation.jets import require_extra
+from genamp_lib.simulation.sample_file import run_until, sample_file, write_record
 from genamp_lib.simulation.shards import Shard, merge_shards, run_shards, total_counts
 
 # Explicit mantissa bits of the stored momenta, of float32's 23: relative errors up to 1.5e-5.
@@ -178,7 +176,14 @@ def _simulate(
         label=process.replace("_", " "),
     )
     guess = GUESSED_EFFICIENCY[process][n_jets]
-    shards = _run_until(n_events, run, n_jets, guess, events_per_shard)
+    key = f"selected_{n_jets}"
+    shards = run_until(
+        n_events,
+        run,
+        lambda shard: shard.counts[key],
+        guess=guess,
+        events_per_shard=events_per_shard,
+    )
     arrays = _selected(shards, n_jets, n_events)
     momenta = round_mantissa(arrays["momenta"][:, : len(particles)], MANTISSA_BITS)
     counts = total_counts(shards)
@@ -195,32 +200,7 @@ def _simulate(
         "checks": summary(events),
     }
     write_events(events, provenance, output)
-    record = {
-        "file": output.name,
-        "sha256": sha256_of_file(output),
-        "bytes": output.stat().st_size,
-        "rows": n_events,
-        "jobs": jobs,
-        "cpu_seconds": round(sum(shard.cpu_seconds for shard in shards), 1),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "provenance": provenance,
-    }
-    write_json(output.with_name(output.name + ".json"), record)
-    return record
-
-
-def _run_until(
-    n_events: int, run: partial, n_jets: int, guess: float, events_per_shard: int
-) -> list[Shard]:
-    """Return as many shards as `n_events` events need, and none more, whatever the guess was."""
-    key = f"selected_{n_jets}"
-    shards: list[Shard] = []
-    while (n_selected := sum(shard.counts[key] for shard in shards)) < n_events:
-        efficiency = n_selected / (len(shards) * events_per_shard) if n_selected else guess
-        missing = (n_events - n_selected) / (efficiency * events_per_shard)
-        shards = run(len(shards) + math.ceil(missing))
-    n_needed = np.searchsorted(np.cumsum([shard.counts[key] for shard in shards]), n_events) + 1
-    return shards[:n_needed]
+    return write_record(output, shards, provenance, n_rows=n_events, jobs=jobs)
 
 
 def _selected(shards: list[Shard], n_jets: int, n_events: int) -> dict[str, np.ndarray]:
@@ -263,28 +243,13 @@ def summary(events: Events) -> dict[str, float]:
 
 def write_events(events: Events, provenance: Mapping[str, Any], path: Path) -> None:
     """Write events to HDF5; the same events give the same bytes."""
-    import h5py
-
     arrays = {"momenta": events.momenta}
     if events.chi2 is not None:
         arrays["chi2"] = round_mantissa(events.chi2, MANTISSA_BITS)
-    # No time stamps and a fixed range of format versions, or else the bytes would change.
-    with (
-        replace_file(path) as temporary,
-        h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
-    ):
+    with sample_file(path, provenance) as write:
         for name, array in arrays.items():
-            dataset = file.create_dataset(
-                name,
-                data=array,
-                chunks=(min(len(array), 5000), *array.shape[1:]),
-                compression="gzip",
-                compression_opts=9,
-                shuffle=True,
-                track_times=False,
-            )
+            dataset = write(name, array)
             if name == "momenta":
                 dataset.attrs["particles"] = list(events.particles)
                 dataset.attrs["fields"] = list(CYLINDRICAL_FIELDS)
                 dataset.attrs["units"] = ["GeV", "1", "rad", "GeV"]
-        file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)

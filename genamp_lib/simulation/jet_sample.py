@@ -5,9 +5,7 @@ Not for the physics: simulation.jets.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genamp_lib._project import GenampError, project_root, replace_file, sha256_of_file, write_json
+from genamp_lib._project import GenampError, project_root
 from genamp_lib.datasets.jets import JET_FIELDS, PARTICLE_FIELDS, relative_mass
 from genamp_lib.simulation.jets import (
     KINDS,
@@ -25,6 +23,7 @@ from genamp_lib.simulation.jets import (
     make_jets,
     require_extra,
 )
+from genamp_lib.simulation.sample_file import run_until, sample_file, write_record
 from genamp_lib.simulation.shards import Shard, merge_shards, run_shards
 
 # Explicit mantissa bits of the stored constituents, of float32's 23.
@@ -95,18 +94,7 @@ def simulate_jets(
         "checks": summary(rounded, exact=arrays["particles"]),
     }
     write_jets(rounded, provenance, output)
-    record = {
-        "file": output.name,
-        "sha256": sha256_of_file(output),
-        "bytes": output.stat().st_size,
-        "rows": n_jets,
-        "jobs": jobs,
-        "cpu_seconds": round(sum(shard.cpu_seconds for shard in shards), 1),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "provenance": provenance,
-    }
-    write_json(output.with_name(output.name + ".json"), record)
-    return record
+    return write_record(output, shards, provenance, n_rows=n_jets, jobs=jobs)
 
 
 def sample_name(kind: str, radius: float = RADIUS) -> str:
@@ -122,24 +110,16 @@ def sample_name(kind: str, radius: float = RADIUS) -> str:
 def _run_until(
     n_jets: int, settings: Mapping[str, Any], *, seed: int, folder: Path, jobs: int
 ) -> list[Shard]:
-    """Return as many shards as `n_jets` jets need, and none more, whatever the guess was."""
     kind, n_events = settings["kind"], settings["events_per_shard"]
     make = partial(make_jets, kind=kind, n_events=n_events, radius=settings["jet_radius"])
-    shards: list[Shard] = []
-    while (n_rows := sum(shard.n_rows for shard in shards)) < n_jets:
-        efficiency = n_rows / (len(shards) * n_events) if n_rows else GUESSED_EFFICIENCY
-        n_shards = len(shards) + math.ceil((n_jets - n_rows) / (efficiency * n_events))
-        shards = run_shards(
-            make,
-            n_shards,
-            seed=seed,
-            folder=folder,
-            settings=settings,
-            jobs=jobs,
-            label=f"{kind} jets",
-        )
-    n_needed = np.searchsorted(np.cumsum([shard.n_rows for shard in shards]), n_jets) + 1
-    return shards[:n_needed]
+    run = partial(run_shards, make, seed=seed, folder=folder, settings=settings, jobs=jobs)
+    return run_until(
+        n_jets,
+        partial(run, label=f"{kind} jets"),
+        lambda shard: shard.n_rows,
+        guess=GUESSED_EFFICIENCY,
+        events_per_shard=n_events,
+    )
 
 
 def round_mantissa(values: np.ndarray, bits: int = MANTISSA_BITS) -> np.ndarray:
@@ -186,32 +166,17 @@ def summary(arrays: Mapping[str, np.ndarray], *, exact: np.ndarray) -> dict[str,
 
 def write_jets(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any], path: Path) -> None:
     """Write jets in JetNet's layout; the same arrays give the same bytes."""
-    import h5py
-
     names = {
         "particles": "particle_features",
         "jets": "jet_features",
         "multiplicity": "multiplicity",
     }
-    # No time stamps and a fixed range of format versions, or else the bytes would change.
-    with (
-        replace_file(path) as temporary,
-        h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
-    ):
+    with sample_file(path, provenance) as write:
         for name, array in arrays.items():
-            dataset = file.create_dataset(
-                names.get(name, name),
-                data=array,
-                chunks=(min(len(array), 5000), *array.shape[1:]),
-                compression="gzip",
-                compression_opts=9,
-                shuffle=True,
-                track_times=False,
-            )
+            dataset = write(names.get(name, name), array)
             fields = {"particles": PARTICLE_FIELDS, "jets": JET_FIELDS}.get(name)
             if fields:
                 dataset.attrs["fields"] = list(fields)
-        file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
 
 
 def _check_arguments(
