@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from genamp_lib.models.standardisation import mean_and_scale
+
 
 class Classifier(nn.Module):
     """A multilayer perceptron from event features to one logit, as in Tab. 1 of paper B.
@@ -53,15 +55,9 @@ class Classifier(nn.Module):
         Raises:
             ValueError: A feature is the same for all events.
         """
-        constant = torch.nonzero(features.amax(0) == features.amin(0)).flatten().tolist()
-        if constant:
-            raise ValueError(
-                f"`features` must vary, got the same value for all events in column(s) {constant}; "
-                "drop them."
-            )
-        # float64: a mean far from zero must not spoil the standard deviation.
-        self.feature_mean.copy_(features.double().mean(0))
-        self.feature_scale.copy_(features.double().std(0))
+        mean, scale = mean_and_scale(features)
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(scale)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits, shape (n,), of features of shape (n, n_features)."""

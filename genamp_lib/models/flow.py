@@ -14,6 +14,8 @@ from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
+from genamp_lib.models.standardisation import mean_and_scale
+
 # Standardised features are transformed by splines between -BOUND and BOUND, and by the identity
 # beyond: the tails of the base density are the tails of the flow.
 BOUND = 5.0
@@ -96,14 +98,9 @@ class Flow(nn.Module):
         Raises:
             ValueError: A feature is the same for all events.
         """
-        constant = torch.nonzero(features.amax(0) == features.amin(0)).flatten().tolist()
-        if constant:
-            raise ValueError(
-                f"`features` must vary, got the same value for all events in column(s) {constant}; "
-                "drop them."
-            )
-        self.feature_mean.copy_(features.double().mean(0))
-        self.feature_scale.copy_(features.double().std(0))
+        mean, scale = mean_and_scale(features)
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(scale)
 
     def log_prob(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logarithm of the density at features of shape (n, n_features)."""
