@@ -1,4 +1,4 @@
-"""Where events come from: closed forms and shipped samples. Not for generating them: simulation."""
+"""Where events come from: closed forms, shipped or public samples. Not for making: simulation."""
 
 from genamp_lib.datasets.events import Events, load_top_pairs, load_z_jets
 from genamp_lib.datasets.gaussian import (
@@ -22,6 +22,7 @@ from genamp_lib.datasets.kinematics import (
     to_cartesian,
     to_cylindrical,
 )
+from genamp_lib.datasets.public import fetch_public, list_public, verify_public
 from genamp_lib.datasets.rings import Ring, radius
 from genamp_lib.datasets.samples import (
     Sample,
@@ -30,9 +31,11 @@ from genamp_lib.datasets.samples import (
     sample_path,
     verify_sample,
 )
+from genamp_lib.datasets.sources import DataSource, find_source
 
 __all__ = [
     "JET_OBSERVABLES",
+    "DataSource",
     "Events",
     "Jets",
     "Ring",
@@ -40,8 +43,11 @@ __all__ = [
     "delta_phi",
     "delta_r",
     "disjoint_pools",
+    "fetch_public",
+    "find_source",
     "interval_probability",
     "interval_probability_slope",
+    "list_public",
     "list_samples",
     "load_jets",
     "load_top_pairs",
@@ -58,5 +64,6 @@ __all__ = [
     "to_cartesian",
     "to_cylindrical",
     "true_amplification",
+    "verify_public",
     "verify_sample",
 ]

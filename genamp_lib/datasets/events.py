@@ -23,7 +23,7 @@ from genamp_lib.datasets.kinematics import (
     to_cartesian,
     to_cylindrical,
 )
-from genamp_lib.datasets.samples import list_samples, verify_sample
+from genamp_lib.datasets.sources import DataSource, find_source
 
 TOP_PAIR_EXTRA_JETS = (0, 1, 2, 3, 4)  # shipped: 0 and 4
 Z_JETS = (1, 2, 3)
@@ -41,6 +41,7 @@ class Events:
         process: "top_pairs" or "z_jets".
         chi2: Shape (n,): chi^2 of the assignment of jets to top quarks; None where there is none.
         provenance: How the file was made, as written in it; empty when it does not say.
+        source: Where they came from; `str(events.source)` is a phrase to print.
         fields: Names of the last axis of `momenta`.
     """
 
@@ -49,6 +50,7 @@ class Events:
     process: str
     chi2: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    source: DataSource | None = None
     fields: tuple[str, ...] = CYLINDRICAL_FIELDS
 
     def __len__(self) -> int:
@@ -116,15 +118,16 @@ def _jets(n: int) -> tuple[str, ...]:
 
 
 def load_top_pairs(
-    n_extra_jets: int = 0, *, source: Path | str = "sample", n_events: int | None = None
+    n_extra_jets: int = 0, *, source: Path | str = "shipped", n_events: int | None = None
 ) -> Events:
     """Read all-hadronic top pairs, reconstructed: the data of sec. 5 of paper A.
 
     Args:
         n_extra_jets: Jets besides the six of the top quarks; 0 or 4 are shipped.
-        source: "sample" for the shipped one, its checksum is verified; or the path of a file of
-            `genamp data simulate top-pairs`, or of one with the datasets `ttbar+Njet` of shape
-            (n, 4 (6 + N)), rows of energy, px, py, pz, as the public file of paper A.
+        source: "shipped", its checksum is verified; "public" for the events of paper A, 4.7 GB,
+            fetched if need be; or the path of a file of `genamp data simulate top-pairs` or in
+            the layout of paper A's: datasets `ttbar+Njet` of shape (n, 4 (6 + N)), rows of energy,
+            px, py, pz.
         n_events: The first events; all of them when None.
 
     Raises:
@@ -143,15 +146,16 @@ def load_top_pairs(
 
 
 def load_z_jets(
-    n_jets: int = 1, *, source: Path | str = "sample", n_events: int | None = None
+    n_jets: int = 1, *, source: Path | str = "shipped", n_events: int | None = None
 ) -> Events:
     """Read Z bosons to two muons with exactly `n_jets` jets: the data of sec. 5 of paper B.
 
     Args:
         n_jets: 1, 2 or 3.
-        source: "sample" for the shipped one, its checksum is verified; or the path of a file of
-            `genamp data simulate z-jets`, or of one that pandas wrote with rows of 20, energy,
-            px, py, pz of two muons and three jets, zero where there is none, as those of paper B.
+        source: "shipped", its checksum is verified; "public" for the truth events of paper B,
+            fetched if need be; or the path of a file of `genamp data simulate z-jets` or in the
+            layout of paper B's, which pandas wrote: rows of 20, energy, px, py, pz of two muons
+            and three jets, zero where there is none.
         n_events: The first events; all of them when None.
 
     Raises:
@@ -185,10 +189,9 @@ def _load(
             raise GenampError(f"`n_events` must be an integer, got {n_events!r}.") from None
         if n_events < 1:
             raise GenampError(f"`n_events` must be positive, got {n_events}.")
-    path = _shipped(name) if source == "sample" else Path(source)
-    if not path.is_file():
-        raise GenampError(f"{path}: not found; give an HDF5 file, or source='sample'")
-    events = _read(path, process, particles, public_name)
+    found = find_source(name, source)
+    path = found.path
+    events = replace(_read(path, process, particles, public_name, n_events), source=found)
     if n_events is not None and len(events) < n_events:
         raise GenampError(
             f"`n_events` must be at most {len(events)} for {path.name}, got {n_events}."
@@ -202,36 +205,31 @@ def _load(
     return events
 
 
-def _shipped(name: str) -> Path:
-    shipped = [sample.name for sample in list_samples()]
-    if name not in shipped:
-        raise GenampError(
-            f"sample `{name}`: not shipped, there is {', '.join(shipped)}; give the path of a file "
-            "as `source`, made by `genamp data simulate` or public"
-        )
-    return verify_sample(name)
-
-
-def _read(path: Path, process: str, particles: tuple[str, ...], public_name: str) -> Events:
+def _read(
+    path: Path, process: str, particles: tuple[str, ...], public_name: str, n_events: int | None
+) -> Events:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             if "momenta" in file:
-                return _read_own(path, file, process, particles)
+                return _read_own(path, file, process, particles, n_events)
             found = _find_dataset(file, public_name)
             if found is None:
                 raise GenampError(
                     f"{path}: must have the dataset `momenta`, or `{public_name}` as the public "
                     f"file, has {', '.join(file) or 'none'}"
                 )
-            return Events(_read_public(path, found, process, particles), particles, process)
+            momenta = _read_public(path, found, process, particles, n_events)
+            return Events(momenta, particles, process)
     except OSError as error:
         hint = "install hdf5plugin" if "filter" in str(error) else "download or make it again"
         raise GenampError(f"{path}: must be an HDF5 file ({error}); {hint}") from error
 
 
-def _read_own(path: Path, file: Any, process: str, particles: tuple[str, ...]) -> Events:
+def _read_own(
+    path: Path, file: Any, process: str, particles: tuple[str, ...], n_events: int | None
+) -> Events:
     made = json.loads(file.attrs.get("provenance", "{}"))
     names = tuple(str(name) for name in file["momenta"].attrs.get("particles", ()))
     if made.get("process", process) != process or names != particles:
@@ -245,10 +243,10 @@ def _read_own(path: Path, file: Any, process: str, particles: tuple[str, ...]) -
             f"{path}: `momenta` must have shape (n, {len(particles)}, 4), got {shape}"
         )
     return Events(
-        momenta=file["momenta"][:].astype(np.float32, copy=False),
+        momenta=file["momenta"][:n_events].astype(np.float32, copy=False),
         particles=particles,
         process=process,
-        chi2=file["chi2"][:] if "chi2" in file else None,
+        chi2=file["chi2"][:n_events] if "chi2" in file else None,
         provenance=made,
     )
 
@@ -263,12 +261,16 @@ def _find_dataset(file: Any, name: str) -> Any:
     return file.visititems(visit)
 
 
-def _read_public(path: Path, data: Any, process: str, particles: tuple[str, ...]) -> np.ndarray:
+def _read_public(
+    path: Path, data: Any, process: str, particles: tuple[str, ...], n_events: int | None
+) -> np.ndarray:
     """Return pt, eta, phi, mass from rows of energy, px, py, pz; Z bosons of one multiplicity."""
     n_row = 4 * (5 if process == "z_jets" else len(particles))
     if data.ndim != 2 or data.shape[1] != n_row:
         raise GenampError(f"{path}: `{data.name}` must have shape (n, {n_row}), got {data.shape}")
-    rows = data[:].astype(np.float64).reshape(len(data), -1, 4)
+    # Only top pairs have tables of one multiplicity, so that the first rows are the first events.
+    rows = data[:] if process == "z_jets" else data[:n_events]
+    rows = rows.astype(np.float64).reshape(len(rows), -1, 4)
     if process == "z_jets":
         n_particles = (rows[..., 0] > 0).sum(axis=1)
         rows = rows[n_particles == len(particles), : len(particles)]

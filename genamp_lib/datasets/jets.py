@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.samples import verify_sample
+from genamp_lib.datasets.sources import DataSource, find_source
 
 PARTICLE_FIELDS = ("eta_rel", "phi_rel", "pt_rel", "mask")
 JET_FIELDS = ("pt", "eta", "mass", "n_constituents")
@@ -34,6 +34,7 @@ class Jets:
         jets: Shape (n, 4), float32: pt in GeV, eta, mass in GeV, number of stored constituents.
         multiplicity: Shape (n,): constituents of the full jet, stored or not; None when unknown.
         provenance: How the file was made, as written in it; empty when it does not say.
+        source: Where they came from; `str(jets.source)` is a phrase to print.
         particle_fields: Names of the last axis of `particles`.
         jet_fields: Names of the last axis of `jets`.
     """
@@ -42,6 +43,7 @@ class Jets:
     jets: np.ndarray
     multiplicity: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    source: DataSource | None = None
     particle_fields: tuple[str, ...] = PARTICLE_FIELDS
     jet_fields: tuple[str, ...] = JET_FIELDS
 
@@ -102,23 +104,27 @@ def relative_mass(particles: np.ndarray) -> np.ndarray:
 
 
 def load_jets(
-    name: str = "jets_gluon", *, n_jets: int | None = None, path: Path | str | None = None
+    name: str = "jets_gluon", *, source: Path | str = "shipped", n_jets: int | None = None
 ) -> Jets:
-    """Read a shipped sample of jets, or a file of the reader's own.
+    """Read a sample of jets: the shipped one, the public one, or a file.
 
     Args:
-        name: Shipped sample; its checksum is verified. Not used when `path` is given.
+        name: Which jets: "jets_gluon", "jets_gluon_r04", ...
+        source: "shipped", its checksum is verified; "public" for JetNet's jets of this kind,
+            whose radius is 0.4 for all names, fetched if need be; or the path of an HDF5 file in
+            JetNet's layout, of `genamp data simulate jets` or public: `particle_features`
+            (n, n_particles, 4) and `jet_features` (n, 4). A path needs no name.
         n_jets: The first `n_jets` jets; all of them when None.
-        path: HDF5 file in JetNet's layout: `particle_features` (n, n_particles, 4) and
-            `jet_features` (n, 4), e.g. a public JetNet file.
 
     Raises:
-        GenampError: No such sample or file, the file is damaged or has another layout, or it has
-            fewer than `n_jets` jets.
+        GenampError: No such sample or file, the file is damaged or has another layout, it cannot
+            be fetched, or it has fewer than `n_jets` jets.
 
     >>> jets = load_jets(n_jets=1000)
     >>> jets
     Jets(n=1000, n_particles=30, kind='gluon')
+    >>> print(jets.source)
+    the shipped sample jets_gluon
     >>> jets[:10].particles.shape
     (10, 30, 4)
     """
@@ -129,10 +135,9 @@ def load_jets(
             raise GenampError(f"`n_jets` must be an integer, got {n_jets!r}.") from None
         if n_jets < 1:
             raise GenampError(f"`n_jets` must be positive, got {n_jets}.")
-    path = verify_sample(name) if path is None else Path(path)
-    if not path.is_file():
-        raise GenampError(f"{path}: not found; give an HDF5 file in JetNet's layout")
-    jets = _read(path, n_jets)
+    found = find_source(name, source)
+    path = found.path
+    jets = replace(_read(path, n_jets), source=found)
     if n_jets is not None and len(jets) < n_jets:
         raise GenampError(f"`n_jets` must be at most {len(jets)} for {path.name}, got {n_jets}.")
     _check(jets, path)

@@ -114,7 +114,7 @@ def test_z_jets_in_the_public_layout(tmp_path):
 
 
 def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(GenampError, match=r"no\.h5: not found; give an HDF5 file, or source="):
+    with pytest.raises(GenampError, match=r"no\.h5: not found; give an HDF5 file as `source`"):
         load_z_jets(source=tmp_path / "no.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(GenampError, match=r"text\.h5: must be an HDF5 file"):

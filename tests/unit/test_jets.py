@@ -70,7 +70,7 @@ def test_mass_refuses_other_shapes(shape):
 
 def test_own_file_is_read_as_it_is(tmp_path):
     particles, features = make_file(tmp_path / "g.hdf5")
-    jets = load_jets(path=tmp_path / "g.hdf5")
+    jets = load_jets(source=tmp_path / "g.hdf5")
     assert len(jets) == 5
     assert jets.particles.dtype == jets.jets.dtype == np.float32
     assert np.array_equal(jets.particles, particles.astype(np.float32))
@@ -82,7 +82,7 @@ def test_own_file_is_read_as_it_is(tmp_path):
 
 def test_first_jets_only(tmp_path):
     particles, _ = make_file(tmp_path / "g.hdf5", multiplicity=np.arange(5))
-    jets = load_jets(path=tmp_path / "g.hdf5", n_jets=np.int64(2))
+    jets = load_jets(source=tmp_path / "g.hdf5", n_jets=np.int64(2))
     assert np.array_equal(jets.particles, particles[:2].astype(np.float32))
     assert jets.multiplicity.tolist() == [0, 1]
 
@@ -117,7 +117,7 @@ def test_slices_keep_rows_together():
 def test_wrong_number_of_jets(tmp_path, n_jets, message):
     make_file(tmp_path / "g.hdf5")
     with pytest.raises(GenampError, match=message):
-        load_jets(path=tmp_path / "g.hdf5", n_jets=n_jets)
+        load_jets(source=tmp_path / "g.hdf5", n_jets=n_jets)
 
 
 def with_value(array, value):
@@ -146,18 +146,18 @@ def with_value(array, value):
 def test_wrong_content_is_refused(tmp_path, change, message):
     make_file(tmp_path / "g.hdf5", **change)
     with pytest.raises(GenampError, match=message):
-        load_jets(path=tmp_path / "g.hdf5")
+        load_jets(source=tmp_path / "g.hdf5")
 
 
 def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(GenampError, match=r"no\.h5: not found"):
-        load_jets(path=tmp_path / "no.h5")
+        load_jets(source=tmp_path / "no.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(GenampError, match=r"text\.h5: must be an HDF5 file"):
-        load_jets(path=tmp_path / "text.h5")
+        load_jets(source=tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["events"] = np.zeros(3)
     with pytest.raises(GenampError, match="must have the dataset `particle_features`, has events"):
-        load_jets(path=tmp_path / "other.h5")
+        load_jets(source=tmp_path / "other.h5")
     with pytest.raises(GenampError, match="did you mean `jets_gluon`"):
         load_jets("jets_glun")

@@ -123,7 +123,7 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
 
     # Fewer jets from the same shards are the first ones, and the provenance says what they took.
     few = simulate_jets(tmp_path / "few.h5", folder=tmp_path / "one", **{**settings, "n_jets": 8})
-    whole, part = load_jets(path=tmp_path / "one.h5"), load_jets(path=tmp_path / "few.h5")
+    whole, part = load_jets(source=tmp_path / "one.h5"), load_jets(path=tmp_path / "few.h5")
     assert len(whole) == 25
     assert np.array_equal(whole.particles[:8], part.particles)
     assert np.array_equal(whole.multiplicity[:8], part.multiplicity)
@@ -236,7 +236,7 @@ def test_written_file_is_read_back_and_has_the_same_bytes_later(tmp_path):
     time.sleep(1.1)  # HDF5's time stamps count seconds
     write_jets(arrays, {"kind": "gluon"}, tmp_path / "second.h5")
     assert (tmp_path / "first.h5").read_bytes() == (tmp_path / "second.h5").read_bytes()
-    jets = load_jets(path=tmp_path / "first.h5")
+    jets = load_jets(source=tmp_path / "first.h5")
     assert np.array_equal(jets.particles, particles)
     assert np.array_equal(jets.jets, arrays["jets"])
     assert np.array_equal(jets.multiplicity, arrays["multiplicity"])

@@ -1,0 +1,336 @@
+"""The papers' public data: what there is, where it lies, and fetching it once, whole.
+
+Not for reading it: `load_...(source="public")`. Names are RECORD/FILE, e.g. "jetnet/g.hdf5", and
+that is where a file lies in the data folder: `GENAMP_DATA`, or a folder in the user's cache. Sizes
+and checksums are those that the repository (Zenodo, Mendeley Data) states; its answer is kept as
+record.json beside the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from genamp_lib._project import GenampError, read_json, write_json
+from genamp_lib.datasets._download import HEADERS, TIMEOUT, Progress, ResumingDownload
+from genamp_lib.datasets.public_records import PUBLIC_RECORDS, PublicRecord
+
+FOLDER_VARIABLE = "GENAMP_DATA"
+MIRROR_VARIABLE = "GENAMP_MIRROR"
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """A file of a record.
+
+    Attributes:
+        record: Where it belongs.
+        file: Its name there.
+    """
+
+    record: PublicRecord
+    file: str
+
+    @property
+    def name(self) -> str:
+        """RECORD/FILE."""
+        return f"{self.record.name}/{self.file}"
+
+    def path(self, folder: Path | None = None) -> Path:
+        """Where it lies when it was fetched."""
+        return (folder or data_folder()) / self.record.name / self.file
+
+    def state(self, folder: Path | None = None) -> str:
+        """`fetched`, `partly fetched`, `not fetched` or `damaged`; by size only, so it is quick."""
+        path = self.path(folder)
+        if not path.is_file():
+            return "partly fetched" if _part(path).is_file() else "not fetched"
+        known = _read_record(self.record, path.parent).get(self.file)
+        wrong = known is not None and known.n_bytes not in (None, path.stat().st_size)
+        return "damaged" if wrong else "fetched"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a repository says of a file; None where it says nothing."""
+
+    address: str
+    n_bytes: int | None = None
+    checksum: str | None = None  # as pooch takes it: "md5:..." or "sha256:..."
+
+
+def data_folder() -> Path:
+    """Return where public files are kept: `GENAMP_DATA`, or a folder in the user's cache."""
+    import pooch
+
+    return Path(os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("genamp"))
+
+
+def list_public() -> list[PublicFile]:
+    """Return the public files that are known by name, in the order of the catalogue."""
+    return [PublicFile(record, file) for record in PUBLIC_RECORDS for file in record.files]
+
+
+def find_public(name: str) -> PublicFile:
+    """Return the public file called RECORD/FILE.
+
+    Any file of a record may be named, also one that the catalogue does not know.
+
+    Raises:
+        GenampError: There is no such record, or no file is named.
+
+    >>> find_public("jetnet/g.hdf5").record.doi
+    '10.5281/zenodo.6975118'
+    """
+    records = {record.name: record for record in PUBLIC_RECORDS}
+    first, _, file = name.partition("/")
+    if first not in records:
+        close = get_close_matches(first, records, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        raise GenampError(f"`{name}`: unknown; {hint}public records: {', '.join(records)}")
+    record = records[first]
+    if not file and len(record.files) == 1:
+        (file,) = record.files
+    if not file or Path(file).name != file or file.startswith("."):
+        names = ", ".join(f"{first}/{known}" for known in record.files)
+        raise GenampError(
+            f"`{name}`: must be RECORD/FILE; choose {names or f'a file listed on {record.page}'}"
+        )
+    return PublicFile(record, file)
+
+
+def public_counterpart(sample: str) -> PublicFile:
+    """Return the public file that a sample of ours stands in for.
+
+    Raises:
+        GenampError: There is none.
+
+    >>> public_counterpart("jets_gluon_r04").name, public_counterpart("z_jets_2j").name
+    ('jetnet/g.hdf5', 'classifier_samples/truth.h5')
+    """
+    for public in list_public():
+        beginning = public.record.files[public.file]
+        if beginning and sample.startswith(beginning):
+            return public
+    raise GenampError(f"sample `{sample}`: has no public counterpart; use source='shipped'")
+
+
+def fetch_public(
+    name: str,
+    *,
+    folder: Path | None = None,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch a public file unless it is there, verify its checksum and return its path.
+
+    What has come of an interrupted download is kept and continued.
+
+    Args:
+        name: RECORD/FILE.
+        folder: Where to keep it; `data_folder()` if None.
+        mirror: Ask MIRROR/HOST/PATH for what lies at https://HOST/PATH, the layout of
+            `wget --mirror`; `GENAMP_MIRROR`, or the repositories themselves, if None.
+        progress: Called with the bytes that are there and the size, None if that is not known.
+
+    Raises:
+        GenampError: Unknown name, the file or its record cannot be reached, the checksum is
+            another one, or the disk is full.
+    """
+    import pooch
+    from filelock import FileLock
+
+    public = find_public(name)
+    path = public.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.is_file():
+            verify_public(public.name, folder=folder, mirror=mirror)
+            return path
+        entry = _entry(public, path, mirror)
+        _check_space(public, path, entry)
+        pooch.get_logger().setLevel("WARNING")  # the caller reports
+        with _reachable(public, path, entry.address):
+            try:
+                pooch.retrieve(
+                    _mirrored(entry.address, mirror),
+                    known_hash=entry.checksum,
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=ResumingDownload(_part(path), progress),
+                )
+            except ValueError as error:
+                raise GenampError(
+                    f"{public.name}: what came does not have the published checksum "
+                    f"{entry.checksum} and was removed; run the command again, "
+                    f"or {_by_hand(public, path)}"
+                ) from error
+        if entry.checksum is None:
+            _note_checksum(path)
+    return path
+
+
+def verify_public(
+    name: str, *, folder: Path | None = None, mirror: str | None = None
+) -> tuple[str, bool]:
+    """Compare a fetched file with its checksum.
+
+    Where none is published, or its record is out of reach, that is the checksum that was noted
+    when the file was seen first.
+
+    Returns:
+        The checksum, as "md5:..." or "sha256:...", and whether it is a published one.
+
+    Raises:
+        GenampError: The file is not there, or is not the one that the checksum is of.
+    """
+    import pooch
+
+    public = find_public(name)
+    path = public.path(folder)
+    if not path.is_file():
+        raise GenampError(f"{public.name}: not fetched; run `genamp data fetch {public.name}`")
+    checksum = _published_checksum(public, path, mirror)
+    published = checksum is not None
+    checksum = checksum or _noted_checksum(path) or _note_checksum(path)
+    method, _, expected = checksum.partition(":")
+    found = pooch.file_hash(str(path), alg=method)
+    if found != expected:
+        raise GenampError(
+            f"{public.name}: damaged or another file, {path} must have {method.upper()} "
+            f"{expected[:12]}..., got {found[:12]}...; remove it and run "
+            f"`genamp data fetch {public.name}`"
+        )
+    return checksum, published
+
+
+def _published_checksum(public: PublicFile, path: Path, mirror: str | None) -> str | None:
+    try:
+        return _entry(public, path, mirror).checksum
+    except _OutOfReach:
+        return None
+
+
+class _OutOfReach(GenampError):
+    pass
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _mirrored(address: str, mirror: str | None) -> str:
+    base = mirror or os.environ.get(MIRROR_VARIABLE)
+    parts = urlsplit(address)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{base.rstrip('/')}/{parts.netloc}{parts.path}{query}" if base else address
+
+
+def _entry(public: PublicFile, path: Path, mirror: str | None) -> _Entry:
+    """Say what the repository says of a file: from the kept answer, or by asking once."""
+    record = public.record
+    known = _read_record(record, path.parent)
+    if not known and record.address == record.page:
+        return _Entry(record.address)
+    if not known:
+        import requests
+
+        with _reachable(public, path, record.address):
+            answer = requests.get(
+                _mirrored(record.address, mirror), headers=HEADERS, timeout=TIMEOUT
+            )
+            answer.raise_for_status()
+            content = answer.json()
+        known = _entries(record, content)
+        write_json(path.parent / "record.json", content)
+    if public.file not in known:
+        raise GenampError(
+            f"`{public.name}`: its record has no such file, it has {', '.join(known) or 'none'}"
+        )
+    return known[public.file]
+
+
+def _read_record(record: PublicRecord, folder: Path) -> dict[str, _Entry]:
+    kept = folder / "record.json"
+    return _entries(record, read_json(kept)) if kept.is_file() else {}
+
+
+def _entries(record: PublicRecord, content: Any) -> dict[str, _Entry]:
+    """Read the answers of Zenodo and of Mendeley Data."""
+    try:
+        if isinstance(content, list):
+            return {
+                file["filename"]: _Entry(
+                    file["content_details"]["download_url"],
+                    int(file["content_details"]["size"]),
+                    f"sha256:{file['content_details']['sha256_hash']}",
+                )
+                for file in content
+            }
+        return {
+            file["key"]: _Entry(file["links"]["self"], int(file["size"]), file["checksum"])
+            for file in content["files"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise GenampError(
+            f"{record.name}: {record.address} must list files with addresses, sizes and "
+            f"checksums, got {type(error).__name__}: {error}; see {record.page}"
+        ) from error
+
+
+def _noted(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _noted_checksum(path: Path) -> str | None:
+    return read_json(_noted(path))["checksum"] if _noted(path).is_file() else None
+
+
+def _note_checksum(path: Path) -> str:
+    import pooch
+
+    checksum = f"sha256:{pooch.file_hash(str(path))}"
+    write_json(
+        _noted(path), {"checksum": checksum, "meaning": "of the file when it was seen first"}
+    )
+    return checksum
+
+
+def _check_space(public: PublicFile, path: Path, entry: _Entry) -> None:
+    import shutil
+
+    part = _part(path)
+    missing = (entry.n_bytes or 0) - (part.stat().st_size if part.is_file() else 0)
+    free = shutil.disk_usage(path.parent).free
+    if missing > free:
+        raise GenampError(
+            f"{public.name}: needs {missing / 1e6:.0f} MB, {path.parent} has {free / 1e6:.0f} MB "
+            f"free; give another folder with --folder or {FOLDER_VARIABLE}"
+        )
+
+
+@contextmanager
+def _reachable(public: PublicFile, path: Path, address: str) -> Iterator[None]:
+    """Turn a failed request into one line with what to do instead."""
+    import requests
+
+    try:
+        yield
+    except requests.RequestException as error:
+        status = getattr(error.response, "status_code", None)
+        reason = type(error).__name__ if status is None else f"HTTP status {status}"
+        raise _OutOfReach(
+            f"{public.name}: {address} cannot be reached ({reason}); use the shipped sample "
+            f"(source='shipped'), make one with `genamp data simulate {public.record.simulate}`, "
+            f"or {_by_hand(public, path)}"
+        ) from error
+
+
+def _by_hand(public: PublicFile, path: Path) -> str:
+    return f"download {public.file} by hand from {public.record.page} into {path.parent}"
