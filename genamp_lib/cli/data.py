@@ -1,7 +1,8 @@
-"""`genamp data`: the event samples on the command line. No work of its own, no heavy imports."""
+"""`genamp data`: event samples and public data on the command line. No work of its own."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(help="Event samples: list, verify, simulate.", no_args_is_help=True)
+app = typer.Typer(help="Event samples: list, fetch, verify, simulate.", no_args_is_help=True)
 simulate_app = typer.Typer(help="Make samples from first principles.", no_args_is_help=True)
 app.add_typer(simulate_app, name="simulate")
 
@@ -30,15 +31,28 @@ Work = Annotated[
 Overwrite = Annotated[bool, typer.Option(help="Replace the output if it exists.")]
 
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Where public files are kept; GENAMP_DATA, or a folder in your cache."),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(help="Ask MIRROR/HOST/PATH instead of https://HOST/PATH; GENAMP_MIRROR."),
+]
+
+
 @app.command("list")
-def list_command() -> None:
-    """List the shipped samples. Quick: looks at sizes, not at checksums."""
+def list_command(folder: Folder = None) -> None:
+    """List the shipped samples and the public files. Quick: looks at sizes, not at checksums."""
     from rich.console import Console
     from rich.table import Table
 
+    from genamp_lib.datasets.public import data_folder, list_public
+    from genamp_lib.datasets.public_records import PUBLIC_RECORDS
     from genamp_lib.datasets.samples import list_samples
 
-    table = Table()
+    console = Console()
+    table = Table(title="Shipped samples", title_justify="left")
     table.add_column("sample", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
@@ -47,27 +61,88 @@ def list_command() -> None:
     for sample in list_samples():
         size = f"{sample.bytes / 1e6:.1f} MB"
         table.add_row(sample.name, f"{sample.rows:,}", size, sample.state, sample.description)
-    Console().print(table)
+    console.print(table)
+
+    folder = folder or data_folder()
+    table = Table(title="Public data: genamp data fetch FILE", title_justify="left")
+    table.add_column("file", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("what")
+    table.add_column("DOI or address", overflow="fold")
+    for record in PUBLIC_RECORDS:
+        files = [public for public in list_public() if public.record is record]
+        names = "\n".join(public.name for public in files) or f"{record.name}/..."
+        states = "\n".join(public.state(folder) for public in files)
+        table.add_row(names, states, record.what, record.doi or record.page)
+        table.add_section()
+    console.print(table)
+    typer.echo(f"Public files are kept in {folder}")
+
+
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="RECORD/FILE as `genamp data list` shows it.")],
+    folder: Folder = None,
+    mirror: Mirror = None,
+) -> None:
+    """Download a public file and verify its checksum.
+
+    What has come of a broken download is kept: call it again and it continues.
+
+    Example: genamp data fetch jetnet/g.hdf5, then load_jets("jets_gluon", source="public").
+    """
+    from genamp_lib.cli._download import download_progress
+    from genamp_lib.datasets.public import fetch_public, find_public, verify_public
+
+    public = find_public(name)
+    typer.echo(f"{public.name}: {public.record.what}")
+    typer.echo(f"{public.record.page}; please cite it if you use it.")
+    with download_progress(public.name) as progress:
+        path = fetch_public(public.name, folder=folder, mirror=mirror, progress=progress)
+    checksum, published = verify_public(public.name, folder=folder, mirror=mirror)
+    meaning = "as published" if published else "noted, there is no published one"
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {checksum} ({meaning})")
 
 
 @app.command("verify")
 def verify_command(
-    name: Annotated[str | None, typer.Argument(help="One sample; all of them if none.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A sample or a public file; all that are there if none.")
+    ] = None,
+    folder: Folder = None,
+    mirror: Mirror = None,
 ) -> None:
-    """Compare the shipped samples with their checksums; exit code 1 if one is not as it was."""
+    """Compare shipped samples and fetched public files with their checksums.
+
+    Exit code 1 if one is not as it was.
+    """
     from genamp_lib._project import GenampError
+    from genamp_lib.datasets.public import list_public, verify_public
     from genamp_lib.datasets.samples import find_sample, list_samples, verify_sample
 
-    samples = list_samples() if name is None else [find_sample(name)]
+    def sample_text(sample: str) -> str:
+        verify_sample(sample)
+        return f"{sample}: as published, SHA-256 {find_sample(sample).sha256}"
+
+    def public_text(public: str) -> str:
+        checksum, published = verify_public(public, folder=folder, mirror=mirror)
+        return f"{public}: as {'published' if published else 'first seen'}, {checksum}"
+
+    if name is None:
+        checks = [partial(sample_text, sample.name) for sample in list_samples()]
+        here = [public for public in list_public() if public.path(folder).is_file()]
+        checks += [partial(public_text, public.name) for public in here]
+    elif "/" in name:
+        checks = [partial(public_text, name)]
+    else:
+        checks = [partial(sample_text, find_sample(name).name)]
     n_bad = 0
-    for sample in samples:
+    for check in checks:
         try:
-            verify_sample(sample.name)
+            typer.echo(check())
         except GenampError as error:
             n_bad += 1
             typer.echo(f"error: {error}", err=True)
-        else:
-            typer.echo(f"{sample.name}: as published, SHA-256 {sample.sha256}")
     if n_bad:
         raise typer.Exit(1)
 
