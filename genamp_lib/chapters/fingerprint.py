@@ -14,10 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genamp_lib._project import sha256_of_file, sha256_of_text
+from genamp_lib._project import GenampError, sha256_of_file, sha256_of_text
 from genamp_lib.chapters.catalog import Chapter
 from genamp_lib.chapters.dependencies import ROOT, library_files
 from genamp_lib.datasets import sample_path
+from genamp_lib.datasets.public import public_counterpart, public_path
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> Fingerprint:
         parameters: All its parameters, resolved.
 
     Raises:
-        GenampError: A sample that it reads is missing.
+        GenampError: A sample that it reads, or the file given as `source`, is missing.
     """
     return Fingerprint(
         code=sha256_of_text(chapter.code),
         parameters=dict(parameters),
         library=_library_checksums(chapter.code),
-        samples={name: _checksum(sample_path(name)) for name in chapter.samples},
+        samples=_sample_checksums(chapter, parameters),
         versions=installed_versions(),
     )
 
@@ -101,6 +102,20 @@ def installed_versions() -> dict[str, str]:
 
 def _library_checksums(code: str) -> dict[str, str]:
     return {name: sha256_of_file(ROOT / name)[:16] for name in sorted(library_files(code))}
+
+
+def _sample_checksums(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Checksums of what the chapter reads: its samples, or what its parameter `source` says."""
+    source = parameters.get("source", "shipped")
+    if source == "shipped" or not chapter.samples:
+        return {name: _checksum(sample_path(name)) for name in chapter.samples}
+    if source == "public":
+        files = [public_counterpart(name) for name in chapter.samples]
+        return {public.name: _checksum(public_path(public.name)) for public in files}
+    path = Path(source)
+    if not path.is_file():
+        raise GenampError(f"`source` must be shipped, public or a file, got {source}: not found")
+    return {path.name: _checksum(path)}
 
 
 def _checksum(path: Path) -> str:

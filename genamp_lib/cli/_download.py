@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genamp_lib.chapters.catalog import Chapter
@@ -28,12 +29,19 @@ def download_progress(name: str) -> Iterator[Progress]:
         yield report
 
 
-def fetch_for_chapter(chapter: Chapter, source: str) -> None:
-    """Fetch the public files that stand for a chapter's samples, before anything is run."""
+def prepare_source(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with `source` as a chapter can read it, before anything is run.
+
+    Public files that stand for the chapter's samples are fetched; a path gets whole, because
+    chapters run in another folder than the user.
+    """
     from genamp_lib.datasets.public import fetch_public, public_counterpart
 
-    if source != "public":
-        return
-    for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
-        with download_progress(name) as progress:
-            fetch_public(name, progress=progress)
+    source = parameters.get("source")
+    if source == "public":
+        for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
+            with download_progress(name) as progress:
+                fetch_public(name, progress=progress)
+    elif source and Path(source).is_file():
+        return {**parameters, "source": str(Path(source).resolve())}
+    return dict(parameters)

@@ -76,14 +76,18 @@ def run(
     of its own and the published one stays as it is.
 
     Example: genamp run 01_gaussian_1d -p n_train 2000 -p upper 1.0
+
+    Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
+    be), or the path of a file.
     """
     from genamp_lib.chapters import catalog, fingerprint, plan, site
     from genamp_lib.chapters.pages import Page
+    from genamp_lib.cli._download import prepare_source
 
     root, known, parameters = _load(preset)
     chapter = catalog.find_chapter(known, name)
     given = _pairs(parameter or [])
-    resolved = chapter.resolve({**parameters[chapter.name], **given})
+    resolved = prepare_source(chapter, chapter.resolve({**parameters[chapter.name], **given}))
     changed = {name: resolved[name] for name in given}
     if changed:
         folder = plan.custom_folder(root, preset, chapter, changed)

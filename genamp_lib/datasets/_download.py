@@ -53,8 +53,8 @@ class ResumingDownload:
         while True:
             before = self._n_bytes()
             try:
-                self._receive(requests, url)
-                break
+                if self._receive(requests, url):
+                    break
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if self._n_bytes() <= before:
                     raise
@@ -72,7 +72,8 @@ class ResumingDownload:
     def _n_bytes(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
-    def _receive(self, requests: Any, url: str) -> None:
+    def _receive(self, requests: Any, url: str) -> bool:
+        """Ask once; return whether all is there, or else that it must be asked for from scratch."""
         offset = self._n_bytes()
         headers = dict(HEADERS)
         if offset:
@@ -83,7 +84,7 @@ class ResumingDownload:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             if answer.status_code == 416:  # nothing beyond what is there: not a piece of this file
                 self.part.unlink()
-                raise requests.ConnectionError(f"{url} has fewer bytes than {self.part.name}")
+                return False
             answer.raise_for_status()
             start = f"bytes {offset}-"
             goes_on = answer.status_code == 206 and answer.headers.get(
@@ -101,6 +102,7 @@ class ResumingDownload:
                     self.progress(done, total)
         if total is not None and done < total:
             raise requests.ConnectionError(f"{url} ended after {done} of {total} bytes")
+        return True
 
     def _write_version(self, headers: Any) -> None:
         version = headers.get("ETag") or headers.get("Last-Modified")

@@ -121,6 +121,19 @@ def public_counterpart(sample: str) -> PublicFile:
     raise GenampError(f"sample `{sample}`: has no public counterpart; use source='shipped'")
 
 
+def public_path(name: str, folder: Path | None = None) -> Path:
+    """Return where a public file lies.
+
+    Raises:
+        GenampError: Unknown name, or it was not fetched.
+    """
+    public = find_public(name)
+    path = public.path(folder)
+    if not path.is_file():
+        raise GenampError(f"{public.name}: not fetched; run `genamp data fetch {public.name}`")
+    return path
+
+
 def fetch_public(
     name: str,
     *,
@@ -193,9 +206,7 @@ def verify_public(
     import pooch
 
     public = find_public(name)
-    path = public.path(folder)
-    if not path.is_file():
-        raise GenampError(f"{public.name}: not fetched; run `genamp data fetch {public.name}`")
+    path = public_path(name, folder)
     checksum = _published_checksum(public, path, mirror)
     published = checksum is not None
     checksum = checksum or _noted_checksum(path) or _note_checksum(path)
