@@ -6,25 +6,42 @@ from genamp_lib.diagnostics.calibration import (
     weight_calibration,
     weight_pulls,
 )
+from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
+from genamp_lib.diagnostics.overfitting import (
+    Overfitting,
+    claimed_auc,
+    log_weight_width,
+    overfitting,
+)
 from genamp_lib.diagnostics.slices import WeightSlice, binomial_interval, weight_slices
+from genamp_lib.diagnostics.two_samples import frechet_distance
 from genamp_lib.diagnostics.weights import (
     auc_from_weights,
     auc_interval,
     likelihood_ratio_weights,
+    mean_output_logits,
     roc_curve,
 )
 
 __all__ = [
+    "Closure",
     "ObservableRank",
+    "Overfitting",
     "WeightCalibration",
     "WeightSlice",
     "auc_from_weights",
     "auc_interval",
     "binomial_interval",
+    "claimed_auc",
     "effective_sample_size",
+    "frechet_distance",
     "likelihood_ratio_weights",
+    "log_weight_width",
+    "mean_output_logits",
+    "overfitting",
     "rank_observables",
+    "reweighting_closure",
     "roc_curve",
     "weight_calibration",
     "weight_pulls",

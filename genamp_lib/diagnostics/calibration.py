@@ -143,6 +143,8 @@ def weight_calibration(
     tested = (n_truth + n_generated >= FEWEST_EVENTS) & np.isfinite(squares)
     # Under calibration both estimate the same fractions; the pooled ones make the covariance.
     pooled = np.where(tested, (expected * n_g + found * n_t) / (n_g + n_t), 0.0)
+    # Weights whose mean is above one must not make it indefinite.
+    pooled /= max(pooled.sum(), 1.0)
     covariance = (np.diag(pooled) - np.outer(pooled, pooled)) / n_t
     with np.errstate(invalid="ignore"):
         second = np.where(tested, squares / n_g, 0.0)

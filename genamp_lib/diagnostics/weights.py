@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
+from scipy.special import logsumexp, ndtri
 
 
 def likelihood_ratio_weights(logits: ArrayLike) -> np.ndarray:
@@ -47,6 +47,36 @@ def likelihood_ratio_weights(logits: ArrayLike) -> np.ndarray:
         )
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(logits)
+
+
+def mean_output_logits(logits: ArrayLike) -> np.ndarray:
+    """Return the logits of the mean output of several classifiers, as paper B averages them.
+
+    logit = log mean C - log mean (1 - C) with C = 1 / (1 + exp(-logit)) (sec. 3 of paper B, 25
+    outputs), without computing C, which is 0 or 1 for large logits.
+
+    Args:
+        logits: Of the same events by each classifier, shape (n_classifiers, n_events).
+
+    Returns:
+        Shape (n_events,).
+
+    Raises:
+        ValueError: The shape is another, there is no classifier, or a logit is NaN.
+
+    >>> mean_output_logits([[0.0, 1000.0], [0.0, 998.0]]).round(3)
+    array([  0.   , 998.566])
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.ndim != 2 or not logits.size or np.isnan(logits).any():
+        raise ValueError(
+            f"`logits` must be numbers, (n_classifiers, n_events), got shape {logits.shape}"
+            f"{' with NaN' if np.isnan(logits).any() else ''}."
+        )
+    # log C = -log(1 + exp(-logit)); the numbers of classifiers cancel.
+    return logsumexp(-np.logaddexp(0.0, -logits), axis=0) - logsumexp(
+        -np.logaddexp(0.0, logits), axis=0
+    )
 
 
 def auc_from_weights(truth: ArrayLike, generated: ArrayLike) -> float:
