@@ -1,0 +1,260 @@
+"""Conditional flow matching of collider events, Eqs. (40) to (42) of paper A. Not for fitting it.
+
+Time runs from 0, the events, to 1, the base density. A network learns the velocity of the
+coordinates of models.event_coordinates; torchdiffeq solves the differential equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from genamp_lib.models.event_coordinates import (
+    PHI,
+    EventCoordinates,
+    MomentumBase,
+    NormalBase,
+    wrapped,
+)
+from genamp_lib.models.velocity import VelocitySettings, new_velocity
+
+Base = Literal["momentum", "normal", "correlated"]
+Coupling = Literal["independent", "rotated", "optimal"]
+# torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
+Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
+# Network calls per step.
+SOLVER_CALLS = {"rk4": 4, "midpoint": 2, "heun2": 2, "euler": 1}
+# Events at a time in sampling: this many stay in a processor's cache.
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class FlowMatchingSettings:
+    """Everything that defines a flow but its parameters.
+
+    Attributes:
+        n_particles: Particles of an event.
+        pt_min: The cut on pt in GeV.
+        delta_r_min: The cut on the distance of two particles; only the base "momentum" knows it.
+        base: "momentum", that of paper A's public code; "normal", independent normal densities
+            with the widths of the data; "correlated", with their covariance.
+        coupling: How events and base events of a batch are paired: "independent"; "rotated", each
+            base event is turned about the beam to fit its event; "optimal", pairs are exchanged
+            too so that the sum of squared distances is smallest.
+        velocity: The network.
+    """
+
+    n_particles: int = 6
+    pt_min: float = 22.0
+    delta_r_min: float = 0.5
+    base: Base = "normal"
+    coupling: Coupling = "rotated"
+    velocity: VelocitySettings = field(default_factory=VelocitySettings)
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("base", Base), ("coupling", Coupling)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(get_args(kinds))}, "
+                    f"got {getattr(self, name)!r}."
+                )
+
+
+class FlowMatching(nn.Module):
+    """A generator of events: coordinates, base density, velocity network.
+
+    Shapes: momenta (n, n_particles, 4): pt (GeV), eta, phi, mass (GeV), float64.
+
+    Args:
+        settings: What is built.
+        train: Momenta of the training events, for the constants of the coordinates and of the base;
+            None when `load_arrays` is going to set them.
+
+    Raises:
+        ValueError: As `EventCoordinates.fit`.
+
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> train = torch.rand(200, 2, 4, generator=generator, dtype=torch.double) * 30 + 25
+    >>> small = VelocitySettings(width=8, n_blocks=1)
+    >>> flow = FlowMatching(FlowMatchingSettings(n_particles=2, velocity=small), train)
+    >>> flow.sample(3, generator=generator).shape
+    torch.Size([3, 2, 4])
+    """
+
+    def __init__(self, settings: FlowMatchingSettings, train: Tensor | None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.coordinates = EventCoordinates(settings.n_particles, pt_min=settings.pt_min)
+        if train is not None:
+            self.coordinates.fit(train)
+        self.base: NormalBase | MomentumBase
+        if settings.base == "momentum":
+            self.base = MomentumBase(self.coordinates, delta_r_min=settings.delta_r_min)
+        else:
+            self.base = NormalBase(self.coordinates, correlated=settings.base == "correlated")
+        self.velocity = new_velocity(settings.velocity, self.coordinates)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return parameters and constants by name, each once, as they are (not copies)."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
+        """Set parameters and constants to those of another flow with the same settings.
+
+        Raises:
+            ValueError: A name or a shape differs.
+        """
+        mine = self.arrays()
+        wrong = set(mine) ^ set(arrays)
+        wrong |= {
+            name for name in set(mine) & set(arrays) if mine[name].shape != arrays[name].shape
+        }
+        if wrong:
+            raise ValueError(
+                f"`arrays` must be of a flow with the same settings, got others for {min(wrong)} "
+                f"and {len(wrong) - 1} more."
+            )
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(arrays[name])
+
+    def loss(self, events: Tensor, base: Tensor, time: Tensor) -> Tensor:
+        """Return half the mean squared error of the velocity, a scalar.
+
+        Args:
+            events: Coordinates of events, shape (n, n_particles, 4), float32.
+            base: Of as many events of the base density, already paired.
+            time: Shape (n,), between 0 and 1.
+        """
+        velocity = base - events
+        velocity[..., PHI] = wrapped(velocity[..., PHI])
+        between = events + time[:, None, None] * velocity
+        return 0.5 * (self.velocity(between, time) - velocity).square().mean()
+
+    def pair(self, events: Tensor, base: Tensor) -> Tensor:
+        """Return the base events in the order, and turned about the beam, of their partners.
+
+        Neither changes the base density, as events have no preferred direction about the beam.
+
+        Args:
+            events: Coordinates of events, shape (n, n_particles, 4).
+            base: The same of the base density.
+        """
+        if self.settings.coupling == "independent":
+            return base
+        if self.settings.coupling == "optimal":
+            base = base[_best_order(events, base)]
+        difference = events[..., PHI] - base[..., PHI]
+        turn = torch.atan2(difference.sin().sum(1), difference.cos().sum(1))
+        base = base.clone()
+        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None])
+        return base
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n_generated: int,
+        *,
+        generator: torch.Generator,
+        solver: Solver = "midpoint",
+        n_steps: int = 12,
+    ) -> Tensor:
+        """Generate momenta, shape (n_generated, n_particles, 4), float64.
+
+        Events that are not finite after the last step are made again.
+
+        Args:
+            n_generated: Number of events.
+            generator: All randomness comes from it.
+            solver: Of torchdiffeq.
+            n_steps: Steps of equal length; "dopri5" chooses its own.
+
+        Raises:
+            ValueError: `n_generated` is negative or `n_steps` not positive.
+        """
+        if n_generated < 0:
+            raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
+        momenta = [torch.empty(0, self.settings.n_particles, 4, dtype=torch.float64)]
+        missing = n_generated
+        while missing > 0:
+            base = self.base.sample(min(missing, _CHUNK), generator=generator)
+            found = self.coordinates.decode(self.transport(base, solver=solver, n_steps=n_steps))
+            momenta.append(found[torch.isfinite(found).flatten(1).all(1)])
+            missing -= len(momenta[-1])
+        return torch.cat(momenta)
+
+    @torch.no_grad()
+    def transport(self, base: Tensor, *, solver: Solver, n_steps: int) -> Tensor:
+        """Return coordinates at time 0 of what has the coordinates `base` at time 1."""
+        return self._solve(self._velocity_at, base, (1.0, 0.0), solver, n_steps)
+
+    def log_prob(self, momenta: Tensor, *, solver: Solver = "rk4", n_steps: int = 25) -> Tensor:
+        """Return the logarithm of the density at momenta, shape (n,), float64.
+
+        d log p / dt = -div v along the flow, with the exact divergence: 4 n_particles gradients
+        per network call. The density is that of pt, eta, phi, mass.
+
+        Args:
+            momenta: Shape (n, n_particles, 4).
+            solver: Of torchdiffeq.
+            n_steps: Steps of equal length.
+
+        Raises:
+            ValueError: The base density has no log_prob ("momentum").
+        """
+        if not isinstance(self.base, NormalBase):
+            raise ValueError('`base` must be "normal" or "correlated" for log_prob.')
+        start = self.coordinates.encode(momenta).float()
+        state = start, torch.zeros(len(start))
+        with torch.no_grad():
+            end, divergence = self._solve(self._with_divergence, state, (0.0, 1.0), solver, n_steps)
+        at_base = self.base.log_prob(end) + divergence.double()
+        return at_base + self.coordinates.log_abs_det(momenta)
+
+    def _velocity_at(self, time: Tensor, coordinates: Tensor) -> Tensor:
+        return self.velocity(coordinates, time.expand(len(coordinates)))
+
+    def _with_divergence(self, time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            coordinates = state[0].detach().requires_grad_()
+            velocity = self._velocity_at(time, coordinates)
+            divergence = torch.zeros(len(coordinates))
+            for particle in range(velocity.shape[1]):
+                for channel in range(4):
+                    (gradient,) = torch.autograd.grad(
+                        velocity[:, particle, channel].sum(), coordinates, retain_graph=True
+                    )
+                    divergence += gradient[:, particle, channel]
+        return velocity.detach(), divergence
+
+    @staticmethod
+    def _solve(function, start, times: tuple[float, float], solver: Solver, n_steps: int):
+        if n_steps < 1:
+            raise ValueError(f"`n_steps` must be positive, got {n_steps}.")
+        if solver not in get_args(Solver):
+            raise ValueError(
+                f"`solver` must be one of {', '.join(get_args(Solver))}, got {solver!r}."
+            )
+        options = {} if solver == "dopri5" else {"step_size": 1 / n_steps}
+        path = odeint(function, start, torch.tensor(times), method=solver, options=options)
+        return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)
+
+
+def _best_order(events: Tensor, base: Tensor) -> Tensor:
+    """Return the order of base events with the smallest sum of squared distances.
+
+    The distance of two events is that after the rotation that `pair` makes: in phi,
+    2 (n_particles - |sum exp(i delta phi)|), which is the sum of squares for small angles.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    flat = [torch.cat([x[..., :PHI], x[..., PHI + 1 :]], -1).flatten(1) for x in (events, base)]
+    direction = [torch.polar(torch.ones_like(x[..., PHI]), x[..., PHI]) for x in (events, base)]
+    common = (direction[0] @ direction[1].mH).abs()
+    cost = torch.cdist(*flat).square() + 2 * (events.shape[1] - common)
+    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

@@ -1,0 +1,294 @@
+"""Velocity networks of flow matching: transformer, L-GATr and LLoCa. Not the flow: flow_matching.
+
+All have the same call: coordinates (n, n_particles, 4) and times (n,) in, velocities of the
+coordinates (n, n_particles, 4) out, in the order of models.event_coordinates. The equivariant ones
+see four-momenta and predict a four-vector for each particle, from which the velocities of eta and
+phi follow; the velocities of log_pt and log_mass are scalars. The beam and the time direction are
+given to them as reference vectors, which leaves the rotations about the beam.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from genamp_lib.models.event_coordinates import ETA, LARGEST_ETA, LOG_MASS, LOG_PT, EventCoordinates
+
+Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
+ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+_N_FREQUENCIES = 4
+# (energy, px, py, pz) of the two beams and of the time direction.
+_REFERENCES = ((1.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0))
+_METRIC = (1.0, -1.0, -1.0, -1.0)
+
+
+@dataclass(frozen=True)
+class VelocitySettings:
+    """Architecture and size of a velocity network.
+
+    Attributes:
+        architecture: "transformer"; "lgatr-slim", L-GATr with vectors and scalars only, the one
+            for processors; "lgatr", with all multivectors, for a GPU; "lloca".
+        n_blocks: Transformer blocks.
+        n_heads: Attention heads.
+        width: Channels of a particle (transformer), scalars (the L-GATrs); of LLoCa 12 channels
+            are a head's, four scalars and two vectors, so that it must be 12 `n_heads`.
+        n_vectors: Vector or multivector channels of the L-GATrs.
+        frame_width: Hidden channels of the network that predicts LLoCa's frames.
+    """
+
+    architecture: Architecture = "transformer"
+    n_blocks: int = 3
+    n_heads: int = 4
+    width: int = 48
+    n_vectors: int = 8
+    frame_width: int = 32
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"`architecture` must be one of {', '.join(ARCHITECTURES)}, "
+                f"got {self.architecture!r}."
+            )
+        for name in ("n_blocks", "n_heads", "width", "n_vectors", "frame_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
+            )
+        if self.architecture == "lloca" and self.width != 12 * self.n_heads:
+            raise ValueError(
+                f"`width` must be 12 `n_heads` = {12 * self.n_heads} for lloca, got {self.width}."
+            )
+
+
+def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> nn.Module:
+    """Return an untrained velocity network; starting values are drawn from torch's generator.
+
+    Args:
+        settings: Architecture and size.
+        coordinates: Fitted ones.
+
+    >>> coordinates = EventCoordinates(6, pt_min=22.0)
+    >>> network = new_velocity(VelocitySettings(width=8, n_blocks=1), coordinates)
+    >>> network(torch.zeros(5, 6, 4), torch.zeros(5)).shape
+    torch.Size([5, 6, 4])
+    """
+    kinds = {
+        "transformer": TransformerVelocity,
+        "lgatr-slim": LGATrSlimVelocity,
+        "lgatr": LGATrVelocity,
+        "lloca": LLoCaVelocity,
+    }
+    return kinds[settings.architecture](settings, coordinates)
+
+
+class _Scalars(nn.Module):
+    """What does not change in a rotation about the beam: log_pt, eta, log_mass, which, and when."""
+
+    def __init__(self, n_particles: int) -> None:
+        super().__init__()
+        self.register_buffer("which", torch.eye(n_particles))
+        frequencies = 2 * math.pi * 0.5 * 2.0 ** torch.arange(_N_FREQUENCIES)
+        self.register_buffer("frequencies", frequencies)
+        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        angle = time[:, None] * self.frequencies
+        when = torch.cat([time[:, None], angle.sin(), angle.cos()], -1)
+        n, n_particles = coordinates.shape[:2]
+        return torch.cat(
+            [
+                coordinates[..., [LOG_PT, ETA, LOG_MASS]],
+                self.which.expand(n, -1, -1),
+                when[:, None].expand(-1, n_particles, -1),
+            ],
+            -1,
+        )
+
+
+class TransformerVelocity(nn.Module):
+    """A plain transformer on the coordinates; phi enters as its sine and cosine."""
+
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+        super().__init__()
+        self.scalars = _Scalars(coordinates.n_particles)
+        self.linear_in = nn.Linear(self.scalars.n_channels + 2, settings.width)
+        block = nn.TransformerEncoderLayer(
+            settings.width,
+            settings.n_heads,
+            dim_feedforward=2 * settings.width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.blocks = nn.TransformerEncoder(
+            block, settings.n_blocks, norm=nn.LayerNorm(settings.width), enable_nested_tensor=False
+        )
+        # Clones of one block start alike; each draws its own starting values.
+        for parameter in self.blocks.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        self.linear_out = nn.Linear(settings.width, 4)
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+        phi = coordinates[..., 2:3]
+        inputs = torch.cat([self.scalars(coordinates, time), phi.sin(), phi.cos()], -1)
+        return self.linear_out(self.blocks(self.linear_in(inputs)))
+
+
+class _FourVectorVelocity(nn.Module):
+    """What the equivariant networks share: their inputs, and velocities from their outputs."""
+
+    def __init__(self, coordinates: EventCoordinates) -> None:
+        super().__init__()
+        self.coordinates = coordinates
+        self.scalars = _Scalars(coordinates.n_particles)
+        self.register_buffer("references", torch.tensor(_REFERENCES))
+
+    def vectors(self, coordinates: Tensor) -> Tensor:
+        """Return momenta, momenta over pt, and references: (n, n_particles, 5, 4)."""
+        momenta = self.coordinates.four_momenta(coordinates)
+        _, eta, phi, _ = coordinates.unbind(-1)
+        eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
+        direction = torch.stack([eta.cosh(), phi.cos(), phi.sin(), eta.sinh()], -1)
+        particles = torch.stack([momenta, direction], -2)
+        references = self.references.to(momenta).expand(*momenta.shape[:2], -1, -1)
+        return torch.cat([particles, references], -2)
+
+    def velocity(self, coordinates: Tensor, vector: Tensor, scalars: Tensor) -> Tensor:
+        """Return velocities from a four-vector, the momentum's velocity over pt, and two scalars.
+
+        d phi = (cos(phi) u_y - sin(phi) u_x), d eta = (u_z - sinh(eta) u_T) / cosh(eta).
+        """
+        _, eta, phi, _ = coordinates.unbind(-1)
+        eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
+        _, u_x, u_y, u_z = vector.unbind(-1)
+        along = phi.cos() * u_x + phi.sin() * u_y
+        across = phi.cos() * u_y - phi.sin() * u_x
+        by_eta = (u_z - eta.sinh() * along) / eta.cosh()
+        return torch.stack([scalars[..., 0], by_eta, across, scalars[..., 1]], -1)
+
+
+class LGATrSlimVelocity(_FourVectorVelocity):
+    """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
+
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+        from lgatr import LGATrSlim
+
+        super().__init__(coordinates)
+        self.network = LGATrSlim(
+            num_blocks=settings.n_blocks,
+            in_v_channels=2 + len(_REFERENCES),
+            out_v_channels=1,
+            hidden_v_channels=settings.n_vectors,
+            in_s_channels=self.scalars.n_channels,
+            out_s_channels=2,
+            hidden_s_channels=settings.width,
+            num_heads=settings.n_heads,
+        )
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+        vector, scalars = self.network(self.vectors(coordinates), self.scalars(coordinates, time))
+        return self.velocity(coordinates, vector[..., 0, :], scalars)
+
+
+class LGATrVelocity(_FourVectorVelocity):
+    """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
+
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+        from lgatr import LGATr
+
+        super().__init__(coordinates)
+        self.network = LGATr(
+            num_blocks=settings.n_blocks,
+            in_mv_channels=2 + len(_REFERENCES),
+            out_mv_channels=1,
+            hidden_mv_channels=settings.n_vectors,
+            in_s_channels=self.scalars.n_channels,
+            out_s_channels=2,
+            hidden_s_channels=settings.width,
+            attention={"num_heads": settings.n_heads},
+            mlp={},
+        )
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+        from lgatr import embed_vector, extract_vector
+
+        multivectors, scalars = self.network(
+            embed_vector(self.vectors(coordinates)), self.scalars(coordinates, time)
+        )
+        return self.velocity(coordinates, extract_vector(multivectors)[..., 0, :], scalars)
+
+
+class LLoCaVelocity(_FourVectorVelocity):
+    """A transformer in local frames that a small equivariant network predicts (lloca)."""
+
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+        from lloca.backbone.transformer import Transformer
+        from lloca.equivectors.mlp import MLPVectors
+        from lloca.framesnet.equi_frames import LearnedPDFrames
+
+        super().__init__(coordinates)
+        n_scalars = self.scalars.n_channels
+        # Reference vectors are tokens of the network of frames; these are their scalars.
+        self.reference_scalars = nn.Parameter(0.3 * torch.randn(len(_REFERENCES), n_scalars))
+        self.frames = LearnedPDFrames(
+            equivectors=partial(
+                MLPVectors,
+                num_scalars=n_scalars,
+                hidden_channels=settings.frame_width,
+                num_layers_mlp=2,
+            )
+        )
+        self.network = Transformer(
+            in_channels=n_scalars + 4 * (2 + len(_REFERENCES)),
+            attn_reps="4x0n+2x1n",
+            out_channels=6,
+            num_blocks=settings.n_blocks,
+            num_heads=settings.n_heads,
+            mlp_factor=2,
+            preserve_variance=False,
+        )
+        self.register_buffer("metric", torch.tensor(_METRIC))
+        # The network of frames standardises products of momenta once, by typical ones.
+        with torch.no_grad():
+            typical = torch.randn(
+                256, coordinates.n_particles, 4, generator=torch.Generator().manual_seed(0)
+            )
+            self.frames.equivectors.init_standardization(self._tokens(typical))
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+        from lloca.framesnet.frames import Frames
+
+        scalars = self.scalars(coordinates, time)
+        n, n_particles = scalars.shape[:2]
+        references = self.reference_scalars.expand(n, -1, -1)
+        tokens = torch.cat([scalars, references], 1)
+        # Frames and what is seen in them are float64: boosts along the beam cancel large numbers.
+        precise = coordinates.double()
+        matrices = self.frames(self._tokens(precise), scalars=tokens).matrices[:, :n_particles]
+        local = (self.vectors(precise) @ matrices.transpose(-1, -2)).flatten(-2)
+        # Energies of forward particles are hundreds of times their pt.
+        local = (local.sign() * local.abs().log1p()).float()
+        # A Lorentz transformation's inverse is its transpose between two metrics.
+        inverse = self.metric[:, None] * matrices.transpose(-1, -2) * self.metric
+        frames = Frames(matrices.float(), inv=inverse.float(), det=torch.ones(matrices.shape[:-2]))
+        outputs = self.network(torch.cat([scalars, local], -1), frames)
+        vector = (inverse @ outputs[..., :4, None].double())[..., 0]
+        return self.velocity(precise, vector, outputs[..., 4:]).float()
+
+    def _tokens(self, coordinates: Tensor) -> Tensor:
+        momenta = self.coordinates.four_momenta(coordinates)
+        return torch.cat([momenta, self.references.to(momenta).expand(len(momenta), -1, -1)], 1)

@@ -1,0 +1,329 @@
+"""Fit one flow-matching generator, step by step, and continue after a kill. Not for ensembles.
+
+Networks run in float32 on one thread. The random numbers of a step follow from the seed and the
+step, so that a stopped and continued training has the same parameters, bit for bit, as one that
+was never stopped on the same class of machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genamp_lib._project import GenampError, replace_file
+from genamp_lib.models.event_coordinates import ETA, PHI, wrapped
+from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.training.flow import split_events
+
+# Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
+LOSS_STEPS = 500
+# Streams of random numbers, by the last entry of their seeds.
+_START, _ORDER, _STEP, _VALIDATION = range(4)
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class FlowMatchingTraining:
+    """How a flow-matching generator is fitted.
+
+    Attributes:
+        n_steps: Steps of the optimiser.
+        batch_size: Events per step.
+        learning_rate: Of AdamW, after `n_warmup` steps; it falls to zero along a cosine.
+        n_warmup: Steps over which the learning rate rises.
+        weight_decay: Of AdamW.
+        largest_gradient: Norm to which gradients are scaled down.
+        average_steps: The parameters that are kept are a moving average over about so many steps.
+        augment: Turn each event about the beam and mirror it along the beam and across, at random:
+            symmetries of proton collisions.
+        validation_fraction: Part of the events that is kept back for the validation loss.
+    """
+
+    n_steps: int = 20_000
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    n_warmup: int = 200
+    weight_decay: float = 0.01
+    largest_gradient: float = 5.0
+    average_steps: int = 500
+    augment: bool = True
+    validation_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "n_warmup", "average_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("learning_rate", "largest_gradient"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if not self.weight_decay >= 0.0:
+            raise ValueError(f"`weight_decay` must not be negative, got {self.weight_decay}.")
+        if not 0.0 < self.validation_fraction < 1.0:
+            raise ValueError(
+                f"`validation_fraction` must be between 0 and 1, got {self.validation_fraction}."
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the factor on the learning rate at a step, counted from 0."""
+        rise = min(1.0, (step + 1) / self.n_warmup)
+        return rise * 0.5 * (1.0 + math.cos(math.pi * step / self.n_steps))
+
+
+@dataclass(frozen=True)
+class FlowMatchingTask:
+    """One training: events, generator, schedule, seed.
+
+    Attributes:
+        train: Momenta of training events, shape (n_train, n_particles, 4): pt (GeV), eta, phi,
+            mass (GeV).
+        flow: What is fitted.
+        training: How.
+        seed: Of everything.
+        bootstrap: Fit to events drawn from `train` with replacement.
+    """
+
+    train: ArrayLike = field(repr=False)
+    flow: FlowMatchingSettings
+    training: FlowMatchingTraining
+    seed: int
+    bootstrap: bool = False
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.train)
+        if len(shape) != 3 or shape[1:] != (self.flow.n_particles, 4):
+            raise ValueError(
+                f"`train` must be (n_train, {self.flow.n_particles}, 4), got {shape}; "
+                "`flow.n_particles` is the multiplicity of the sample."
+            )
+
+    @property
+    def key(self) -> str:
+        """First 16 hexadecimal digits of a hash of all fields."""
+        events = np.ascontiguousarray(self.train, dtype=np.float64)
+        described = {
+            "train": hashlib.sha256(events.tobytes()).hexdigest(),
+            "flow": asdict(self.flow),
+            "training": asdict(self.training),
+            "seed": self.seed,
+            "bootstrap": self.bootstrap,
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class FlowMatchingState:
+    """Parameters, their moving average, optimiser and losses after a number of steps.
+
+    Args:
+        task: What is fitted; the state is that before the first step.
+
+    Raises:
+        ValueError: As `EventCoordinates.fit`.
+    """
+
+    def __init__(self, task: FlowMatchingTask) -> None:
+        self.task, self.step = task, 0
+        momenta = torch.from_numpy(np.array(task.train, dtype=np.float64))
+        fit, validation = split_events(
+            len(momenta),
+            validation_fraction=task.training.validation_fraction,
+            seed=task.seed,
+            bootstrap=task.bootstrap,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed(_START))
+            self.flow = FlowMatching(task.flow, momenta[fit])
+        self.events = self.flow.coordinates.encode(momenta[fit]).float()
+        self.validation = self.flow.coordinates.encode(momenta[validation]).float()
+        self.trained = {
+            name: value for name, value in self.flow.named_parameters() if value.requires_grad
+        }
+        self.average = {name: value.detach().clone() for name, value in self.trained.items()}
+        self.optimiser = torch.optim.AdamW(
+            self.trained.values(), lr=0.0, weight_decay=task.training.weight_decay, fused=True
+        )
+        n_points = -(-task.training.n_steps // LOSS_STEPS)
+        self.losses = torch.full((task.training.n_steps,), math.nan)
+        self.validation_losses = torch.full((n_points,), math.nan)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.task.training.n_steps
+
+    def advance(self) -> None:
+        """Do one step.
+
+        Raises:
+            GenampError: The loss was not finite in one of the last `LOSS_STEPS` steps.
+        """
+        training = self.task.training
+        generator = torch.Generator().manual_seed(self._seed(self.step, _STEP))
+        events = self.events[self._batch()]
+        if training.augment:
+            events = _mirrored_and_turned(events, generator)
+        loss = self._loss(events, generator)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), training.largest_gradient)
+        for group in self.optimiser.param_groups:
+            group["lr"] = training.learning_rate * training.rate(self.step)
+        self.optimiser.step()
+        # Short at the start, when the parameters still move fast.
+        weight = max(1.0 / training.average_steps, 1.0 / (1.0 + 0.1 * self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.trained.values()), weight)
+        self.losses[self.step] = loss.detach()
+        self.step += 1
+        if self.step % LOSS_STEPS == 0 or self.finished:
+            self._check()
+
+    def averaged_flow(self) -> FlowMatching:
+        """Return a generator with the averaged parameters, in evaluation mode."""
+        flow = FlowMatching(self.task.flow, None)
+        flow.load_arrays({**self.flow.arrays(), **self.average})
+        return flow.eval()
+
+    def loss_curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return means over `LOSS_STEPS` steps, of training and of validation events."""
+        train = torch.stack([part.nanmean() for part in self.losses.split(LOSS_STEPS)])
+        return train.numpy(), self.validation_losses.numpy()
+
+    def save(self, path: Path) -> None:
+        """Write the state; the file is whole or absent, whenever the process is killed."""
+        arrays = {"losses": self.losses, "validation_losses": self.validation_losses}
+        for name, value in self.trained.items():
+            arrays[f"parameter.{name}"] = value.detach()
+            arrays[f"average.{name}"] = self.average[name]
+            for moment in _MOMENTS:
+                if self.step:
+                    arrays[f"{moment}.{name}"] = self.optimiser.state[value][moment]
+        with replace_file(path) as temporary:
+            save_file(arrays, temporary, {"task": self.task.key, "step": str(self.step)})
+
+    def load(self, path: Path) -> None:
+        """Continue from what `save` wrote.
+
+        Raises:
+            GenampError: The file is damaged or of another task.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                # Copies: memory that torch allocates is aligned as in a run without a stop.
+                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise GenampError(
+                f"checkpoint {path}: must be a safetensors file ({error}); remove it"
+            ) from error
+        if metadata.get("task") != self.task.key:
+            raise GenampError(f"checkpoint {path}: is of another task; remove it")
+        self.step = int(metadata["step"])
+        self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
+        for name, value in self.trained.items():
+            with torch.no_grad():
+                value.copy_(arrays[f"parameter.{name}"])
+            self.average[name] = arrays[f"average.{name}"]
+            if self.step:
+                moments = {moment: arrays[f"{moment}.{name}"] for moment in _MOMENTS}
+                self.optimiser.state[value] = moments
+
+    def _loss(self, events: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(events)
+        base = self.flow.pair(events, self.flow.base.sample(n, generator=generator))
+        # One time in each of n equal parts: less noise than independent times.
+        parts = torch.randperm(n, generator=generator)
+        return self.flow.loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
+
+    def _batch(self) -> Tensor:
+        """Return the indices of the step's events; each pass takes them in another order."""
+        size = min(self.task.training.batch_size, len(self.events))
+        per_pass = len(self.events) // size
+        number, place = divmod(self.step, per_pass)
+        if self._order[0] != number:
+            rng = np.random.default_rng([self.task.seed, number, _ORDER])
+            self._order = number, torch.from_numpy(rng.permutation(len(self.events)))
+        return self._order[1][place * size : (place + 1) * size]
+
+    def _check(self) -> None:
+        recent = self.losses[: self.step][-LOSS_STEPS:]
+        if not torch.isfinite(recent).all():
+            raise GenampError(
+                f"flow matching: the loss must be finite, got {recent[-1].item():g} before step "
+                f"{self.step}; lower `learning_rate`"
+            )
+        generator = torch.Generator().manual_seed(self._seed(_VALIDATION))
+        own = {name: value.detach().clone() for name, value in self.trained.items()}
+        with torch.no_grad():
+            for name, value in self.trained.items():
+                value.copy_(self.average[name])
+            loss = self._loss(self.validation, generator)
+            for name, value in self.trained.items():
+                value.copy_(own[name])
+        self.validation_losses[(self.step - 1) // LOSS_STEPS] = loss
+
+    def _seed(self, *stream: int) -> int:
+        words = np.random.SeedSequence([self.task.seed, *stream]).generate_state(1, np.uint64)
+        return int(words[0] >> np.uint64(1))
+
+
+def fit_flow_matching(
+    task: FlowMatchingTask,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_steps: int = 500,
+    progress: Callable[[int], None] | None = None,
+) -> FlowMatchingState:
+    """Fit a generator; continue from a checkpoint if there is one.
+
+    Args:
+        task: What is fitted.
+        checkpoint: File that the state is written to every `checkpoint_steps` steps and at the
+            end. None keeps nothing.
+        checkpoint_steps: What a kill can lose.
+        progress: Called with the number of finished steps after each checkpoint interval.
+
+    Returns:
+        The finished state; `state.averaged_flow()` is the generator.
+
+    Raises:
+        ValueError: As `EventCoordinates.fit`.
+        GenampError: The checkpoint is damaged or of another task, or the loss is not finite.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        state = FlowMatchingState(task)
+        if checkpoint is not None and checkpoint.exists():
+            state.load(checkpoint)
+        while not state.finished:
+            state.advance()
+            if state.step % checkpoint_steps == 0 or state.finished:
+                if checkpoint is not None:
+                    state.save(checkpoint)
+                if progress is not None:
+                    progress(state.step)
+        return state
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _mirrored_and_turned(events: Tensor, generator: torch.Generator) -> Tensor:
+    n = len(events)
+    signs = 2.0 * torch.randint(0, 2, (2, n, 1), generator=generator) - 1.0
+    turn = 2 * math.pi * torch.rand(n, 1, generator=generator)
+    events = events.clone()
+    events[..., ETA] *= signs[0]
+    events[..., PHI] = wrapped(signs[1] * events[..., PHI] + turn)
+    return events
