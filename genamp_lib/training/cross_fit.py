@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -94,9 +94,7 @@ def cross_fitted_logits(
     if (store is None) != (stage is None):
         raise ValueError("`store` and `stage` must be given together, got only one of them.")
 
-    rng = np.random.default_rng(seed)
-    folds = [rng.permutation(np.arange(len(sample)) % n_folds) for sample in samples]
-    logits = [np.empty(len(sample)) for sample in samples]
+    folds = fold_numbers([len(sample) for sample in samples], n_folds=n_folds, seed=seed)
     fits = []
     for fold in range(n_folds):
         members = []
@@ -121,12 +119,41 @@ def cross_fitted_logits(
                     f"fold {fold + 1}/{n_folds}, member {member + 1}/{n_members}: "
                     f"validation loss {fit.validation_loss.min():.5f} at epoch {fit.best_epoch + 1}"
                 )
-        for sample, numbers, target in zip(samples, folds, logits, strict=True):
-            target[numbers == fold] = ensemble_logits(
-                [fit.classifier for fit in members], sample[numbers == fold]
-            )
         fits.append(tuple(members))
+    logits = [score(sample, numbers, fits) for sample, numbers in zip(samples, folds, strict=True)]
     return CrossFit(logits[0], logits[1], tuple(fits))
+
+
+def fold_numbers(sizes: Sequence[int], *, n_folds: int, seed: int) -> list[np.ndarray]:
+    """Divide samples at random into folds: the fold of each event, one array per sample.
+
+    Args:
+        sizes: Number of events of each sample.
+        n_folds: Number of folds; their sizes differ by at most one.
+        seed: Of the division.
+
+    >>> [numbers.tolist() for numbers in fold_numbers([3, 2], n_folds=3, seed=1)]
+    [[0, 1, 2], [0, 1]]
+    """
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(np.arange(size) % n_folds) for size in sizes]
+
+
+def score(
+    events: ArrayLike, folds: np.ndarray, fits: Sequence[Sequence[ClassifierFit]]
+) -> np.ndarray:
+    """Return the logit of each event by the classifiers of its fold, shape (n_events,).
+
+    Args:
+        events: Features, shape (n_events, n_features).
+        folds: Fold of each event, shape (n_events,).
+        fits: The classifiers, one sequence of members per fold.
+    """
+    logits = np.empty(len(folds))
+    for fold, members in enumerate(fits):
+        chosen = folds == fold
+        logits[chosen] = ensemble_logits([fit.classifier for fit in members], events[chosen])
+    return logits
 
 
 def _with_settings(stage: Stage, own: dict[str, Any], settings: ClassifierSettings) -> Stage:
@@ -156,8 +183,19 @@ def _kept_fit(
         return compute()
     arrays = store.load_or_compute(stage, lambda: classifier_to_arrays(compute()))
     fit = classifier_from_arrays(arrays, settings)
-    # The key covers what the caller says the events follow from; the stored standardisation tells
-    # whether that is true.
+    check_trained_on(fit, train, stage)
+    return fit
+
+
+def check_trained_on(fit: ClassifierFit, train: list[torch.Tensor], stage: Stage) -> None:
+    """Compare a kept classifier with the events that it should have been trained on.
+
+    The key of an artefact covers what the caller says the events follow from; the stored
+    standardisation tells whether that is true.
+
+    Raises:
+        GenampError: It was trained on others.
+    """
     mean = torch.cat(train).double().mean(0)
     if mean.shape != fit.classifier.feature_mean.shape or not torch.allclose(
         mean, fit.classifier.feature_mean.double(), rtol=1e-4, atol=1e-6
@@ -166,4 +204,3 @@ def _kept_fit(
             f"artefact `{stage.name}-{stage.key}`: was trained on other events than these; put "
             "all that they follow from into `stage`, or rerun with --fresh"
         )
-    return fit

@@ -316,7 +316,7 @@ class TestArrays:
 class TestCrossFit:
     def test_no_event_is_scored_by_a_network_that_saw_it(self, monkeypatch):
         """Each event is its own number: the trainings say which ones they were given."""
-        seen = []
+        seen, calls = [], []
 
         def spy(truth, generated, *, validation_truth, validation_generated, **options):
             used = [truth, generated, validation_truth, validation_generated]
@@ -331,7 +331,9 @@ class TestCrossFit:
 
         def scored(classifiers, features):
             numbers = {int(x) for x in np.asarray(features)[:, 0]}
-            for used in seen[-len(classifiers) :]:
+            fold = len(calls) % 4  # truth first, then generated events
+            calls.append(numbers)
+            for used in seen[2 * fold : 2 * fold + len(classifiers)]:
                 assert not numbers & used
             return np.asarray(features)[:, 0].astype(float)
 
