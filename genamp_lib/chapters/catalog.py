@@ -116,12 +116,16 @@ def choices(got: str, names: Iterable[str]) -> str:
 
 
 def load_chapters(root: Path) -> dict[str, Chapter]:
-    """Read all notebooks of the project, in the order of their names.
+    """Read all notebooks of the project, in the order of their names: chapters, then datasheets.
 
     Raises:
         GenampError: A notebook does not keep the rules for chapters.
     """
-    paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.md"))
+    paths = [
+        path
+        for pattern in ("[0-9][0-9]_*.md", "data_*.md")
+        for path in sorted((root / "notebooks").glob(pattern))
+    ]
     return {path.stem: read_chapter(path) for path in paths}
 
 
@@ -134,7 +138,9 @@ def find_chapter(chapters: Mapping[str, Chapter], name: str) -> Chapter:
     if name in chapters:
         return chapters[name]
     if name.isdigit():
-        numbered = [c for c in chapters.values() if int(c.name[:2]) == int(name)]
+        numbered = [
+            c for c in chapters.values() if c.name.split("_")[0].lstrip("0") == str(int(name))
+        ]
         if numbered:
             return numbered[0]
     raise GenampError(f"unknown chapter `{name}`; {choices(name, chapters)}")

@@ -82,7 +82,9 @@ def stage(root: Path, pages: Mapping[str, Page], numbers: list[PaperNumber], tar
     results = all_results(pages)
     rows = [_as_shown(row, pages.get(row.paper.chapter)) for row in compare(numbers, results)]
     shutil.copytree(root / "book", target)
-    (target / "data.md").write_bytes((root / "data" / "README.md").read_bytes())
+    data = (root / "data" / "README.md").read_text(encoding="utf-8")
+    data = re.sub(r"\]\(\.\./notebooks/(\w+)\.md\)", r"](chapters/\1.ipynb)", data)
+    (target / "data.md").write_text(data, encoding="utf-8")
     (target / "downloads").mkdir()
     (target / "chapters").mkdir()
     for name, page in pages.items():

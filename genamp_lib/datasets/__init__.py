@@ -22,6 +22,7 @@ from genamp_lib.datasets.kinematics import (
     to_cartesian,
     to_cylindrical,
 )
+from genamp_lib.datasets.peaks import Peak, find_peak
 from genamp_lib.datasets.public import fetch_public, list_public, verify_public
 from genamp_lib.datasets.rings import Ring, radius
 from genamp_lib.datasets.samples import (
@@ -38,12 +39,14 @@ __all__ = [
     "DataSource",
     "Events",
     "Jets",
+    "Peak",
     "Ring",
     "Sample",
     "delta_phi",
     "delta_r",
     "disjoint_pools",
     "fetch_public",
+    "find_peak",
     "find_source",
     "interval_probability",
     "interval_probability_slope",

@@ -17,6 +17,7 @@ from genamp_lib.plotting.differential import (
     plot_expected_distance,
 )
 from genamp_lib.plotting.interactive import explorer
+from genamp_lib.plotting.spectra import plot_spectra
 from genamp_lib.plotting.style import COLOURS, use_style
 from genamp_lib.plotting.verdicts import plot_amplifications
 from genamp_lib.plotting.weights import plot_distribution, plot_roc
@@ -38,6 +39,7 @@ __all__ = [
     "plot_expected_distance",
     "plot_measured",
     "plot_roc",
+    "plot_spectra",
     "plot_uncertainties",
     "use_style",
 ]

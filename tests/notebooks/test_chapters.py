@@ -33,6 +33,11 @@ def is_beyond_papers(chapter: Chapter) -> bool:
     return chapter.notebook.metadata["genamp"].get("beyond_papers", False)
 
 
+def is_datasheet(chapter: Chapter) -> bool:
+    """Whether the front matter says that the page describes data and teaches nothing."""
+    return chapter.notebook.metadata["genamp"].get("datasheet", False)
+
+
 @each_chapter
 def test_sources_hold_no_outputs_and_define_nothing(chapter: Chapter) -> None:
     for cell in code_cells(chapter):
@@ -70,8 +75,14 @@ def test_every_figure_has_caption_alt_text_and_label(chapter: Chapter) -> None:
 def test_a_chapter_has_what_a_lecturer_needs(chapter: Chapter) -> None:
     text = prose(chapter)
     assert chapter.summary
-    assert "In this chapter" in text
     assert ("% genamp:scoreboard" in text) != is_beyond_papers(chapter)
+    if is_datasheet(chapter):
+        assert "How they are made" in text
+        assert "When a comparison is not fair" in text
+        assert ":::{warning}" in text
+        assert chapter.parameters["source"].default == "shipped"
+        return
+    assert "In this chapter" in text
     assert text.count("{exercise") >= 2
     assert text.count("{solution") >= 2
 
@@ -80,7 +91,7 @@ def test_a_chapter_has_what_a_lecturer_needs(chapter: Chapter) -> None:
 def test_samples_are_declared(chapter: Chapter) -> None:
     named = set(re.findall(r"[\"'](jets_\w+)[\"']", chapter.code))
     assert named <= set(chapter.samples)
-    assert not ("load_jets(" in chapter.code and not chapter.samples)
+    assert not (re.search(r"\bload_\w+\(", chapter.code) and not chapter.samples)
 
 
 def test_presets_name_existing_parameters() -> None:

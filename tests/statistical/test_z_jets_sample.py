@@ -10,7 +10,6 @@ from scipy.optimize import curve_fit
 from scipy.special import voigt_profile
 from scipy.stats import kstest
 
-from genamp_lib._project import project_root
 from genamp_lib.datasets import load_z_jets
 from genamp_lib.datasets.kinematics import delta_phi, delta_r
 from genamp_lib.simulation.detector import muon_resolution
@@ -136,23 +135,3 @@ def test_events_are_independent(events):
     standard = (pt - pt.mean()) / pt.std()
     product = standard[:-1] * standard[1:]
     assert abs(product.mean()) < N_SIGMA * product.std() / np.sqrt(len(product))
-
-
-def test_the_readme_has_the_numbers_of_the_file(events, n_jets):
-    readme = (project_root() / "data/README.md").read_text()
-    section = readme.split("## Z bosons with jets")[1].split("\n## ")[0]
-    row = next(line for line in section.splitlines() if line.startswith(f"| `z_jets_{n_jets}j` "))
-    made = events.provenance
-    flow, checks = made["cut_flow"], made["checks"]
-    for text in (
-        f"{len(events):,}",
-        f"{flow['events']:,}",
-        f"{100 * flow[f'selected_{n_jets}'] / flow['events']:.2f} %",
-        f"{checks['mumu_mass_q50_gev']:.2f}",
-        f"{checks['j1_pt_q50_gev']:.1f}",
-    ):
-        assert text in row, text
-    ratios = [flow[f"selected_{n + 1}"] / flow[f"selected_{n}"] for n in (1, 2)]
-    if n_jets > 1:  # from the same collisions
-        assert f"{ratios[0]:.3f} and {ratios[1]:.3f}" in section
-    assert made["settings"]["versions"]["pythia8mc"].rsplit(".", 1)[0] in section
