@@ -35,6 +35,8 @@ _PUBLIC = {
     "Events": "genamp_lib.datasets",
     "load_top_pairs": "genamp_lib.datasets",
     "load_z_jets": "genamp_lib.datasets",
+    "Showers": "genamp_lib.datasets",
+    "load_showers": "genamp_lib.datasets",
     "relative_mass": "genamp_lib.datasets",
 }
 

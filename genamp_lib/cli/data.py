@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genamp_lib.cli.data_showers import simulate_showers_command
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 app = typer.Typer(help="Event samples: list, fetch, verify, simulate.", no_args_is_help=True)
 simulate_app = typer.Typer(help="Make samples from first principles.", no_args_is_help=True)
 app.add_typer(simulate_app, name="simulate")
+simulate_app.command("showers")(simulate_showers_command)
 
 
 Seed = Annotated[int, typer.Option(help="Base seed of all shards.")]

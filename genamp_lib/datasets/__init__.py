@@ -32,16 +32,20 @@ from genamp_lib.datasets.samples import (
     sample_path,
     verify_sample,
 )
+from genamp_lib.datasets.shower_observables import SHOWER_OBSERVABLES, shower_observables
+from genamp_lib.datasets.showers import Showers, load_showers
 from genamp_lib.datasets.sources import DataSource, find_source
 
 __all__ = [
     "JET_OBSERVABLES",
+    "SHOWER_OBSERVABLES",
     "DataSource",
     "Events",
     "Jets",
     "Peak",
     "Ring",
     "Sample",
+    "Showers",
     "delta_phi",
     "delta_r",
     "disjoint_pools",
@@ -53,6 +57,7 @@ __all__ = [
     "list_public",
     "list_samples",
     "load_jets",
+    "load_showers",
     "load_top_pairs",
     "load_z_jets",
     "mass_of_sum",
@@ -63,6 +68,7 @@ __all__ = [
     "relative_mass",
     "sample_checksum",
     "sample_path",
+    "shower_observables",
     "tail_cut",
     "to_cartesian",
     "to_cylindrical",

@@ -1,0 +1,232 @@
+"""Read calorimeter showers, layer by layer. Not for making them: simulation.showers.
+
+The calorimeter is CaloGAN's: three layers of cells behind each other within +-240 mm. `phi` is the
+first axis of cells, `eta` the second, both in mm across the beam; deposits are in MeV, of lead and
+argon together, and the particle's kinetic energy is in GeV, as in CaloGAN's files.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genamp_lib._project import GenampError
+from genamp_lib.datasets.sources import DataSource, find_source
+
+PARTICLES = ("eplus", "gamma", "piplus")
+LAYER_SHAPES = ((3, 96), (12, 12), (12, 6))  # cells in phi and eta
+CORE_WIDTH = 480.0  # mm that the cells cover in phi and in eta
+N_VOXELS = sum(n_phi * n_eta for n_phi, n_eta in LAYER_SHAPES)
+LAYERS = tuple(f"layer_{index}" for index in range(len(LAYER_SHAPES)))
+
+
+@dataclass(frozen=True)
+class Showers:
+    """Showers of one kind of particle in the CaloGAN calorimeter.
+
+    Slicing gives the showers of the slice: `showers[:100]`, `showers[selection]`. Observables:
+    `genamp_lib.datasets.shower_observables`.
+
+    Attributes:
+        energy: Shape (n,), float32: kinetic energy of the particle in GeV.
+        layer_0: Shape (n, 3, 96), float32: deposits in MeV.
+        layer_1: Shape (n, 12, 12), float32: deposits in MeV.
+        layer_2: Shape (n, 12, 6), float32: deposits in MeV.
+        overflow: Shape (n, 3), float32: deposits in each layer beside its cells, in MeV.
+        particle: "eplus", "gamma" or "piplus".
+        provenance: How the file was made, as written in it; empty when it does not say.
+        source: Where they came from; `str(showers.source)` is a phrase to print.
+    """
+
+    energy: np.ndarray
+    layer_0: np.ndarray
+    layer_1: np.ndarray
+    layer_2: np.ndarray
+    overflow: np.ndarray
+    particle: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    source: DataSource | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __getitem__(self, index: slice | np.ndarray) -> Showers:
+        if isinstance(index, (int, np.integer)):
+            raise TypeError(
+                f"Showers take a slice or an array, got {index}; use [{index}:{index}+1]"
+            )
+        arrays = {name: getattr(self, name)[index] for name in ("energy", *LAYERS, "overflow")}
+        return replace(self, **arrays)
+
+    def __repr__(self) -> str:
+        return f"Showers(n={len(self)}, particle={self.particle!r})"
+
+    @property
+    def layers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The three layers, front to back."""
+        return self.layer_0, self.layer_1, self.layer_2
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """All cells side by side, shape (n, 504): layer after layer, phi before eta."""
+        return np.concatenate([layer.reshape(len(self), -1) for layer in self.layers], axis=1)
+
+
+def layers_of_voxels(voxels: np.ndarray) -> list[np.ndarray]:
+    """Return the three layers of cells side by side, shape (n, 504): the inverse of `voxels`.
+
+    >>> [layer.shape for layer in layers_of_voxels(np.zeros((2, 504)))]
+    [(2, 3, 96), (2, 12, 12), (2, 12, 6)]
+    """
+    voxels = np.asarray(voxels)
+    if voxels.ndim != 2 or voxels.shape[1] != N_VOXELS:
+        raise ValueError(f"`voxels` must have shape (n, {N_VOXELS}), got {voxels.shape}.")
+    ends = np.cumsum([n_phi * n_eta for n_phi, n_eta in LAYER_SHAPES])
+    parts = np.split(voxels, ends[:-1], axis=1)
+    return [part.reshape(-1, *shape) for part, shape in zip(parts, LAYER_SHAPES, strict=True)]
+
+
+def load_showers(
+    particle: str = "eplus", *, source: Path | str = "shipped", n_showers: int | None = None
+) -> Showers:
+    """Read calorimeter showers: the data of sec. 4 of paper B.
+
+    Args:
+        particle: "eplus", "gamma" or "piplus".
+        source: "shipped", its checksum is verified; "public" for CaloGAN's file of this particle,
+            fetched if need be; or the path of a file of `genamp data simulate showers` or in
+            CaloGAN's layout: `energy` (n, 1) in GeV, `layer_0` (n, 3, 96), `layer_1` (n, 12, 12),
+            `layer_2` (n, 12, 6) and, if there, `overflow` (n, 3) in MeV. Files in that layout
+            do not say which particle they hold.
+        n_showers: The first showers; all of them when None.
+
+    Raises:
+        GenampError: No such sample or file, the file is damaged, of another particle or layout, it
+            cannot be fetched, or it has fewer than `n_showers` showers.
+
+    Example:
+        showers = load_showers("gamma")
+        showers.layer_1[showers.energy > 50]
+    """
+    if particle not in PARTICLES:
+        raise GenampError(f"`particle` must be one of {', '.join(PARTICLES)}, got {particle!r}.")
+    if n_showers is not None:
+        try:
+            n_showers = operator.index(n_showers)
+        except TypeError:
+            raise GenampError(f"`n_showers` must be an integer, got {n_showers!r}.") from None
+        if n_showers < 1:
+            raise GenampError(f"`n_showers` must be positive, got {n_showers}.")
+    found = find_source(f"showers_{particle}", source)
+    path = found.path
+    showers = replace(_read(path, particle, n_showers), source=found)
+    if n_showers is not None and len(showers) < n_showers:
+        raise GenampError(
+            f"`n_showers` must be at most {len(showers)} for {path.name}, got {n_showers}."
+        )
+    _check(showers, path)
+    return showers
+
+
+def _read(path: Path, particle: str, n_showers: int | None) -> Showers:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "voxels" in file:
+                return _read_own(path, file, particle, n_showers)
+            return _read_public(path, file, particle, n_showers)
+    except OSError as error:
+        raise GenampError(
+            f"{path}: must be an HDF5 file ({error}); download or make it again"
+        ) from error
+
+
+def _read_own(path: Path, file: Any, particle: str, n_showers: int | None) -> Showers:
+    made = json.loads(file.attrs.get("provenance", "{}"))
+    if made.get("particle", particle) != particle:
+        raise GenampError(f"{path}: must hold {particle} showers, got those of {made['particle']}")
+    _check_datasets(
+        path,
+        file,
+        {
+            "energy": (None,),
+            "overflow": (None, len(LAYERS)),
+            "n_voxels": (None,),
+            "voxels": (None,),
+            "deposits": (None,),
+        },
+    )
+    n_voxels = file["n_voxels"][:].astype(np.int64)
+    lengths = {"energy": len(file["energy"]), "overflow": len(file["overflow"])}
+    n_deposits = {len(file["voxels"]), len(file["deposits"])}
+    if set(lengths.values()) != {len(n_voxels)} or n_deposits != {int(n_voxels.sum())}:
+        raise GenampError(f"{path}: datasets must belong together, their lengths do not")
+    n_voxels = n_voxels[:n_showers]
+    n = int(n_voxels.sum())
+    where, deposits = file["voxels"][:n].astype(np.int64), file["deposits"][:n]
+    if n and where.max() >= N_VOXELS:
+        raise GenampError(f"{path}: `voxels` must be below {N_VOXELS}, got {where.max()}")
+    voxels = np.zeros((len(n_voxels), N_VOXELS), dtype=np.float32)
+    voxels[np.repeat(np.arange(len(n_voxels)), n_voxels), where] = deposits
+    return Showers(
+        file["energy"][:n_showers].astype(np.float32, copy=False),
+        *layers_of_voxels(voxels),
+        overflow=file["overflow"][:n_showers].astype(np.float32, copy=False),
+        particle=particle,
+        provenance=made,
+    )
+
+
+def _read_public(path: Path, file: Any, particle: str, n_showers: int | None) -> Showers:
+    made = json.loads(file.attrs.get("provenance", "{}"))
+    if made.get("particle", particle) != particle:
+        raise GenampError(f"{path}: must hold {particle} showers, got those of {made['particle']}")
+    shapes = {name: (None, *shape) for name, shape in zip(LAYERS, LAYER_SHAPES, strict=True)}
+    _check_datasets(path, file, {"energy": (None, 1), **shapes})
+    if "overflow" in file:
+        _check_datasets(path, file, {"overflow": (None, len(LAYERS))})
+        overflow = file["overflow"][:n_showers]
+    else:
+        overflow = np.zeros((len(file["energy"][:n_showers]), len(LAYERS)))
+    names = [name for name in ("energy", *LAYERS, "overflow") if name in file]
+    if len({len(file[name]) for name in names}) != 1:
+        raise GenampError(f"{path}: {', '.join(names)} must have as many rows, they have not")
+    arrays = [file["energy"][:n_showers, 0], *(file[name][:n_showers] for name in LAYERS)]
+    return Showers(
+        *(array.astype(np.float32, copy=False) for array in arrays),
+        overflow=overflow.astype(np.float32, copy=False),
+        particle=particle,
+        provenance=made,
+    )
+
+
+def _check_datasets(path: Path, file: Any, shapes: dict[str, Sequence[int | None]]) -> None:
+    import h5py
+
+    for name, shape in shapes.items():
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise GenampError(
+                f"{path}: must have the dataset `{name}` as files of showers do, has "
+                f"{', '.join(file) or 'none'}"
+            )
+        got = file[name].shape
+        if len(got) != len(shape) or got[1:] != tuple(shape[1:]) or 0 in got[:1]:
+            wanted = ", ".join("n" if size is None else str(size) for size in shape)
+            raise GenampError(f"{path}: `{name}` must have shape ({wanted}), got {got}")
+
+
+def _check(showers: Showers, path: Path) -> None:
+    for name in ("energy", *LAYERS, "overflow"):
+        n_bad = int((~(getattr(showers, name) >= 0)).sum() + np.isinf(getattr(showers, name)).sum())
+        if n_bad:
+            raise GenampError(
+                f"{path}: `{name}` must be finite and not negative, got {n_bad} values that are "
+                "not; remove those showers"
+            )
