@@ -65,10 +65,19 @@ class _Entry:
     checksum: str | None = None  # as pooch takes it: "md5:..." or "sha256:..."
 
 
+def _pooch() -> Any:
+    """Import pooch without the words that its progress bar has for notebooks."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
+
+
 def data_folder() -> Path:
     """Return where public files are kept: `GENAMP_DATA`, or a folder in the user's cache."""
-    import pooch
-
+    pooch = _pooch()
     return Path(os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("genamp"))
 
 
@@ -156,9 +165,9 @@ def fetch_public(
         GenampError: Unknown name, the file or its record cannot be reached, the checksum is
             another one, or the disk is full.
     """
-    import pooch
     from filelock import FileLock
 
+    pooch = _pooch()
     public = find_public(name)
     path = public.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,8 +212,7 @@ def verify_public(
     Raises:
         GenampError: The file is not there, or is not the one that the checksum is of.
     """
-    import pooch
-
+    pooch = _pooch()
     public = find_public(name)
     path = public_path(name, folder)
     checksum = _published_checksum(public, path, mirror)
@@ -304,8 +312,7 @@ def _noted_checksum(path: Path) -> str | None:
 
 
 def _note_checksum(path: Path) -> str:
-    import pooch
-
+    pooch = _pooch()
     checksum = f"sha256:{pooch.file_hash(str(path))}"
     write_json(
         _noted(path), {"checksum": checksum, "meaning": "of the file when it was seen first"}

@@ -76,7 +76,7 @@ def plot_spectra(
             rotation=90,
             va="top",
             ha="left",
-            fontsize="x-small",
+            fontsize="small",
             color=COLOURS["reference"],
         )
     ax.set(xlim=(edges[0], edges[-1]), ylabel="density")
