@@ -52,6 +52,9 @@ HADRONIC = (
     "G4StoppingPhysics",
 )
 
+# What runs Geant4: arguments of Python.
+PROCESS = ("-m", "genamp_lib.simulation.geant4_process")
+
 
 def require_extra() -> None:
     """Raise `GenampError` when a package that makes showers is missing."""
@@ -155,7 +158,7 @@ def run_geant4(
         # Without CI, which makes Geant4's binding download its data sets unasked.
         environment = {name: value for name, value in os.environ.items() if name != "CI"}
         done = subprocess.run(
-            [sys.executable, "-m", "genamp_lib.simulation.geant4_process"],
+            [sys.executable, *PROCESS],
             input=json.dumps(request).encode(),
             capture_output=True,
             env=environment | write_tables(Path(folder)),
