@@ -1,0 +1,200 @@
+"""ParticleNet-Lite, the jet classifier of paper B, sec. 3; for fitting it: training.particlenet.
+
+Qu and Gouskos, arXiv:1902.08570, in the small version. Each particle exchanges messages with its
+nearest neighbours: first in (eta, phi), then in what the first exchange gave. The real particles of
+all jets of a batch lie in one list, so that padding costs nothing and cannot leak into a batch
+norm; n_real counts them. A particle with fewer than k others in its jet is its own neighbour for
+the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import relu
+
+N_FEATURES = 7
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What the network sees of jets. Slicing gives the jets of the slice.
+
+    Attributes:
+        coordinates: eta and phi relative to the jet, shape (n_jets, n_particles, 2), float32.
+        features: log pt, log E, eta_rel, phi_rel, dR, log pt_rel, log E_rel; pt and E in GeV;
+            shape (n_jets, n_particles, 7), float32, 0 for padding.
+        mask: Whether there is a particle, shape (n_jets, n_particles), bool.
+    """
+
+    coordinates: torch.Tensor
+    features: torch.Tensor
+    mask: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def __getitem__(self, index: slice | torch.Tensor | np.ndarray) -> Particles:
+        if isinstance(index, np.ndarray):
+            index = torch.as_tensor(index)
+        return Particles(self.coordinates[index], self.features[index], self.mask[index])
+
+
+def particle_inputs(particles: np.ndarray, jets: np.ndarray) -> Particles:
+    """Compute the network's inputs from jets in JetNet's layout.
+
+    Args:
+        particles: eta_rel, phi_rel, pt_rel, mask; shape (n_jets, n_particles, 4).
+        jets: pt in GeV, eta, mass in GeV, and more that is not used; shape (n_jets, >= 3).
+
+    Raises:
+        ValueError: The shapes are others, or a jet has no particle with pt_rel > 0.
+
+    >>> particle = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    >>> inputs = particle_inputs(np.array([particle]), np.array([[1000.0, 0.0, 0.0]]))
+    >>> inputs.features[0, 0].tolist()
+    [6.90775..., 6.90775..., 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    particles, jets = np.asarray(particles, np.float64), np.asarray(jets, np.float64)
+    if particles.ndim != 3 or particles.shape[2] != 4 or not particles.size:
+        raise ValueError(
+            f"`particles` must have shape (n_jets, n_particles, 4), got {particles.shape}."
+        )
+    if jets.ndim != 2 or len(jets) != len(particles) or jets.shape[1] < 3:
+        raise ValueError(f"`jets` must have shape ({len(particles)}, >= 3), got {jets.shape}.")
+    eta, phi, pt_rel = (particles[..., i] for i in range(3))
+    mask = (particles[..., 3] > 0) & (pt_rel > 0)
+    if not mask.any(axis=1).all():
+        raise ValueError(
+            "every jet must have a particle with pt_rel > 0, got none in jet "
+            f"{int(np.argmin(mask.any(axis=1)))}."
+        )
+    pt_jet, eta_jet, mass = (jets[:, i, None] for i in range(3))
+    energy_jet = np.hypot(pt_jet * np.cosh(eta_jet), mass)
+    pt = np.where(mask, pt_rel, 1.0) * pt_jet
+    energy = pt * np.cosh(eta_jet + eta)
+    columns = (
+        np.log(pt),
+        np.log(energy),
+        eta,
+        phi,
+        np.hypot(eta, phi),
+        np.log(pt / pt_jet),
+        np.log(energy / energy_jet),
+    )
+    features = np.stack(columns, axis=-1) * mask[..., None]
+    return Particles(
+        torch.as_tensor((particles[..., :2] * mask[..., None]).astype(np.float32)),
+        torch.as_tensor(features.astype(np.float32)),
+        torch.as_tensor(mask),
+    )
+
+
+class ParticleNetLite(nn.Module):
+    """Two edge convolutions, mean over particles, one hidden layer, one logit per jet.
+
+    Args:
+        n_neighbours: k of both convolutions, fewer than the particles of a jet's list.
+        widths: Layers of each convolution.
+        n_hidden: Nodes of the last hidden layer.
+        dropout: Dropped fraction of them in training.
+
+    >>> network = ParticleNetLite().eval()
+    >>> jets = Particles(torch.rand(5, 9, 2), torch.rand(5, 9, 7), torch.ones(5, 9, dtype=bool))
+    >>> network(jets).shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        *,
+        n_neighbours: int = 7,
+        widths: tuple[tuple[int, ...], ...] = ((32, 32, 32), (64, 64, 64)),
+        n_hidden: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if n_neighbours < 1:
+            raise ValueError(f"`n_neighbours` must be positive, got {n_neighbours}.")
+        self.n_neighbours = n_neighbours
+        self.input_norm = nn.BatchNorm1d(N_FEATURES)
+        sizes = [N_FEATURES, *(layers[-1] for layers in widths)]
+        self.convolutions = nn.ModuleList(
+            _EdgeConvolution(n_in, layers) for n_in, layers in zip(sizes, widths, strict=False)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(sizes[-1], n_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_hidden, 1)
+        )
+
+    def forward(self, jets: Particles) -> torch.Tensor:
+        """Return the logits, shape (n_jets,)."""
+        mask = jets.mask
+        if mask.shape[1] <= self.n_neighbours:
+            raise ValueError(
+                f"`n_neighbours` must be less than the {mask.shape[1]} particles of a jet, got "
+                f"{self.n_neighbours}."
+            )
+        jet_of = torch.arange(len(mask)).repeat_interleave(mask.sum(1))  # (n_real,)
+        x = self.input_norm(jets.features[mask])  # (n_real, 7)
+        points = jets.coordinates
+        for convolution in self.convolutions:
+            x = convolution(x, nearest_neighbours(points, mask, self.n_neighbours))
+            points = x.new_zeros(*mask.shape, x.shape[1])
+            points[mask] = x.detach()  # neighbours are chosen, not differentiated
+        total = x.new_zeros(len(mask), x.shape[1]).index_add(0, jet_of, x)
+        return self.head(total / mask.sum(1, keepdim=True)).squeeze(-1)
+
+
+def nearest_neighbours(points: torch.Tensor, mask: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k nearest real particles of each real particle, in the list of real particles.
+
+    Args:
+        points: Shape (n_jets, n_particles, n_dimensions).
+        mask: Whether there is a particle, shape (n_jets, n_particles).
+        k: Number of neighbours; the particle itself where its jet has no more.
+
+    Returns:
+        Positions among the real particles, shape (n_real, k).
+
+    >>> points = torch.tensor([[[0.0], [1.0], [3.0], [0.5]]])
+    >>> nearest_neighbours(points, torch.tensor([[True, True, True, False]]), 2).tolist()
+    [[1, 2], [0, 2], [1, 0]]
+    """
+    squares = (points**2).sum(-1)
+    distance = torch.baddbmm(squares[:, None, :], points, points.mT, alpha=-2)  # + |x_i|^2
+    distance.masked_fill_(~mask[:, None, :], torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    values, found = distance.topk(k, dim=-1, largest=False)  # (n_jets, n_particles, k)
+    own = torch.arange(mask.shape[1])[:, None]
+    found = torch.where(torch.isinf(values), own, found)
+    place = (mask.flatten().cumsum(0) - 1).view_as(mask)  # position in the list
+    return place.gather(1, found.flatten(1)).view_as(found)[mask]
+
+
+class _EdgeConvolution(nn.Module):
+    """Messages from neighbours, averaged, plus a shortcut."""
+
+    def __init__(self, n_in: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        # W (x_i, x_j - x_i) = W_1 x_i + W_2 (x_j - x_i): a product per particle, not per edge.
+        self.own = nn.Linear(n_in, widths[0], bias=False)
+        self.other = nn.Linear(n_in, widths[0], bias=False)
+        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths)
+        self.shortcut = nn.Sequential(
+            nn.Linear(n_in, widths[-1], bias=False), nn.BatchNorm1d(widths[-1])
+        )
+
+    def forward(self, x: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+        """(n_real, n_in) and (n_real, k) -> (n_real, widths[-1])."""
+        other = self.other(x)
+        edges = other[neighbours] + (self.own(x) - other)[:, None]  # (n_real, k, widths[0])
+        edges = relu(self.norms[0](edges.flatten(0, 1)), inplace=True)
+        for linear, norm in zip(self.linears, self.norms[1:], strict=True):
+            edges = relu(norm(linear(edges)), inplace=True)
+        messages = edges.view(*neighbours.shape, -1).mean(1)
+        return relu(messages + self.shortcut(x))
