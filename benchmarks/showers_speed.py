@@ -66,10 +66,10 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def score_by_steps() -> None:
-    """Be the peer: take a request as genamp_lib.simulation.geant4_process does, and answer it."""
+    """Be the peer: take a request as genamp_lib.simulation.geant4 does, and answer it."""
     import geant4_pybind as g4
 
-    from genamp_lib.simulation import geant4_process
+    from genamp_lib.simulation.geant4 import __main__ as geant4_process
 
     class Unscored(geant4_process.Calorimeter):
         def ConstructSDandField(self) -> None:

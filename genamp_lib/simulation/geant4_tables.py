@@ -4,7 +4,7 @@ Geant4's own data files are a download of gigabytes from one server. These stand
 them that showers in lead and liquid argon need; everything else is computed by Geant4's code. What
 comes out is "Geant4 with analytic low-energy tables", not Geant4: data/README.md says what differs.
 
-Not for running Geant4: simulation.geant4_process.
+Not for running Geant4: simulation.geant4.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from genamp_lib._project import GenampError
 from genamp_lib.datasets.showers import CORE_WIDTH, LAYER_SHAPES, PARTICLES
 from genamp_lib.simulation.geant4_tables import write_tables
 
-# Raise it whenever the code below, in geant4_process or in geant4_tables changes the numbers.
+# Raise it whenever the code below, in geant4 or in geant4_tables changes the numbers.
 CHAIN_VERSION = 1
 PACKAGES = ("geant4-pybind",)
 GEANT4_NAMES = dict(zip(PARTICLES, ("e+", "gamma", "pi+"), strict=True))
@@ -53,7 +53,7 @@ HADRONIC = (
 )
 
 # What runs Geant4: arguments of Python.
-PROCESS = ("-m", "genamp_lib.simulation.geant4_process")
+PROCESS = ("-m", "genamp_lib.simulation.geant4")
 
 
 def require_extra() -> None:

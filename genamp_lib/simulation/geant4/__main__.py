@@ -1,8 +1,8 @@
-"""A sampling calorimeter in Geant4, in a process of its own: `python -m` this module.
+"""A sampling calorimeter in Geant4, in a process of its own.
 
 Takes a request as JSON on stdin, gives the arrays as .npz on stdout; what Geant4 prints goes to
 stderr. In its own process because Geant4 aborts where it cannot go on and runs once per process.
-Not to be imported by others: simulation.showers calls it and knows what the request says.
+simulation.showers starts it and knows what the request says; not to be imported.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import geant4_pybind as g4
 import numpy as np
 
 MM = g4.mm
-# Entries of the ledger, in MeV.
-LEDGER = ("deposited", "escaped", "positron_mass")
+# Entries of the ledger, in MeV: energies, and masses that escaped positrons leave unannihilated.
+LEDGER = ("deposited", "escaped", "unannihilated")
 
 
 class Calorimeter(g4.G4VUserDetectorConstruction):
