@@ -5,6 +5,7 @@ Not for what the tasks compute; nor for keeping finished ones on disk: simulatio
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,10 +21,25 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+# What `genamp run --jobs` and `--scheduler` tell the process of a chapter.
+JOBS_VARIABLE = "GENAMP_JOBS"
+SCHEDULER_VARIABLE = "GENAMP_SCHEDULER"
 # Tasks whose workers die more often than that are themselves at fault, or too big.
 RERUNS = 3
 # Off a terminal a line of progress comes no sooner than this after the one before.
 LINE_SECONDS = 10.0
+
+
+def sharing(jobs: int | None, scheduler: str | None) -> dict[str, Any]:
+    """Return `jobs` and `scheduler` for `map_tasks`; those of `genamp run` when both are None.
+
+    >>> sharing(3, None)
+    {'jobs': 3, 'scheduler': None}
+    """
+    if jobs is None and scheduler is None:
+        jobs = int(os.environ.get(JOBS_VARIABLE, "1"))
+        scheduler = os.environ.get(SCHEDULER_VARIABLE)
+    return {"jobs": 1 if jobs is None else jobs, "scheduler": scheduler}
 
 
 def map_tasks(

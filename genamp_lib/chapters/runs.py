@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genamp_lib._project import (
@@ -55,7 +56,12 @@ Report = Callable[[Job, int, int], None]
 
 
 def run_jobs(
-    root: Path, jobs: Sequence[Job], *, n_parallel: int, report: Report
+    root: Path,
+    jobs: Sequence[Job],
+    *,
+    n_parallel: int,
+    report: Report,
+    sharing: Mapping[str, str] | None = None,
 ) -> tuple[list[Job], list[Failure]]:
     """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
 
@@ -64,6 +70,7 @@ def run_jobs(
         jobs: What to run.
         n_parallel: Processes at a time.
         report: Called with (job, cells begun, cells) from several threads.
+        sharing: Environment variables that tell the jobs with whom to share their own work.
 
     Returns:
         The jobs that succeeded and the failures. On Ctrl-C the children are ended first.
@@ -73,7 +80,8 @@ def run_jobs(
     done, failures = [], []
     pool = ThreadPoolExecutor(max(1, n_parallel))
     try:
-        futures = {pool.submit(_run, root, job, report, processes, stopped): job for job in jobs}
+        run = partial(_run, root, report, processes, stopped, sharing or {})
+        futures = {pool.submit(run, job): job for job in jobs}
         for future in as_completed(futures):
             failure = future.result()
             done.append(futures[future]) if failure is None else failures.append(failure)
@@ -90,7 +98,12 @@ def run_jobs(
 
 
 def _run(
-    root: Path, job: Job, report: Report, processes: list, stopped: threading.Event
+    root: Path,
+    report: Report,
+    processes: list,
+    stopped: threading.Event,
+    sharing: Mapping[str, str],
+    job: Job,
 ) -> Failure | None:
     """Run one job in a child process; return what went wrong."""
     now = fingerprint(job.chapter, job.parameters)
@@ -105,6 +118,7 @@ def _run(
     environment = {
         **os.environ,
         **dict.fromkeys(_THREADS, "1"),
+        **sharing,
         RUN_FOLDER_VARIABLE: str(folder),
         PRESET_VARIABLE: job.preset,
         FRESH_VARIABLE: "1" if job.fresh else "0",

@@ -69,6 +69,16 @@ def run(
         bool,
         typer.Option("--publish", help="Copy the artefacts that it computed to data/artefacts."),
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, help="Processes that share trainings; same numbers."),
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Dask scheduler to share trainings with, as tcp://host:8786."
+        ),
+    ] = None,
 ) -> None:
     """Run one chapter, with other parameters if you like.
 
@@ -80,8 +90,15 @@ def run(
     Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
     be), or the path of a file.
     """
+    from genamp_lib._parallel import JOBS_VARIABLE, SCHEDULER_VARIABLE
     from genamp_lib.chapters import catalog, fingerprint, plan, site
     from genamp_lib.chapters.pages import Page
+
+    if jobs > 1 and scheduler is not None:
+        raise GenampError("--jobs must not be given together with --scheduler")
+    sharing = {JOBS_VARIABLE: str(jobs)}
+    if scheduler is not None:
+        sharing[SCHEDULER_VARIABLE] = scheduler
     from genamp_lib.cli._download import prepare_source
 
     root, known, parameters = _load(preset)
@@ -106,7 +123,7 @@ def run(
         changed=changed,
     )
     with _lock(lock):
-        _run_or_exit(root, [job], 1)
+        _run_or_exit(root, [job], 1, sharing)
         if publish:
             for path in plan.publish_artefacts(root, folder):
                 typer.echo(f"artefact: {path.relative_to(root)}")
@@ -236,7 +253,9 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def _run_or_exit(root: Path, todo: list[Job], n_parallel: int) -> None:
+def _run_or_exit(
+    root: Path, todo: list[Job], n_parallel: int, sharing: Mapping[str, str] | None = None
+) -> None:
     """Run jobs with progress; print failures and exit with 1 when there are any."""
     from genamp_lib.chapters import plan, runs
 
@@ -244,7 +263,9 @@ def _run_or_exit(root: Path, todo: list[Job], n_parallel: int) -> None:
         return
     try:
         with _progress(root, todo) as report:
-            done, failures = runs.run_jobs(root, todo, n_parallel=n_parallel, report=report)
+            done, failures = runs.run_jobs(
+                root, todo, n_parallel=n_parallel, report=report, sharing=sharing
+            )
     except KeyboardInterrupt as stop:
         typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
         raise typer.Exit(130) from stop

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genamp_lib._parallel import map_tasks
+from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer, MixtureTransformerSettings
 from genamp_lib.models.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.training._ensemble_state import LOSS_STEPS, TrainingState
@@ -94,7 +94,7 @@ def fit_ensemble(
 def fit_ensembles(
     tasks: Sequence[EnsembleTask],
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     scheduler: str | None = None,
     store: ArtefactStore | None = None,
     name: str = "",
@@ -107,7 +107,8 @@ def fit_ensembles(
     Args:
         tasks: What to fit; give each its own seed.
         jobs: Processes that share the tasks.
-        scheduler: Address of a Dask scheduler to share them with instead.
+        scheduler: Address of a Dask scheduler to share them with instead. If both are None, it is
+            what `genamp run` was given, one process without it.
         store: Where all of them are kept, as one artefact. Until it is complete, the states of
             the tasks are kept beside it, so that a killed run continues, also a fresh one: a
             state is never that of a finished run. On several machines the folder must be one
@@ -131,7 +132,7 @@ def fit_ensembles(
     def compute(folder: Path | None) -> Arrays:
         numbered = list(enumerate(tasks))
         function = partial(_arrays_of_fit, folder)
-        parts = map_tasks(function, numbered, jobs=jobs, scheduler=scheduler, label=label)
+        parts = map_tasks(function, numbered, **sharing(jobs, scheduler), label=label)
         return {f"{i}.{key}": array for i, part in enumerate(parts) for key, array in part.items()}
 
     if store is None:

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib._parallel import map_tasks
+from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer
-from genamp_lib.models.region_probabilities import region_probabilities
+from genamp_lib.models.region_probabilities import RegionProbabilities, region_probabilities
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.ensemble import EnsembleFit, fit_ensemble
 from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleTask
 
 # Part of every artefact's key: raise it when the code here changes the numbers.
-_VERSION = 1
+_VERSION = 2
 # Events of all members generated at a time.
 _CHUNK = 1_000_000
 
@@ -39,12 +39,12 @@ def fit_region_probabilities(
     n_draws: int = 50,
     n_points: int = 1024,
     n_scrambles: int = 8,
-    jobs: int = 1,
+    jobs: int | None = None,
     scheduler: str | None = None,
     store: ArtefactStore | None = None,
     name: str = "",
     label: str = "",
-) -> NDArray[np.float64]:
+) -> RegionProbabilities:
     """Fit ensembles and return the probabilities of radial regions under their networks.
 
     Args:
@@ -54,14 +54,15 @@ def fit_region_probabilities(
         n_points: Points of the integral per scramble, see `models.region_probabilities`.
         n_scrambles: Scrambles of the points.
         jobs: Processes that share the tasks.
-        scheduler: Address of a Dask scheduler to share them with instead.
+        scheduler: Address of a Dask scheduler to share them with instead. If both are None, it is
+            what `genamp run` was given, one process without it.
         store: Where the probabilities are kept, as one artefact. Until it is complete the states of
             the trainings are kept beside it, so that a killed run continues. None keeps nothing.
         name: Of the artefact, with `store`; its key covers tasks, edges and settings.
         label: What the progress line calls the work; no line when empty.
 
     Returns:
-        Shape (n_networks, n_regions): the members of the first task, each with its draws, then
+        Tables (n_networks, n_regions): the members of the first task, each with its draws, then
         those of the next.
 
     Raises:
@@ -75,7 +76,7 @@ def fit_region_probabilities(
     >>> events = Ring(2).sample(300, seed=1).reshape(3, 100, 2)
     >>> task = EnsembleTask(events, seed=1, network=MixtureTransformerSettings(2),
     ...                     training=EnsembleSettings(n_steps=2))
-    >>> fit_region_probabilities([task], Ring(2).radial_edges(), n_points=64).shape
+    >>> fit_region_probabilities([task], Ring(2).radial_edges(), n_points=64).probabilities.shape
     (3, 20)
     """
     if (store is None) != (not name):
@@ -90,11 +91,14 @@ def fit_region_probabilities(
     def compute(folder: Path | None) -> Arrays:
         function = partial(_probabilities_of_fit, folder, radii, settings)
         numbered = list(enumerate(tasks))
-        parts = map_tasks(function, numbered, jobs=jobs, scheduler=scheduler, label=label)
-        return {"probabilities": np.concatenate(parts)}
+        parts = map_tasks(function, numbered, **sharing(jobs, scheduler), label=label)
+        return {
+            "probabilities": np.concatenate([part.probabilities for part in parts]),
+            "errors": np.concatenate([part.errors for part in parts]),
+        }
 
     if store is None:
-        return compute(None)["probabilities"]
+        return RegionProbabilities(**compute(None))
     stage = Stage(
         name,
         version=_VERSION,
@@ -109,7 +113,7 @@ def fit_region_probabilities(
     folder = store.local / f"{name}-{stage.key}-checkpoints"
     arrays = store.load_or_compute(stage, lambda: compute(folder))
     shutil.rmtree(folder, ignore_errors=True)
-    return arrays["probabilities"]
+    return RegionProbabilities(**arrays)
 
 
 def generated_region_counts(
@@ -179,7 +183,7 @@ def _probabilities_of_fit(
     edges: NDArray[np.float64],
     settings: dict[str, int],
     numbered: tuple[int, EnsembleTask],
-) -> NDArray[np.float64]:
+) -> RegionProbabilities:
     number, task = numbered
     checkpoint = None if folder is None else folder / f"{number}.safetensors"
     fit = fit_ensemble(task, checkpoint=checkpoint)
@@ -189,7 +193,7 @@ def _probabilities_of_fit(
 
 def _probabilities(
     fit: EnsembleFit, seed: int, edges: NDArray[np.float64], settings: dict[str, int]
-) -> NDArray[np.float64]:
+) -> RegionProbabilities:
     model = fit.model
     if fit.posterior is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -202,10 +206,13 @@ def _probabilities(
             edges,
             n_points=n_points,
             n_scrambles=n_scrambles,
-        ).probabilities
+        )
         for first in range(0, model.n_members, 50)
     ]
-    return np.concatenate(parts)
+    return RegionProbabilities(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.errors for part in parts]),
+    )
 
 
 def _count(

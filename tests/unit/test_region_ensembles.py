@@ -44,25 +44,25 @@ def store(folder: Path) -> ArtefactStore:
 def test_probabilities_are_those_of_the_fitted_networks_in_order() -> None:
     tasks = [task(1, 2), task(2, 3)]
     found = fit_region_probabilities(tasks, EDGES, **POINTS)
-    expected = [
-        region_probabilities(fit_ensemble(one).model, EDGES, **POINTS).probabilities
-        for one in tasks
-    ]
-    np.testing.assert_array_equal(found, np.concatenate(expected))
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+    expected = [region_probabilities(fit_ensemble(one).model, EDGES, **POINTS) for one in tasks]
+    for name in ("probabilities", "errors"):
+        rows = np.concatenate([getattr(one, name) for one in expected])
+        np.testing.assert_array_equal(getattr(found, name), rows)
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_draws_of_bayesian_networks_come_member_by_member() -> None:
     narrow = PosteriorSettings(start_log_variance=-30.0, beta=0.0, log_variance_rate=1e-6)
-    found = fit_region_probabilities([task(1, 2, narrow)], EDGES, n_draws=60, **POINTS)
+    found = fit_region_probabilities(
+        [task(1, 2, narrow)], EDGES, n_draws=60, **POINTS
+    ).probabilities
     assert found.shape == (120, 5)
     members = found.reshape(2, 60, 5)
     # Draws of so narrow a posterior agree with each other and not with those of another member.
     assert np.ptp(members, axis=1).max() < 1e-4 < np.abs(members[0, 0] - members[1, 0]).max()
 
-    wide = fit_region_probabilities(
-        [task(1, 2, PosteriorSettings(start_log_variance=-4.0))], EDGES, n_draws=60, **POINTS
-    )
+    start = PosteriorSettings(start_log_variance=-4.0)
+    wide = fit_region_probabilities([task(1, 2, start)], EDGES, n_draws=60, **POINTS).probabilities
     assert np.ptp(wide.reshape(2, 60, 5), axis=1).max() > 1e-3
     assert len(np.unique(wide[:, 0])) == 120
 
@@ -71,7 +71,7 @@ def test_probabilities_are_kept_and_depend_on_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = {"store": store(tmp_path), "name": "regions"}
-    first = fit_region_probabilities([task(1)], EDGES, **POINTS, **keep)
+    first = fit_region_probabilities([task(1)], EDGES, **POINTS, **keep).probabilities
     assert not list((tmp_path / "local").glob("*checkpoints"))
     for changed in (
         ([task(2)], EDGES, 50, 64),
@@ -94,9 +94,8 @@ def test_probabilities_are_kept_and_depend_on_everything(
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(region_ensembles, "fit_ensemble", never)
-    np.testing.assert_array_equal(
-        fit_region_probabilities([task(1)], EDGES, **POINTS, **keep), first
-    )
+    again = fit_region_probabilities([task(1)], EDGES, **POINTS, **keep)
+    np.testing.assert_array_equal(again.probabilities, first)
 
 
 def test_a_killed_study_continues_where_it_was(
@@ -104,7 +103,7 @@ def test_a_killed_study_continues_where_it_was(
 ) -> None:
     keep = {"store": store(tmp_path), "name": "regions"}
     tasks = [task(1), task(2)]
-    whole = fit_region_probabilities(tasks, EDGES, **POINTS)
+    whole = fit_region_probabilities(tasks, EDGES, **POINTS).probabilities
     real, calls = region_ensembles.fit_ensemble, []
 
     def dies_at_second(one: EnsembleTask, *, checkpoint: Path) -> object:
@@ -118,7 +117,8 @@ def test_a_killed_study_continues_where_it_was(
         fit_region_probabilities(tasks, EDGES, **POINTS, **keep)
     assert calls[0].exists()  # the end of the first task is there to continue from
     monkeypatch.setattr(region_ensembles, "fit_ensemble", real)
-    np.testing.assert_array_equal(fit_region_probabilities(tasks, EDGES, **POINTS, **keep), whole)
+    again = fit_region_probabilities(tasks, EDGES, **POINTS, **keep)
+    np.testing.assert_array_equal(again.probabilities, whole)
     assert not calls[0].exists()
 
 
