@@ -55,11 +55,24 @@ class EventCoordinates(nn.Module):
         self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
         # Covariance of log_pt, eta and log_mass of all particles, for a base density like the data.
         self.register_buffer("covariance", torch.eye(3 * n_particles, dtype=torch.float64))
+        # Particles whose channel PHI a rotation about the beam shifts: all.
+        self.register_buffer("turns", torch.ones(n_particles))
 
     @property
     def n_particles(self) -> int:
         """Particles of an event."""
         return len(self.mean)
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether velocities of coordinates follow from those of four-momenta."""
+        return True
+
+    def mirrored(self, coordinates: Tensor) -> Tensor:
+        """Return coordinates of the events mirrored along the beam, (px, py, pz) -> (.., -pz)."""
+        mirror = coordinates.clone()
+        mirror[..., ETA] *= -1
+        return mirror
 
     def fit(self, momenta: Tensor) -> None:
         """Take means, scales and covariance from training events, shape (n, n_particles, 4).
@@ -67,17 +80,7 @@ class EventCoordinates(nn.Module):
         Raises:
             ValueError: Wrong shape, not finite, pt at or below the cut, or a feature is constant.
         """
-        if momenta.ndim != 3 or momenta.shape[1:] != (self.n_particles, 4):
-            raise ValueError(
-                f"`momenta` must be (n, {self.n_particles}, 4), got {tuple(momenta.shape)}."
-            )
-        if not torch.isfinite(momenta).all():
-            raise ValueError("`momenta` must be finite, got NaN or infinity.")
-        if momenta[..., 0].min() <= self.pt_min:
-            raise ValueError(
-                f"`momenta` must have pt above `pt_min` = {self.pt_min:g} GeV, "
-                f"got {momenta[..., 0].min().item():g}."
-            )
+        check_momenta(momenta, self.n_particles, self.pt_min)
         self.mean.zero_()
         self.scale.fill_(1.0)
         raw = self.encode(momenta)
@@ -191,6 +194,23 @@ class MomentumBase(nn.Module):
             kept.append(torch.stack([log_pt, eta, phi, log_mass], -1)[good])
         raw = torch.cat(kept)[:n]
         return ((raw - self.coordinates.mean) / self.coordinates.scale).float()
+
+
+def check_momenta(momenta: Tensor, n_particles: int, pt_min: float) -> None:
+    """Refuse training events that no generator can be fitted to.
+
+    Raises:
+        ValueError: Not of shape (n, n_particles, 4), not finite, or pt at or below the cut.
+    """
+    if momenta.ndim != 3 or momenta.shape[1:] != (n_particles, 4):
+        raise ValueError(f"`momenta` must be (n, {n_particles}, 4), got {tuple(momenta.shape)}.")
+    if not torch.isfinite(momenta).all():
+        raise ValueError("`momenta` must be finite, got NaN or infinity.")
+    if momenta[..., 0].min() <= pt_min:
+        raise ValueError(
+            f"`momenta` must have pt above `pt_min` = {pt_min:g} GeV, "
+            f"got {momenta[..., 0].min().item():g}."
+        )
 
 
 def wrapped(angle: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Conditional flow matching of collider events, Eqs. (40) to (42) of paper A. Not for fitting it.
+"""Conditional flow matching of top pairs, Eqs. (40) to (42) of paper A. Not for fitting it.
 
 Time runs from 0, the events, to 1, the base density. A network learns the velocity of the
 coordinates of models.event_coordinates; torchdiffeq solves the differential equation.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
@@ -21,8 +22,11 @@ from genamp_lib.models.event_coordinates import (
     NormalBase,
     wrapped,
 )
+from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
+from genamp_lib.models.top_pair_order import in_order
 from genamp_lib.models.velocity import VelocitySettings, new_velocity
 
+CoordinateSystem = Literal["jets", "resonances"]
 Base = Literal["momentum", "normal", "correlated"]
 Coupling = Literal["independent", "rotated", "optimal"]
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
@@ -38,9 +42,11 @@ class FlowMatchingSettings:
     """Everything that defines a flow but its parameters.
 
     Attributes:
-        n_particles: Particles of an event.
+        n_particles: Particles of an event: six jets of the top quarks, and others.
         pt_min: The cut on pt in GeV.
         delta_r_min: The cut on the distance of two particles; only the base "momentum" knows it.
+        coordinates: "jets", those of each jet (models.event_coordinates); "resonances", those of
+            the decays of a top pair (models.resonance_coordinates).
         base: "momentum", that of paper A's public code; "normal", independent normal densities
             with the widths of the data; "correlated", with their covariance.
         coupling: How events and base events of a batch are paired: "independent"; "rotated", each
@@ -52,21 +58,30 @@ class FlowMatchingSettings:
     n_particles: int = 6
     pt_min: float = 22.0
     delta_r_min: float = 0.5
+    coordinates: CoordinateSystem = "resonances"
     base: Base = "normal"
     coupling: Coupling = "rotated"
     velocity: VelocitySettings = field(default_factory=VelocitySettings)
 
     def __post_init__(self) -> None:
-        for name, kinds in (("base", Base), ("coupling", Coupling)):
+        if self.n_particles < 6:
+            raise ValueError(f"`n_particles` must be at least 6, got {self.n_particles}.")
+        for name, kinds in (
+            ("coordinates", CoordinateSystem),
+            ("base", Base),
+            ("coupling", Coupling),
+        ):
             if getattr(self, name) not in get_args(kinds):
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(get_args(kinds))}, "
                     f"got {getattr(self, name)!r}."
                 )
+        if self.base == "momentum" and self.coordinates != "jets":
+            raise ValueError('`coordinates` must be "jets" for the base "momentum".')
 
 
 class FlowMatching(nn.Module):
-    """A generator of events: coordinates, base density, velocity network.
+    """A generator of top pairs: coordinates, base density, velocity network.
 
     Shapes: momenta (n, n_particles, 4): pt (GeV), eta, phi, mass (GeV), float64.
 
@@ -79,17 +94,18 @@ class FlowMatching(nn.Module):
         ValueError: As `EventCoordinates.fit`.
 
     >>> generator = torch.Generator().manual_seed(1)
-    >>> train = torch.rand(200, 2, 4, generator=generator, dtype=torch.double) * 30 + 25
-    >>> small = VelocitySettings(width=8, n_blocks=1)
-    >>> flow = FlowMatching(FlowMatchingSettings(n_particles=2, velocity=small), train)
-    >>> flow.sample(3, generator=generator).shape
-    torch.Size([3, 2, 4])
+    >>> train = torch.rand(200, 6, 4, generator=generator, dtype=torch.double)
+    >>> train = torch.tensor([25.0, -1.0, 0.0, 5.0]) + torch.tensor([50.0, 2.0, 6.0, 9.0]) * train
+    >>> settings = FlowMatchingSettings(velocity=VelocitySettings(width=8, n_blocks=1))
+    >>> FlowMatching(settings, train).sample(3, generator=generator).shape
+    torch.Size([3, 6, 4])
     """
 
     def __init__(self, settings: FlowMatchingSettings, train: Tensor | None) -> None:
         super().__init__()
         self.settings = settings
-        self.coordinates = EventCoordinates(settings.n_particles, pt_min=settings.pt_min)
+        kind = {"jets": EventCoordinates, "resonances": ResonanceCoordinates}[settings.coordinates]
+        self.coordinates = kind(settings.n_particles, pt_min=settings.pt_min)
         if train is not None:
             self.coordinates.fit(train)
         self.base: NormalBase | MomentumBase
@@ -147,12 +163,13 @@ class FlowMatching(nn.Module):
         """
         if self.settings.coupling == "independent":
             return base
+        turns = self.coordinates.turns
         if self.settings.coupling == "optimal":
-            base = base[_best_order(events, base)]
-        difference = events[..., PHI] - base[..., PHI]
+            base = base[_best_order(events, base, turns)]
+        difference = (events[..., PHI] - base[..., PHI])[:, turns > 0]
         turn = torch.atan2(difference.sin().sum(1), difference.cos().sum(1))
         base = base.clone()
-        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None])
+        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None] * turns)
         return base
 
     @torch.no_grad()
@@ -166,7 +183,8 @@ class FlowMatching(nn.Module):
     ) -> Tensor:
         """Generate momenta, shape (n_generated, n_particles, 4), float64.
 
-        Events that are not finite after the last step are made again.
+        Identical particles are in the order of the samples, see `in_order`. Events that are not
+        finite after the last step are made again.
 
         Args:
             n_generated: Number of events.
@@ -186,7 +204,7 @@ class FlowMatching(nn.Module):
             found = self.coordinates.decode(self.transport(base, solver=solver, n_steps=n_steps))
             momenta.append(found[torch.isfinite(found).flatten(1).all(1)])
             missing -= len(momenta[-1])
-        return torch.cat(momenta)
+        return in_order(torch.cat(momenta))
 
     @torch.no_grad()
     def transport(self, base: Tensor, *, solver: Solver, n_steps: int) -> Tensor:
@@ -245,16 +263,18 @@ class FlowMatching(nn.Module):
         return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)
 
 
-def _best_order(events: Tensor, base: Tensor) -> Tensor:
+def _best_order(events: Tensor, base: Tensor, turns: Tensor) -> Tensor:
     """Return the order of base events with the smallest sum of squared distances.
 
-    The distance of two events is that after the rotation that `pair` makes: in phi,
-    2 (n_particles - |sum exp(i delta phi)|), which is the sum of squares for small angles.
+    Angles differ by 2 (1 - cos), the square for small differences; those that `pair` turns do so
+    after the turn: 2 (number - |sum exp(i difference)|).
     """
-    from scipy.optimize import linear_sum_assignment
-
-    flat = [torch.cat([x[..., :PHI], x[..., PHI + 1 :]], -1).flatten(1) for x in (events, base)]
-    direction = [torch.polar(torch.ones_like(x[..., PHI]), x[..., PHI]) for x in (events, base)]
-    common = (direction[0] @ direction[1].mH).abs()
-    cost = torch.cdist(*flat).square() + 2 * (events.shape[1] - common)
+    flat, turned = [], []
+    for x in (events, base):
+        phi, turn = x[..., PHI], turns > 0
+        fixed = phi[:, ~turn]
+        flat.append(torch.cat([x[..., [0, 1, 3]].flatten(1), fixed.cos(), fixed.sin()], 1))
+        turned.append(torch.polar(torch.ones_like(phi[:, turn]), phi[:, turn]))
+    common = (turned[0] @ turned[1].mH).abs()
+    cost = torch.cdist(*flat).square() + 2 * (turns.sum() - common)
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

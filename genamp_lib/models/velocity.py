@@ -17,10 +17,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from genamp_lib.models.event_coordinates import ETA, LARGEST_ETA, LOG_MASS, LOG_PT, EventCoordinates
+from genamp_lib.models.event_coordinates import (
+    ETA,
+    LARGEST_ETA,
+    LOG_MASS,
+    LOG_PT,
+    PHI,
+    EventCoordinates,
+)
+from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
 
 Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+Coordinates = EventCoordinates | ResonanceCoordinates
 _N_FREQUENCIES = 4
 # (energy, px, py, pz) of the two beams and of the time direction.
 _REFERENCES = ((1.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0))
@@ -68,7 +77,7 @@ class VelocitySettings:
             )
 
 
-def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> nn.Module:
+def new_velocity(settings: VelocitySettings, coordinates: Coordinates) -> nn.Module:
     """Return an untrained velocity network; starting values are drawn from torch's generator.
 
     Args:
@@ -90,14 +99,16 @@ def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> n
 
 
 class _Scalars(nn.Module):
-    """What does not change in a rotation about the beam: log_pt, eta, log_mass, which, and when."""
+    """What does not change in a rotation about the beam, which particle it is, and the time."""
 
-    def __init__(self, n_particles: int) -> None:
+    def __init__(self, turns: Tensor) -> None:
         super().__init__()
+        n_particles = len(turns)
         self.register_buffer("which", torch.eye(n_particles))
+        self.register_buffer("fixed", 1.0 - turns)
         frequencies = 2 * math.pi * 0.5 * 2.0 ** torch.arange(_N_FREQUENCIES)
         self.register_buffer("frequencies", frequencies)
-        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES
+        self.n_channels = 5 + n_particles + 1 + 2 * _N_FREQUENCIES
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         angle = time[:, None] * self.frequencies
@@ -106,6 +117,8 @@ class _Scalars(nn.Module):
         return torch.cat(
             [
                 coordinates[..., [LOG_PT, ETA, LOG_MASS]],
+                (self.fixed * coordinates[..., PHI].sin())[..., None],
+                (self.fixed * coordinates[..., PHI].cos())[..., None],
                 self.which.expand(n, -1, -1),
                 when[:, None].expand(-1, n_particles, -1),
             ],
@@ -116,9 +129,9 @@ class _Scalars(nn.Module):
 class TransformerVelocity(nn.Module):
     """A plain transformer on the coordinates; phi enters as its sine and cosine."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
         super().__init__()
-        self.scalars = _Scalars(coordinates.n_particles)
+        self.scalars = _Scalars(coordinates.turns)
         self.linear_in = nn.Linear(self.scalars.n_channels + 2, settings.width)
         block = nn.TransformerEncoderLayer(
             settings.width,
@@ -140,7 +153,7 @@ class TransformerVelocity(nn.Module):
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
-        phi = coordinates[..., 2:3]
+        phi = coordinates[..., PHI, None]
         inputs = torch.cat([self.scalars(coordinates, time), phi.sin(), phi.cos()], -1)
         return self.linear_out(self.blocks(self.linear_in(inputs)))
 
@@ -148,30 +161,49 @@ class TransformerVelocity(nn.Module):
 class _FourVectorVelocity(nn.Module):
     """What the equivariant networks share: their inputs, and velocities from their outputs."""
 
-    def __init__(self, coordinates: EventCoordinates) -> None:
+    def __init__(self, coordinates: Coordinates) -> None:
         super().__init__()
         self.coordinates = coordinates
-        self.scalars = _Scalars(coordinates.n_particles)
+        self.scalars = _Scalars(coordinates.turns)
         self.register_buffer("references", torch.tensor(_REFERENCES))
 
+    @property
+    def n_vectors_out(self) -> int:
+        """Four-vectors that the network predicts for a particle."""
+        return 1 if self.coordinates.by_vectors else 0
+
+    @property
+    def n_scalars_out(self) -> int:
+        """Scalars that the network predicts for a particle."""
+        return 2 if self.coordinates.by_vectors else 4
+
     def vectors(self, coordinates: Tensor) -> Tensor:
-        """Return momenta, momenta over pt, and references: (n, n_particles, 5, 4)."""
+        """Return momenta, directions with pt 1, and references: (n, n_particles, 5, 4)."""
         momenta = self.coordinates.four_momenta(coordinates)
-        _, eta, phi, _ = coordinates.unbind(-1)
-        eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
-        direction = torch.stack([eta.cosh(), phi.cos(), phi.sin(), eta.sinh()], -1)
+        space = momenta[..., 1:]
+        pt = torch.hypot(space[..., 0], space[..., 1])[..., None]
+        direction = torch.cat([space.norm(dim=-1, keepdim=True), space], -1) / pt
         particles = torch.stack([momenta, direction], -2)
         references = self.references.to(momenta).expand(*momenta.shape[:2], -1, -1)
         return torch.cat([particles, references], -2)
 
-    def velocity(self, coordinates: Tensor, vector: Tensor, scalars: Tensor) -> Tensor:
-        """Return velocities from a four-vector, the momentum's velocity over pt, and two scalars.
+    def velocity(self, coordinates: Tensor, vectors: Tensor, scalars: Tensor) -> Tensor:
+        """Return velocities from the network's vectors and scalars.
 
-        d phi = (cos(phi) u_y - sin(phi) u_x), d eta = (u_z - sinh(eta) u_T) / cosh(eta).
+        Coordinates that do not change in a rotation have scalars for velocities. Those of a
+        momentum have a vector, its velocity over pt, and two scalars for log_pt and log_mass:
+        d phi = cos(phi) u_y - sin(phi) u_x, d eta = (u_z - sinh(eta) u_T) / cosh(eta).
+
+        Args:
+            coordinates: Shape (n, n_particles, 4).
+            vectors: Shape (n, n_particles, n_vectors_out, 4).
+            scalars: Shape (n, n_particles, n_scalars_out).
         """
+        if not self.coordinates.by_vectors:
+            return scalars
         _, eta, phi, _ = coordinates.unbind(-1)
         eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
-        _, u_x, u_y, u_z = vector.unbind(-1)
+        _, u_x, u_y, u_z = vectors[..., 0, :].unbind(-1)
         along = phi.cos() * u_x + phi.sin() * u_y
         across = phi.cos() * u_y - phi.sin() * u_x
         by_eta = (u_z - eta.sinh() * along) / eta.cosh()
@@ -181,41 +213,41 @@ class _FourVectorVelocity(nn.Module):
 class LGATrSlimVelocity(_FourVectorVelocity):
     """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
         from lgatr import LGATrSlim
 
         super().__init__(coordinates)
         self.network = LGATrSlim(
             num_blocks=settings.n_blocks,
             in_v_channels=2 + len(_REFERENCES),
-            out_v_channels=1,
+            out_v_channels=self.n_vectors_out,
             hidden_v_channels=settings.n_vectors,
             in_s_channels=self.scalars.n_channels,
-            out_s_channels=2,
+            out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             num_heads=settings.n_heads,
         )
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
-        vector, scalars = self.network(self.vectors(coordinates), self.scalars(coordinates, time))
-        return self.velocity(coordinates, vector[..., 0, :], scalars)
+        outputs = self.network(self.vectors(coordinates), self.scalars(coordinates, time))
+        return self.velocity(coordinates, *outputs)
 
 
 class LGATrVelocity(_FourVectorVelocity):
     """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
         from lgatr import LGATr
 
         super().__init__(coordinates)
         self.network = LGATr(
             num_blocks=settings.n_blocks,
             in_mv_channels=2 + len(_REFERENCES),
-            out_mv_channels=1,
+            out_mv_channels=1,  # not used where `n_vectors_out` is 0, which LGATr has no form for
             hidden_mv_channels=settings.n_vectors,
             in_s_channels=self.scalars.n_channels,
-            out_s_channels=2,
+            out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             attention={"num_heads": settings.n_heads},
             mlp={},
@@ -228,13 +260,13 @@ class LGATrVelocity(_FourVectorVelocity):
         multivectors, scalars = self.network(
             embed_vector(self.vectors(coordinates)), self.scalars(coordinates, time)
         )
-        return self.velocity(coordinates, extract_vector(multivectors)[..., 0, :], scalars)
+        return self.velocity(coordinates, extract_vector(multivectors), scalars)
 
 
 class LLoCaVelocity(_FourVectorVelocity):
     """A transformer in local frames that a small equivariant network predicts (lloca)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
         from lloca.backbone.transformer import Transformer
         from lloca.equivectors.mlp import MLPVectors
         from lloca.framesnet.equi_frames import LearnedPDFrames
@@ -254,7 +286,7 @@ class LLoCaVelocity(_FourVectorVelocity):
         self.network = Transformer(
             in_channels=n_scalars + 4 * (2 + len(_REFERENCES)),
             attn_reps="4x0n+2x1n",
-            out_channels=6,
+            out_channels=4 * self.n_vectors_out + self.n_scalars_out,
             num_blocks=settings.n_blocks,
             num_heads=settings.n_heads,
             mlp_factor=2,
@@ -286,8 +318,9 @@ class LLoCaVelocity(_FourVectorVelocity):
         inverse = self.metric[:, None] * matrices.transpose(-1, -2) * self.metric
         frames = Frames(matrices.float(), inv=inverse.float(), det=torch.ones(matrices.shape[:-2]))
         outputs = self.network(torch.cat([scalars, local], -1), frames)
-        vector = (inverse @ outputs[..., :4, None].double())[..., 0]
-        return self.velocity(precise, vector, outputs[..., 4:]).float()
+        vectors, scalars = outputs.split([4 * self.n_vectors_out, self.n_scalars_out], -1)
+        vectors = vectors.unflatten(-1, (-1, 4)) @ inverse.float().transpose(-1, -2)
+        return self.velocity(coordinates, vectors, scalars)
 
     def _tokens(self, coordinates: Tensor) -> Tensor:
         momenta = self.coordinates.four_momenta(coordinates)

@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genamp_lib._project import GenampError, replace_file
-from genamp_lib.models.event_coordinates import ETA, PHI, wrapped
+from genamp_lib.models.event_coordinates import PHI, wrapped
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.models.top_pair_order import exchanges
 from genamp_lib.training.flow import split_events
 
 # Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
@@ -45,8 +46,9 @@ class FlowMatchingTraining:
         weight_decay: Of AdamW.
         largest_gradient: Norm to which gradients are scaled down.
         average_steps: The parameters that are kept are a moving average over about so many steps.
-        augment: Turn each event about the beam and mirror it along the beam and across, at random:
-            symmetries of proton collisions.
+        augment: At random, turn each event about the beam, mirror it along the beam and across,
+            which are symmetries of proton collisions, and exchange what is identical and was put
+            in order by pt only; `in_order` restores the order of what is generated.
         validation_fraction: Part of the events that is kept back for the validation loss.
     """
 
@@ -140,10 +142,14 @@ class FlowMatchingState:
             seed=task.seed,
             bootstrap=task.bootstrap,
         )
+        orders = exchanges(momenta.shape[1]) if task.training.augment else [slice(None)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed(_START))
-            self.flow = FlowMatching(task.flow, momenta[fit])
-        self.events = self.flow.coordinates.encode(momenta[fit]).float()
+            self.flow = FlowMatching(task.flow, torch.cat([momenta[fit][:, o] for o in orders]))
+        # Shape (n_orders, n_train, n_particles, 4).
+        self.events = torch.stack(
+            [self.flow.coordinates.encode(momenta[fit][:, order]).float() for order in orders]
+        )
         self.validation = self.flow.coordinates.encode(momenta[validation]).float()
         self.trained = {
             name: value for name, value in self.flow.named_parameters() if value.requires_grad
@@ -170,9 +176,11 @@ class FlowMatchingState:
         """
         training = self.task.training
         generator = torch.Generator().manual_seed(self._seed(self.step, _STEP))
-        events = self.events[self._batch()]
+        batch = self._batch()
+        which = torch.randint(len(self.events), (len(batch),), generator=generator)
+        events = self.events[which, batch]
         if training.augment:
-            events = _mirrored_and_turned(events, generator)
+            events = self._mirrored_and_turned(events, generator)
         loss = self._loss(events, generator)
         self.optimiser.zero_grad()
         loss.backward()
@@ -246,14 +254,23 @@ class FlowMatchingState:
         parts = torch.randperm(n, generator=generator)
         return self.flow.loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
 
+    def _mirrored_and_turned(self, events: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(events)
+        flip = torch.randint(0, 2, (2, n), generator=generator).bool()
+        turn = 2 * math.pi * torch.rand(n, 1, generator=generator)
+        events = torch.where(flip[0, :, None, None], self.flow.coordinates.mirrored(events), events)
+        phi = torch.where(flip[1, :, None], -events[..., PHI], events[..., PHI])
+        events[..., PHI] = wrapped(phi + turn * self.flow.coordinates.turns)
+        return events
+
     def _batch(self) -> Tensor:
         """Return the indices of the step's events; each pass takes them in another order."""
-        size = min(self.task.training.batch_size, len(self.events))
-        per_pass = len(self.events) // size
+        size = min(self.task.training.batch_size, self.events.shape[1])
+        per_pass = self.events.shape[1] // size
         number, place = divmod(self.step, per_pass)
         if self._order[0] != number:
             rng = np.random.default_rng([self.task.seed, number, _ORDER])
-            self._order = number, torch.from_numpy(rng.permutation(len(self.events)))
+            self._order = number, torch.from_numpy(rng.permutation(self.events.shape[1]))
         return self._order[1][place * size : (place + 1) * size]
 
     def _check(self) -> None:
@@ -317,13 +334,3 @@ def fit_flow_matching(
         return state
     finally:
         torch.set_num_threads(n_threads)
-
-
-def _mirrored_and_turned(events: Tensor, generator: torch.Generator) -> Tensor:
-    n = len(events)
-    signs = 2.0 * torch.randint(0, 2, (2, n, 1), generator=generator) - 1.0
-    turn = 2 * math.pi * torch.rand(n, 1, generator=generator)
-    events = events.clone()
-    events[..., ETA] *= signs[0]
-    events[..., PHI] = wrapped(signs[1] * events[..., PHI] + turn)
-    return events
