@@ -51,6 +51,8 @@ def plot_spectra(
     ax = plt.subplots()[1] if ax is None else ax
     edges = np.asarray(edges, dtype=np.float64)
     centres = (edges[1:] + edges[:-1]) / 2
+    if ax.get_xscale() == "log":
+        centres = np.sqrt(edges[1:] * edges[:-1])
     for (label, values), (colour, line) in zip(samples.items(), _LINES, strict=False):
         values = np.asarray(values, dtype=np.float64)
         counts = np.histogram(values, edges)[0]
