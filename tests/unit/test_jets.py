@@ -155,6 +155,11 @@ def test_wrong_files_are_refused(tmp_path):
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(GenampError, match=r"text\.h5: must be an HDF5 file"):
         load_jets(source=tmp_path / "text.h5")
+    make_file(tmp_path / "whole.h5")
+    whole = (tmp_path / "whole.h5").read_bytes()
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(GenampError, match=r"half\.h5: must be an HDF5 file .*truncated"):
+        load_jets(source=tmp_path / "half.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["events"] = np.zeros(3)
     with pytest.raises(GenampError, match="must have the dataset `particle_features`, has events"):
