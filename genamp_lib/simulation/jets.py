@@ -2,7 +2,7 @@
 
 One shard of them; not for many (simulation.jet_sample) and not for reading them (datasets.jets,
 where the kinematic conventions are). Needs the extra [simulate]. The jets are of the same kind as
-JetNet's, but they are not JetNet's: data/README.md.
+JetNet's, but they are not JetNet's: notebooks/data_jets.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pythia 8, the response of the Delphes ATLAS card, anti-kT jets; the process of Eq. (7) of paper B.
 Needs the extra [simulate]. Not for many shards (simulation.event_sample) and not for reading them
-(datasets.events). How the events differ from the paper's: data/README.md.
+(datasets.events). How the events differ from the paper's: notebooks/data_z_jets.md.
 """
 
 from __future__ import annotations
