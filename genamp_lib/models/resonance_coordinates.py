@@ -115,14 +115,7 @@ class ResonanceCoordinates(nn.Module):
     def encode(self, momenta: Tensor) -> Tensor:
         """Return coordinates of pt (GeV), eta, phi, mass (GeV)."""
         raw = self._raw(momenta)
-        low = torch.full_like(raw[..., _SPLINED], -30.0)
-        high = -low
-        target = raw[..., _SPLINED]
-        for _ in range(60):  # bisection: to rounding
-            middle = 0.5 * (low + high)
-            below = self._spline(middle) < target
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        first, second, third = (0.5 * (low + high)).unbind(-1)
+        first, second, third = self._inverse_spline(raw[..., _SPLINED]).unbind(-1)
         return torch.stack([first, second, raw[..., PHI], third], -1)
 
     def decode(self, coordinates: Tensor) -> Tensor:
@@ -227,23 +220,56 @@ class ResonanceCoordinates(nn.Module):
 
     def _spline(self, normal: Tensor) -> Tensor:
         """Return raw channels at normal ones, shape (n, n_particles, 3)."""
-        values, slopes = self.values.to(normal), self.slopes.to(normal)
         inside = normal.clamp(-_LARGEST_KNOT, _LARGEST_KNOT)
         position = (inside + _LARGEST_KNOT) / _KNOT_DISTANCE
         left = position.detach().floor().clamp(0, len(self.knots) - 2)
-        part = position - left
-        index = left.long().movedim(0, -1)  # (n_particles, 3, n)
-        y0, y1 = (values.gather(-1, index + k).movedim(-1, 0) for k in (0, 1))
-        d0, d1 = (_KNOT_DISTANCE * slopes.gather(-1, index + k).movedim(-1, 0) for k in (0, 1))
-        rest = 1 - part
-        cubic = (
-            y0 * (1 + 2 * part) * rest**2
-            + y1 * (1 + 2 * rest) * part**2
-            + d0 * part * rest**2
-            - d1 * rest * part**2
-        )
+        cubic = _hermite(position - left, *self._segments(left.long(), normal.dtype))
+        slopes = self.slopes.to(normal)
         end = torch.where(normal > 0, slopes[..., -1], slopes[..., 0])
         return cubic + end * (normal - inside)
+
+    def _inverse_spline(self, raw: Tensor) -> Tensor:
+        """Return normal channels at raw ones: bisection, then Newton's method to rounding."""
+        columns = raw.movedim(0, -1).contiguous()
+        left = torch.searchsorted(self.values, columns, right=True).movedim(-1, 0) - 1
+        left = left.clamp(0, len(self.knots) - 2)
+        segments = self._segments(left, raw.dtype)
+        part = torch.full_like(raw, 0.5)
+        for power in range(2, 12):
+            below = _hermite(part, *segments) < raw
+            part += torch.where(below, 0.5**power, -(0.5**power))
+        for _ in range(5):
+            slope = _hermite_slope(part, *segments)
+            part = (part - (_hermite(part, *segments) - raw) / slope).clamp(0.0, 1.0)
+        inside = (left + part) * _KNOT_DISTANCE - _LARGEST_KNOT
+        low, high = self.values[..., 0], self.values[..., -1]
+        above = _LARGEST_KNOT + (raw - high) / self.slopes[..., -1]
+        beneath = -_LARGEST_KNOT + (raw - low) / self.slopes[..., 0]
+        return torch.where(raw > high, above, torch.where(raw < low, beneath, inside))
+
+    def _segments(self, left: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Return values and slopes at both ends of the segments that start at knots `left`."""
+        index = left.movedim(0, -1)
+        ends = (index, index + 1)
+        values = [self.values.to(dtype).gather(-1, end).movedim(-1, 0) for end in ends]
+        slopes = [self.slopes.to(dtype).gather(-1, end).movedim(-1, 0) for end in ends]
+        return *values, *slopes
+
+
+def _hermite(part: Tensor, y0: Tensor, y1: Tensor, slope0: Tensor, slope1: Tensor) -> Tensor:
+    rest = 1 - part
+    return (
+        y0 * (1 + 2 * part) * rest**2
+        + y1 * (1 + 2 * rest) * part**2
+        + _KNOT_DISTANCE * part * rest * (slope0 * rest - slope1 * part)
+    )
+
+
+def _hermite_slope(part: Tensor, y0: Tensor, y1: Tensor, slope0: Tensor, slope1: Tensor) -> Tensor:
+    rest = 1 - part
+    return 6 * part * rest * (y1 - y0) + _KNOT_DISTANCE * (
+        slope0 * rest * (1 - 3 * part) + slope1 * part * (3 * part - 2)
+    )
 
 
 def _four(mass: Tensor, space: Tensor) -> Tensor:
