@@ -1,7 +1,7 @@
 """Showers per second of processor time, beside the same calorimeter scored step by step in Python.
 
     python benchmarks/showers_speed.py            # about two minutes, one core
-    python benchmarks/showers_speed.py --quick    # a tenth of the showers, to see that it runs
+    python benchmarks/showers_speed.py --quick    # a few showers, to see that it runs
 
 The peer is how Geant4 is usually read out from Python: a stepping action that takes deposit and
 position of every step and adds it to a cell. Geometry, physics, cuts, energies and random numbers
@@ -26,7 +26,7 @@ from rich.table import Table
 from genamp_lib.simulation import showers
 from genamp_lib.simulation.showers import run_geant4
 
-N_SHOWERS = {"eplus": 20, "gamma": 20, "piplus": 60}
+N_SHOWERS = {"eplus": 10, "gamma": 10, "piplus": 40}
 LAYERS = ("layer_0", "layer_1", "layer_2", "overflow")
 REPEATS = 2
 PEER = "--peer"
@@ -40,7 +40,7 @@ def main() -> None:
     for column in ("particle", "steps in Python", "genamp", "ratio"):
         table.add_column(column, justify="left" if column == "particle" else "right")
     for particle, n_showers in N_SHOWERS.items():
-        n, rates = n_showers // scale, []
+        n, rates = max(n_showers // scale, 2), []
         for seed in range(1, REPEATS + 1):
             energies = np.random.default_rng(seed).uniform(*showers.ENERGY_RANGE, n)
             seconds, ours = timed(lambda e=energies, s=seed, p=particle: run_geant4(p, e, s))

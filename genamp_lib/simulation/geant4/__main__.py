@@ -32,6 +32,7 @@ class Calorimeter(g4.G4VUserDetectorConstruction):
         super().__init__()
         self.request = request
         self.kept: list[Any] = []  # Python must not collect what Geant4 points to
+        self.plates: dict[str, list[str]] = {}  # volumes of lead and argon of a core or a frame
 
     def Construct(self) -> Any:  # noqa: D102 (Geant4's name)
         size, depth = self.request["width_mm"], self.request["depth_mm"]
@@ -70,9 +71,9 @@ class Calorimeter(g4.G4VUserDetectorConstruction):
                     (0, middle, core / 2, rim),
                 )
             ):
-                frame = self._box(f"frame{index}{side}", half_x, half_y, half, "vacuum")
+                frame = self._box(f"side{side}", half_x, half_y, half, "vacuum")
                 self._place(frame, mother, x=x, y=y)
-                self._fill(frame, half_x, half_y, section, f"frame{index}_{side}_")
+                self._fill(frame, half_x, half_y, section, f"frame{index}", f"side{side}")
         self.kept.append(placed)
         return placed
 
@@ -88,28 +89,19 @@ class Calorimeter(g4.G4VUserDetectorConstruction):
                 manager.AddNewDetector(detector)
                 detector.RegisterPrimitive(scorer)
                 self.kept += [detector, scorer]
-                for volume in self.plates[index][name]:
+                for volume in self.plates[f"{name}{index}"]:
                     self.SetSensitiveDetector(volume, detector)
 
-    @property
-    def plates(self) -> list[dict[str, list[str]]]:
-        """Names of the volumes of lead and argon of each section."""
-        return [
-            {
-                name: [
-                    f"{part}{material}"
-                    for part in ([f"core{i}"] if name == "core" else _frames(i))
-                    for material in ("lead", "argon")
-                    if section[f"{material}_mm"] > 0
-                ]
-                for name in ("core", "frame")
-            }
-            for i, section in enumerate(self.request["sections"])
-        ]
-
     def _fill(
-        self, mother: Any, half_x: float, half_y: float, section: dict[str, Any], name: str
+        self,
+        mother: Any,
+        half_x: float,
+        half_y: float,
+        section: dict[str, Any],
+        group: str,
+        part: str = "",
     ) -> None:
+        name = group + part
         lead, argon = section["lead_mm"], section["argon_mm"]
         pair = self._box(f"{name}pair", half_x, half_y, (lead + argon) / 2, "vacuum")
         self._replicate(pair, mother, g4.EAxis.kZAxis, section["n_plates"], lead + argon)
@@ -117,6 +109,7 @@ class Calorimeter(g4.G4VUserDetectorConstruction):
             if thickness > 0:
                 plate = self._box(f"{name}{material}", half_x, half_y, thickness / 2, material)
                 self._place(plate, pair, z=z)
+                self.plates.setdefault(group, []).append(f"{name}{material}")
 
     def _box(self, name: str, x: float, y: float, z: float, material: str) -> Any:
         solid = g4.G4Box(name, x * MM, y * MM, z * MM)
@@ -131,10 +124,6 @@ class Calorimeter(g4.G4VUserDetectorConstruction):
 
     def _replicate(self, volume: Any, mother: Any, axis: Any, n: int, pitch: float) -> None:
         self.kept.append(g4.G4PVReplica(volume.GetName(), volume, mother, axis, n, pitch * MM))
-
-
-def _frames(index: int) -> list[str]:
-    return [f"frame{index}_{side}_" for side in range(4)]
 
 
 class Physics(g4.G4VModularPhysicsList):
