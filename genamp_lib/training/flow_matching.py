@@ -93,6 +93,8 @@ class FlowMatchingTask:
         training: How.
         seed: Of everything.
         bootstrap: Fit to events drawn from `train` with replacement.
+        split_seed: Of the division into fitted and validation events, and of the bootstrap; `seed`
+            when None.
     """
 
     train: ArrayLike = field(repr=False)
@@ -100,6 +102,7 @@ class FlowMatchingTask:
     training: FlowMatchingTraining
     seed: int
     bootstrap: bool = False
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.train)
@@ -119,6 +122,7 @@ class FlowMatchingTask:
             "training": asdict(self.training),
             "seed": self.seed,
             "bootstrap": self.bootstrap,
+            "split_seed": self.split_seed,
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -139,7 +143,7 @@ class FlowMatchingState:
         fit, validation = split_events(
             len(momenta),
             validation_fraction=task.training.validation_fraction,
-            seed=task.seed,
+            seed=task.seed if task.split_seed is None else task.split_seed,
             bootstrap=task.bootstrap,
         )
         orders = exchanges(momenta.shape[1]) if task.training.augment else [slice(None)]
@@ -300,6 +304,7 @@ def fit_flow_matching(
     *,
     checkpoint: Path | None = None,
     checkpoint_steps: int = 500,
+    stop_at: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> FlowMatchingState:
     """Fit a generator; continue from a checkpoint if there is one.
@@ -309,10 +314,11 @@ def fit_flow_matching(
         checkpoint: File that the state is written to every `checkpoint_steps` steps and at the
             end. None keeps nothing.
         checkpoint_steps: What a kill can lose.
+        stop_at: Number of steps to stop after, to be continued later; all of them when None.
         progress: Called with the number of finished steps after each checkpoint interval.
 
     Returns:
-        The finished state; `state.averaged_flow()` is the generator.
+        The state; when it is finished, `state.averaged_flow()` is the generator.
 
     Raises:
         ValueError: As `EventCoordinates.fit`.
@@ -324,9 +330,10 @@ def fit_flow_matching(
         state = FlowMatchingState(task)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
-        while not state.finished:
+        last = task.training.n_steps if stop_at is None else min(stop_at, task.training.n_steps)
+        while state.step < last:
             state.advance()
-            if state.step % checkpoint_steps == 0 or state.finished:
+            if state.step % checkpoint_steps == 0 or state.step == last:
                 if checkpoint is not None:
                     state.save(checkpoint)
                 if progress is not None:
