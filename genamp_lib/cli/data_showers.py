@@ -36,7 +36,7 @@ def simulate_showers_command(
     Geant4 11.4, with analytic low-energy tables in place of its data files, which are a download
     of gigabytes: data/README.md says what differs. Nothing is downloaded.
 
-    Between 1 and 100 GeV a core makes about 3 showers of eplus or gamma per second, 9 of piplus. A
+    Between 1 and 100 GeV a core makes about 3 showers of eplus or gamma per second, 8 of piplus. A
     killed run continues when called again, also with more showers. Read the file with
     genamp_lib.load_showers(PARTICLE, source=FILE).
 

@@ -1,5 +1,6 @@
 """Geant4 in a process of its own: energy, geometry, crashes, samples made twice."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -165,6 +167,28 @@ def test_a_longer_sample_begins_with_the_shorter_one(tmp_path, toy_chain):
     assert np.array_equal(short.voxels, long.voxels[:25])
     assert np.array_equal(short.energy, long.energy[:25])
     assert len(np.unique(long.energy)) == 40  # shards do not repeat each other
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path, toy_chain, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(OSError, match="No space left"):
+        simulate_showers(tmp_path / "x.h5", n_showers=5, folder=tmp_path / "work")
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_damaged_shard_is_refused(tmp_path, toy_chain):
+    settings = {"n_showers": 5, "folder": tmp_path / "work"}
+    simulate_showers(tmp_path / "x.h5", **settings)
+    (shard,) = (tmp_path / "work").glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(GenampError, match=r"shard-00000\.safetensors: damaged"):
+        simulate_showers(tmp_path / "new.h5", **settings)
+    assert not (tmp_path / "new.h5").exists()
 
 
 def test_command(tmp_path, toy_chain):
