@@ -104,6 +104,21 @@ def test_user_errors_are_one_line_and_exit_code_2(
     assert not (tiny_project / "_build" / "runs" / "default").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "variable"),
+    [(["--jobs", "3"], "GENAMP_JOBS"), (["--scheduler", "3"], "GENAMP_SCHEDULER")],
+)
+def test_a_chapter_is_told_with_whom_to_share_its_trainings(
+    tiny_project: Path, genamp, options: list[str], variable: str
+) -> None:
+    edit(
+        tiny_project / NOTEBOOK, "n_train * upper", f'float(__import__("os").environ["{variable}"])'
+    )
+    done = genamp(tiny_project, "run", "01_tiny", *options)
+    assert done.returncode == 0, done.stderr
+    assert answer(tiny_project / RUN) == 3.0
+
+
 def test_a_missing_sample_ends_before_anything_runs(tiny_project: Path, genamp) -> None:
     edit(tiny_project / NOTEBOOK, "samples: []", "samples: [jets_gluon]")
     (tiny_project / "data" / "registry.json").write_text(

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 from genamp_lib import _parallel
-from genamp_lib._parallel import finished_tasks, map_tasks, progress
+from genamp_lib._parallel import (
+    JOBS_VARIABLE,
+    SCHEDULER_VARIABLE,
+    finished_tasks,
+    map_tasks,
+    progress,
+    sharing,
+)
 from genamp_lib._project import GenampError
 
 
@@ -68,6 +75,16 @@ def test_work_is_done_in_other_processes_with_one_thread_each():
 def sleep_and_tell(seconds, _):
     time.sleep(seconds)
     return os.getpid()
+
+
+def test_a_chapter_shares_its_work_as_the_run_says(monkeypatch):
+    assert sharing(None, None) == {"jobs": 1, "scheduler": None}
+    monkeypatch.setenv(JOBS_VARIABLE, "3")
+    assert sharing(None, None) == {"jobs": 3, "scheduler": None}
+    monkeypatch.setenv(SCHEDULER_VARIABLE, "tcp://host:1")
+    assert sharing(None, None)["scheduler"] == "tcp://host:1"
+    assert sharing(2, None) == {"jobs": 2, "scheduler": None}  # an argument comes first
+    assert sharing(None, "tcp://host:2")["scheduler"] == "tcp://host:2"
 
 
 def test_no_tasks():

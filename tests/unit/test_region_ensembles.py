@@ -122,6 +122,15 @@ def test_a_killed_study_continues_where_it_was(
     assert not calls[0].exists()
 
 
+def test_processes_of_the_run_share_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [task(1), task(2)]
+    here = fit_region_probabilities(tasks, EDGES, **POINTS)
+    monkeypatch.setenv("GENAMP_JOBS", "2")
+    monkeypatch.setattr(region_ensembles, "fit_ensemble", None)  # not in this process
+    shared = fit_region_probabilities(tasks, EDGES, **POINTS)
+    np.testing.assert_array_equal(shared.probabilities, here.probabilities)
+
+
 def test_counts_are_nested_and_follow_the_integrals(tmp_path: Path) -> None:
     model = fit_ensemble(task(1, 3)).model
     sizes = [10, 500, 20_000]
