@@ -7,7 +7,8 @@ import sys
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli import book, data, estimate
+from genamp_lib.cli import book, data, estimate, train
+from genamp_lib.cli import diagnose as diagnose_command
 
 app = typer.Typer(
     help=(
@@ -24,7 +25,12 @@ app.command()(book.run)
 app.command()(book.build)
 app.command()(book.serve)
 app.command()(book.scoreboard)
+app.command(
+    help=diagnose_command.BREAK.join(diagnose_command.HELP),
+    epilog=diagnose_command.BREAK.join(diagnose_command.EXAMPLES),
+)(diagnose_command.diagnose)
 app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 app.add_typer(estimate.app, name="estimate")
 
 

@@ -200,17 +200,47 @@ def _parquet_n_rows(path: Path, column: str | None) -> int | None:
 
 
 @contextmanager
-def _parquet_file(path: Path, column: str | None) -> Iterator[tuple[Any, str]]:
+def _parquet_file(
+    path: Path, column: str | None, *, named: bool = True
+) -> Iterator[tuple[Any, str]]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise GenampError(f"{path}: needs pyarrow; run `pip install pyarrow`") from None
     with ParquetFile(path) as file:
         names = list(file.schema_arrow.names)
+        if not named:
+            yield file, ""
+            return
         key, index = _key_and_index(path, column, names)
         if index is not None:
             raise GenampError(f"{path}: no column `{column}`; there is {_some(names)}")
         yield file, key
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of all arrays or columns of a file; none for .npy, which has one array."""
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".txt"):
+        return _csv_names(path)
+    if suffix == ".npz":
+        from zipfile import ZipFile
+
+        with ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    if suffix in (".h5", ".hdf5"):
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            names: list[str] = []
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+            return names
+    if suffix == ".parquet":
+        with _parquet_file(path, None, named=False) as (file, _):
+            return list(file.schema_arrow.names)
+    return []
 
 
 def _key_and_index(path: Path, column: str | None, names: list[str]) -> tuple[str, str | None]:

@@ -1,7 +1,8 @@
 """One number per event from the files that physicists have, a block at a time. Not for jets.
 
 Which function when: `read_column` for samples of any length, or a part of one; `n_rows` to plan the
-parts; `load_column` for a whole training sample; `load_table` for a small table such as counts. The
+parts; `load_column` for a whole training sample; `load_features` for all features of events;
+`load_table` for a small table such as counts. The
 format is told by the suffix:
 
     .npy               one array
@@ -25,7 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets._column_formats import READERS, ROW_COUNTERS, Reader, csv_rows
+from genamp_lib.datasets._column_formats import (
+    READERS,
+    ROW_COUNTERS,
+    Reader,
+    column_names,
+    csv_rows,
+)
 
 BLOCK_EVENTS = 1 << 18
 
@@ -105,6 +112,44 @@ def load_table(path: Path | str, column: str | None = None) -> NDArray:
     else:
         blocks = list(_blocks(path, column, BLOCK_EVENTS, 0, sys.maxsize))
     return np.concatenate(blocks) if blocks else np.empty(0)
+
+
+def load_features(path: Path | str, column: str | None = None) -> tuple[list[str], NDArray]:
+    """Return all features of events: their names and an array of shape (n_events, n_features).
+
+    From .csv and .parquet all columns with their names; from the others one 2D array, whose
+    columns are named by their index, or, where there are several arrays and none is named, the 1D
+    ones, named by their keys.
+
+    Args:
+        path: A file that `read_column` reads.
+        column: Of .npz and .h5, the array to read.
+
+    Raises:
+        GenampError: As of `read_column`, or columns differ in length.
+    """
+    path = Path(path)
+    _reader(path)
+    suffix = path.suffix.lower()
+    if column is None:
+        names = next(_guarded(path, lambda: iter([column_names(path)])))
+        if suffix in (".csv", ".txt"):
+            return names, load_table(path)
+        if len(names) > 1:
+            columns = [load_column(path, name) for name in names]
+            lengths = {name: len(values) for name, values in zip(names, columns, strict=True)}
+            if len(set(lengths.values())) > 1:
+                raise GenampError(
+                    f"{path}: columns must have one length, got {lengths}; name one array"
+                )
+            return names, np.stack(columns, axis=1)
+    table = load_table(path, column)
+    if table.ndim > 2:
+        raise GenampError(
+            f"{path}: must hold one row of features per event, got shape {table.shape}"
+        )
+    table = table[:, None] if table.ndim == 1 else table
+    return [str(index) for index in range(table.shape[1])], table
 
 
 def _blocks(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:

@@ -8,6 +8,7 @@ from genamp_lib.diagnostics.calibration import (
 )
 from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
+from genamp_lib.diagnostics.diagnosis import Diagnosis, Finding, diagnose
 from genamp_lib.diagnostics.overfitting import (
     Overfitting,
     claimed_auc,
@@ -26,6 +27,8 @@ from genamp_lib.diagnostics.weights import (
 
 __all__ = [
     "Closure",
+    "Diagnosis",
+    "Finding",
     "ObservableRank",
     "Overfitting",
     "WeightCalibration",
@@ -34,6 +37,7 @@ __all__ = [
     "auc_interval",
     "binomial_interval",
     "claimed_auc",
+    "diagnose",
     "effective_sample_size",
     "frechet_distance",
     "likelihood_ratio_weights",

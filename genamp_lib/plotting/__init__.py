@@ -20,7 +20,13 @@ from genamp_lib.plotting.interactive import explorer
 from genamp_lib.plotting.spectra import plot_spectra
 from genamp_lib.plotting.style import COLOURS, use_style
 from genamp_lib.plotting.verdicts import plot_amplifications
-from genamp_lib.plotting.weights import plot_distribution, plot_roc
+from genamp_lib.plotting.weights import (
+    plot_calibration,
+    plot_closure,
+    plot_distribution,
+    plot_four_panels,
+    plot_roc,
+)
 
 __all__ = [
     "COLOURS",
@@ -29,6 +35,8 @@ __all__ = [
     "plot_amplification_map",
     "plot_amplifications",
     "plot_averaging_scan",
+    "plot_calibration",
+    "plot_closure",
     "plot_coverage",
     "plot_distance_band",
     "plot_distance_curve",
@@ -37,6 +45,7 @@ __all__ = [
     "plot_empirical_cdf",
     "plot_estimate",
     "plot_expected_distance",
+    "plot_four_panels",
     "plot_measured",
     "plot_roc",
     "plot_spectra",

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from genamp_lib.diagnostics import Closure, WeightCalibration, WeightSlice, roc_curve
 from genamp_lib.plotting.style import COLOURS
 
 # Roles and how they are drawn, in all figures of paper B: told apart without colours too.
@@ -108,4 +109,153 @@ def plot_roc(
         xlabel="fraction of generated above the cut",
         ylabel="fraction of truth above the cut",
     )
+    return ax
+
+
+def plot_four_panels(
+    observable: tuple[ArrayLike, ArrayLike],
+    weights: tuple[ArrayLike, ArrayLike],
+    slices: tuple[WeightSlice, WeightSlice],
+    *,
+    edges: ArrayLike,
+    xlabel: str,
+    true_weights: tuple[ArrayLike, ArrayLike] | None = None,
+    null_weights: tuple[ArrayLike, ArrayLike] | None = None,
+) -> np.ndarray:
+    """Draw the four panels of Figs. 1 to 3 of paper B.
+
+    Top left the observable of both samples, top right the ROC curve, bottom left the weights,
+    bottom right the observable of the events in the slices of small and of large weights.
+
+    Args:
+        observable: Of truth and generated events.
+        weights: Of truth and generated events.
+        slices: Small and large, as from `diagnostics.weight_slices`.
+        edges: Bins of the observable.
+        xlabel: Its name.
+        true_weights: Exact density ratios of truth and generated events; their ROC curve is the
+            optimum.
+        null_weights: Of a run without a flaw, for a second ROC curve.
+
+    Returns:
+        The axes, shape (2, 2), of a new figure.
+
+    >>> from genamp_lib.diagnostics import weight_slices
+    >>> weights = [0.9, 1.1, 5.0], [0.8, 1.0]
+    >>> slices = weight_slices(*weights, n_small=1, n_large=1)
+    >>> axes = plot_four_panels(weights, weights, slices, edges=[0, 1, 6], xlabel="x")
+    >>> axes.shape
+    (2, 2)
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 8.5))
+    values = [np.asarray(x, dtype=np.float64) for x in observable]
+    small, large = slices
+    ax = axes[0, 0]
+    ax.set(yscale="log", xlabel=xlabel, ylabel="density")
+    for role, one in zip(("truth", "generated"), values, strict=True):
+        plot_distribution(one, edges, role=role, label=role, ax=ax)
+    ax.legend()
+
+    ax = axes[0, 1]
+    for pair, label, color, line in (
+        (weights, "classifier", COLOURS["total"], "-"),
+        (null_weights, "null run", COLOURS["model"], "-."),
+        (true_weights, "optimum", COLOURS["stat"], "--"),
+    ):
+        if pair is not None:
+            plot_roc(*roc_curve(*pair), label=label, color=color, linestyle=line, ax=ax)
+    ax.set(xlim=(1e-4, 1.3), ylim=(1e-4, 1.6))
+    ax.legend(loc="lower right")
+
+    ax = axes[1, 0]
+    ax.set(xscale="log", yscale="log", xlabel="weight", ylabel="density")
+    for role, one in zip(("truth", "generated"), weights, strict=True):
+        plot_distribution(one, np.logspace(-1, 1, 50), role=role, label=role, ax=ax)
+    ax.legend()
+
+    ax = axes[1, 1]
+    plot_distribution(values[0], edges, role="truth", label="all truth", ax=ax)
+    for role, one, label in (
+        ("small", values[1][small.indices], f"generated, w ≤ {small.high:.2f}"),
+        ("large", values[0][large.indices], f"truth, w ≥ {large.low:.2f}"),
+    ):
+        plot_distribution(one, edges, role=role, label=label, ax=ax)
+    ax.set(xlabel=xlabel, ylabel="density")
+    ax.legend()
+    figure.tight_layout()
+    return axes
+
+
+def plot_calibration(
+    calibration: WeightCalibration, *, label: str, color: str, ax: Axes | None = None
+) -> Axes:
+    """Draw truth over generated events in bins of the weight, beside the weight itself.
+
+    Points are at the mean weight of the generated events of a bin; calibrated weights lie on the
+    diagonal. Bins that the test leaves out, and bins of one sample alone, are not drawn.
+
+    Args:
+        calibration: As from `diagnostics.weight_calibration`.
+        label: Text in the legend.
+        color: Of the points.
+        ax: Axes to draw on; new ones when None.
+
+    >>> from genamp_lib.diagnostics import weight_calibration
+    >>> calibration = weight_calibration([1.0] * 30, [1.0] * 20, [0.5, 2.0])
+    >>> ax = plot_calibration(calibration, label="a", color="black")
+    >>> ax.get_xlabel()
+    'weight'
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    drawn = np.isfinite(calibration.pulls) & np.isfinite(calibration.high)
+    drawn &= calibration.ratio > 0
+    x, y = calibration.mean_weight[drawn], calibration.ratio[drawn]
+    errors = [y - calibration.low[drawn], calibration.high[drawn] - y]
+    ax.errorbar(x, y, errors, fmt="o", markersize=4, color=color, label=label)
+    ends = ax.dataLim.intervalx if len(x) else (0.9, 1.1)
+    ax.plot(ends, ends, ":", color=COLOURS["reference"], linewidth=1.0)
+    ax.set(xlabel="weight", ylabel="truth / generated")
+    return ax
+
+
+def plot_closure(closure: Closure, *, ax: Axes | None = None) -> Axes:
+    """Draw generated over truth fractions in bins of an observable, before and after reweighting.
+
+    Args:
+        closure: As from `diagnostics.reweighting_closure`; infinite edges are drawn at the width
+            of their neighbour.
+        ax: Axes to draw on; new ones when None.
+
+    >>> from genamp_lib.diagnostics import reweighting_closure
+    >>> ax = plot_closure(reweighting_closure([0.5, 1.5], [0.5, 1.5], [1.0, 1.0], [0, 1, 2]))
+    >>> ax.get_ylabel()
+    'over truth'
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    edges = np.array(closure.edges)
+    if np.isinf(edges[0]):
+        edges[0] = 2 * edges[1] - edges[2] if len(edges) > 3 else edges[1] - 1.0
+    if np.isinf(edges[-1]):
+        edges[-1] = 2 * edges[-2] - edges[-3] if len(edges) > 3 else edges[-2] + 1.0
+    filled = closure.truth > 0
+    centres = ((edges[:-1] + edges[1:]) / 2)[filled]
+    truth = closure.truth[filled]
+    generated_error = np.sqrt(closure.generated * (1 - closure.generated) / closure.n_generated)
+    for values, errors, marker, color, label in (
+        (closure.generated, generated_error, "s", COLOURS["model"], "generated"),
+        (closure.reweighted, closure.reweighted_error, "o", COLOURS["total"], "reweighted"),
+    ):
+        ax.errorbar(
+            centres,
+            values[filled] / truth,
+            errors[filled] / truth,
+            fmt=marker,
+            markersize=4,
+            color=color,
+            label=label,
+        )
+    band = np.where(filled, closure.truth_error / np.where(filled, closure.truth, 1.0), 0.0)
+    ax.stairs(1 + band, edges, baseline=1 - band, fill=True, color=COLOURS["reference"], alpha=0.25)
+    ax.axhline(1.0, color=COLOURS["reference"], linewidth=1.0, linestyle=":")
+    ax.set_ylabel("over truth")
     return ax

@@ -86,6 +86,7 @@ def fit_classifier(
     settings: ClassifierSettings,
     seed: int,
     progress: Callable[[str], None] | None = None,
+    watch: Callable[[int, Classifier], None] | None = None,
 ) -> ClassifierFit:
     """Fit one classifier of truth (1) against generated (0) events by binary cross entropy.
 
@@ -100,6 +101,8 @@ def fit_classifier(
         settings: Network and training.
         seed: Of the starting values, the order of the events and the dropout.
         progress: Called with one line of text per epoch.
+        watch: Called after each epoch with its number, from 1, and the classifier as it is then,
+            in evaluation mode, to be read only.
 
     Raises:
         ValueError: An array is empty, not 2D or not finite, the numbers of features differ, or a
@@ -125,7 +128,7 @@ def fit_classifier(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _fit(train, validation, settings, progress)
+            return _fit(train, validation, settings, progress, watch)
     finally:
         torch.set_num_threads(n_threads)
 
@@ -222,6 +225,7 @@ def _fit(
     validation: list[torch.Tensor],
     settings: ClassifierSettings,
     progress: Callable[[str], None] | None,
+    watch: Callable[[int, Classifier], None] | None,
 ) -> ClassifierFit:
     classifier = _new_classifier(train[0].shape[1], settings)
     features, signs, weights = _batchable(train)
@@ -256,6 +260,8 @@ def _fit(
         if check < best:
             best = check
             best_state = {name: value.clone() for name, value in classifier.state_dict().items()}
+        if watch is not None:
+            watch(epoch + 1, classifier)
         if progress is not None:
             progress(f"epoch {epoch + 1}/{settings.n_epochs}: loss {total:.5f}, {check:.5f}")
     classifier.load_state_dict(best_state)

@@ -1,0 +1,203 @@
+"""`genamp diagnose`: where a generator is wrong, from two files. Statistics: diagnostics."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genamp_lib._project import GenampError, write_json
+from genamp_lib.cli._count import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genamp_lib.diagnostics import Diagnosis
+
+HELP = (
+    "Where is a generator wrong? True and generated events in, a report out.",
+    "A classifier learns to tell the samples apart, and every event is weighed by networks that "
+    "never saw it. The report shows the weights, the ROC curve, their calibration, how well "
+    "reweighted events agree with the truth, and which observables tell the events of extreme "
+    "weight apart. What is called a flaw is significant after allowing for all that was looked at.",
+    "Files are .npy, .npz, .h5, .csv or .parquet with one row of features per event, the same "
+    "features in both. The truth must be events that the generator was not trained on. A run that "
+    "was stopped continues where it was when the same command is given again.",
+)
+EXAMPLES = (
+    "Examples:",
+    "genamp diagnose truth.npy generated.npy",
+    "genamp diagnose truth.csv generated.csv --output report.html --json diagnosis.json --seed 3",
+)
+BREAK = "\n\n"
+N_FOLDS = 5
+FEWEST = 100  # events of a sample: each network is trained on three fifths
+
+
+def diagnose(
+    truth: Annotated[Path, typer.Argument(help="True events, not the training sample.")],
+    generated: Annotated[Path, typer.Argument(help="Generated events.")],
+    output: Annotated[Path, typer.Option(help="The report.")] = Path("diagnosis.html"),
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers to this file as well.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Which array of .npz and .h5 files holds the features.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Names of the features, as in pt,eta,mass.")
+    ] = None,
+    n_events: Annotated[
+        int | None, typer.Option(help="Use the first N events of each file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds and the trainings.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Passes over the training events.")] = 40,
+) -> None:
+    """Train classifiers on two files and write the report."""
+    _check_outputs(output, json_path, truth, generated)
+    for name, value, least in (("--epochs", epochs, 1), ("--n-events", n_events, FEWEST)):
+        if value is not None and value < least:
+            raise GenampError(f"{name} must be at least {least}, got {value}")
+    if seed < 0:
+        raise GenampError(f"--seed must not be negative, got {seed}")
+    features, samples, notes = _load(truth, generated, column, names, n_events)
+    result = _diagnosis(features, samples, seed, epochs, output)
+    from genamp_lib.cli._report import print_diagnosis, write_report
+
+    record: dict[str, Any] = {
+        "files": {"truth": str(truth), "generated": str(generated)},
+        "n_truth": len(samples[0]),
+        "n_generated": len(samples[1]),
+        "seed": seed,
+        "epochs": epochs,
+        "n_folds": N_FOLDS,
+        "input_notes": notes,
+    }
+    diagnosis, weights = result
+    write_report(output, diagnosis, weights, features, samples, record)
+    if json_path is not None:
+        write_json(json_path, {**record, **diagnosis.to_dict()})
+    print_diagnosis(diagnosis, notes, output)
+
+
+def _diagnosis(
+    features: list[str], samples: list[np.ndarray], seed: int, epochs: int, output: Path
+) -> tuple[Diagnosis, list[np.ndarray]]:
+    """Weigh all events and say what the weights tell; networks are kept until that is done."""
+    from genamp_lib._parallel import progress
+    from genamp_lib.diagnostics import diagnose as of_weights
+    from genamp_lib.diagnostics import likelihood_ratio_weights
+    from genamp_lib.training.artefacts import ArtefactStore, Stage
+    from genamp_lib.training.classifier import ClassifierSettings
+    from genamp_lib.training.cross_fit import cross_fitted_logits
+
+    folder = output.parent / f".{output.stem}.networks"
+    checksums = [hashlib.sha256(sample.tobytes()).hexdigest() for sample in samples]
+    stage = Stage(
+        "diagnose",
+        version=1,
+        configuration={"features": features},
+        inputs=dict(zip(("truth", "generated"), checksums, strict=True)),
+    )
+    n_kept = len(list(folder.glob("diagnose-*.json")))
+    if n_kept:
+        typer.echo(f"Networks of a run that was stopped are in {folder}; those that fit are used.")
+    with progress("classifiers", N_FOLDS) as advance, one_line("samples"):
+        fit = cross_fitted_logits(
+            *samples,
+            settings=ClassifierSettings(n_epochs=epochs, batch_size=_batch_size(samples)),
+            seed=seed,
+            n_folds=N_FOLDS,
+            store=ArtefactStore(published=folder, local=folder, fresh=False),
+            stage=stage,
+            progress=lambda line: advance(),
+        )
+    weights = [likelihood_ratio_weights(logits) for logits in (fit.truth, fit.generated)]
+    tables = [dict(zip(features, sample.T, strict=True)) for sample in samples]
+    with one_line("samples"):
+        diagnosis = of_weights(*weights, *tables)
+    shutil.rmtree(folder, ignore_errors=True)
+    return diagnosis, weights
+
+
+def _batch_size(samples: list[np.ndarray]) -> int:
+    """Return the paper's 1000, or less where that would be fewer than 30 steps per epoch."""
+    n_train = sum(len(sample) for sample in samples) * (N_FOLDS - 2) // N_FOLDS
+    return min(max(n_train // 30, 32), 1000)
+
+
+def _load(
+    truth: Path, generated: Path, column: str | None, names: str | None, n_events: int | None
+) -> tuple[list[str], list[np.ndarray], list[str]]:
+    """Return the names of the features, both samples, and what was left out."""
+    import numpy as np
+
+    from genamp_lib.datasets.columns import load_features
+
+    loaded = [load_features(path, column) for path in (truth, generated)]
+    (features, first), (others, second) = loaded
+    for path, table in ((truth, first), (generated, second)):
+        if len(table) < FEWEST:
+            raise GenampError(f"{path}: must hold at least {FEWEST} events, got {len(table)}")
+    if features != others:
+        raise GenampError(
+            f"{generated}: must have the features of {truth}, {_some(features)}, got "
+            f"{_some(others)}"
+        )
+    if names is not None:
+        features = [name.strip() for name in names.split(",")]
+        if len(set(features)) < first.shape[1] or len(features) != first.shape[1]:
+            raise GenampError(
+                f"--names must be {first.shape[1]} different names, got {_some(features)}"
+            )
+    samples = []
+    for path, table in ((truth, first), (generated, second)):
+        if n_events is not None and len(table) < n_events:
+            raise GenampError(
+                f"{path}: must hold at least --n-events {n_events} events, got {len(table)}"
+            )
+        table = np.ascontiguousarray(table[:n_events], dtype=np.float64)
+        bad = ~np.isfinite(table)
+        if bad.any():
+            where = [features[i] for i in np.flatnonzero(bad.any(axis=0))]
+            raise GenampError(
+                f"{path}: must be finite, got NaN or infinity in {int(bad.any(axis=1).sum())} "
+                f"events, {_some(where)}; remove them"
+            )
+        samples.append(table)
+    both = np.concatenate(samples)
+    varies = both.max(axis=0) > both.min(axis=0)
+    notes = [
+        f"`{features[i]}` has one value in both samples and was left out."
+        for i in np.flatnonzero(~varies)
+    ]
+    if not varies.any():
+        raise GenampError(f"{truth}: must have a feature that varies, got constant ones only")
+    kept = [name for name, varied in zip(features, varies, strict=True) if varied]
+    return kept, [np.ascontiguousarray(sample[:, varies]) for sample in samples], notes
+
+
+def _check_outputs(output: Path, json_path: Path | None, truth: Path, generated: Path) -> None:
+    """Refuse what cannot work, before the work."""
+    if truth.resolve() == generated.resolve():
+        raise GenampError("TRUTH and GENERATED must be different files, got one twice")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise GenampError(f"--output must end in .html, got {output.name}")
+    paths = [output, *([] if json_path is None else [json_path])]
+    for path in paths:
+        if not path.parent.is_dir():
+            raise GenampError(f"{path}: cannot be written, {path.parent} is no folder; make it")
+        if path.is_dir():
+            raise GenampError(f"{path}: cannot be written, it is a folder; give a file")
+        if path.resolve() in (truth.resolve(), generated.resolve()):
+            raise GenampError(f"{path}: must not be one of the samples; give another file")
+    if json_path is not None and json_path.resolve() == output.resolve():
+        raise GenampError("--json and --output must be different files, got one twice")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:6])
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
