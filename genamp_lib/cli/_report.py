@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +40,14 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
   color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 figure { margin: 1rem 0; } figure img { width: 100%; height: auto; }
-figcaption, small, footer { color: #555; font-size: .92rem; }
+figcaption, footer { color: #555; font-size: .92rem; } .narrow img { max-width: 36rem; }
 .verdict { border-left: .4rem solid #2b6cb0; padding: .2rem 1rem; background: #f1f5fa; }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid #ccc; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 @media (prefers-color-scheme: dark) {
   body { color: #e4e4e4; background: #16181c; }
-  figcaption, small, footer { color: #b4b4b4; }
+  figcaption, footer { color: #b4b4b4; }
   .verdict { background: #20262f; border-color: #6aa5e8; } th, td { border-color: #444; }
   figure img { filter: invert(1) hue-rotate(180deg); }
 }
@@ -129,7 +130,8 @@ def _body(
     samples: list[np.ndarray],
     record: dict[str, Any],
 ) -> str:
-    first, *rest = [html.escape(line) for line in _summary(diagnosis) + record["input_notes"]]
+    lines = [html.escape(line) for line in _summary(diagnosis) + record["input_notes"]]
+    first, *rest = [re.sub(r"`([^`]*)`", r"<code>\1</code>", line) for line in lines]
     parts = [
         "<h1>What the weights say about a generator</h1>",
         f'<div class="verdict"><p><strong>{first}</strong></p>',
@@ -194,6 +196,7 @@ def _body(
             _calibration_figure(diagnosis),
             "Truth over generated events in bins of the weight, beside the weight.",
             "Points on the dotted line: events of weight w are w times as frequent in the truth.",
+            narrow=True,
         ),
         f"<footer>Truth {html.escape(record['files']['truth'])} ({record['n_truth']} events), "
         f"generated {html.escape(record['files']['generated'])} ({record['n_generated']} events); "
@@ -320,7 +323,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f'<div class="table"><table><tr>{line(head, "th")}</tr>{body}</table></div>'
 
 
-def _image(figure: Figure, alt: str, caption: str) -> str:
+def _image(figure: Figure, alt: str, caption: str, *, narrow: bool = False) -> str:
     import matplotlib.pyplot as plt
 
     content = io.BytesIO()
@@ -328,6 +331,7 @@ def _image(figure: Figure, alt: str, caption: str) -> str:
     plt.close(figure)
     data = base64.b64encode(content.getvalue()).decode()
     return (
-        f'<figure><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure{" class=narrow" if narrow else ""}><img alt="{html.escape(alt)}" '
+        f'src="data:image/svg+xml;base64,{data}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )

@@ -249,7 +249,7 @@ def _findings(
         middle = np.median(inside)
         is_outer = middle < truth_low or middle > truth_high
         where = f"`{name}` mostly between {low:.4g} and {high:.4g}"
-        times = f"{factor:.2g} times as many as in the truth"
+        times = f"{_times(factor)} times as many as in the truth"
         if end == "small" and _straddles(tables[0][name], inside):
             mode = "smeared feature"
             text = (
@@ -270,6 +270,10 @@ def _findings(
             Finding(mode, name, float(low), float(high), float(factor), sigma, text.strip())
         )
     return tuple(sorted(findings, key=lambda one: -one.significance))
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.2g}"
 
 
 def _straddles(truth: Array, inside: Array) -> bool:
