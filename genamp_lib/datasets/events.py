@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import operator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,8 @@ def _read(
 ) -> Events:
     import h5py
 
+    with suppress(ImportError):
+        import hdf5plugin  # noqa: F401  # the compression of paper A's file
     try:
         with h5py.File(path, "r") as file:
             if "momenta" in file:
@@ -220,10 +223,11 @@ def _read(
                     f"{path}: must have the dataset `momenta`, or `{public_name}` as the public "
                     f"file, has {', '.join(file) or 'none'}"
                 )
-            momenta = _read_public(path, found, process, particles, n_events)
+            momenta = _read_public(path, found, public_name, process, particles, n_events)
             return Events(momenta, particles, process)
     except OSError as error:
-        hint = "install hdf5plugin" if "filter" in str(error) else "download or make it again"
+        filtered = "filter" in str(error) or "plugin" in str(error)
+        hint = "run `pip install -e '.[public]'`" if filtered else "download or make it again"
         raise GenampError(f"{path}: must be an HDF5 file ({error}); {hint}") from error
 
 
@@ -255,21 +259,24 @@ def _find_dataset(file: Any, name: str) -> Any:
     import h5py
 
     def visit(path: str, item: Any) -> Any:
-        is_it = isinstance(item, h5py.Dataset) and path.split("/")[-1] == name
-        return item if is_it else None
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if name == "block0_values" and "values_block_0" in (item.dtype.names or ()):
+            return item.fields("values_block_0")  # pandas has two formats; this is its "table"
+        return item if path.split("/")[-1] == name else None
 
     return file.visititems(visit)
 
 
 def _read_public(
-    path: Path, data: Any, process: str, particles: tuple[str, ...], n_events: int | None
+    path: Path, data: Any, name: str, process: str, particles: tuple[str, ...], n_events: int | None
 ) -> np.ndarray:
     """Return pt, eta, phi, mass from rows of energy, px, py, pz; Z bosons of one multiplicity."""
     n_row = 4 * (5 if process == "z_jets" else len(particles))
-    if data.ndim != 2 or data.shape[1] != n_row:
-        raise GenampError(f"{path}: `{data.name}` must have shape (n, {n_row}), got {data.shape}")
     # Only top pairs have tables of one multiplicity, so that the first rows are the first events.
     rows = data[:] if process == "z_jets" else data[:n_events]
+    if rows.ndim != 2 or rows.shape[1] != n_row:
+        raise GenampError(f"{path}: `{name}` must have shape (n, {n_row}), got {rows.shape}")
     rows = rows.astype(np.float64).reshape(len(rows), -1, 4)
     if process == "z_jets":
         n_particles = (rows[..., 0] > 0).sum(axis=1)

@@ -97,7 +97,8 @@ def test_top_pairs_in_the_public_layout(tmp_path, n_extra_jets):
         load_top_pairs(4, source=tmp_path / "public.hdf5")
 
 
-def test_z_jets_in_the_public_layout(tmp_path):
+@pytest.mark.parametrize("layout", ["fixed", "table"])
+def test_z_jets_in_the_public_layout(tmp_path, layout):
     """Rows of 20 as pandas keeps them in HDF5, several multiplicities in one table."""
     rows = np.zeros((12, 5, 4))
     for n_jets in (1, 2, 3):
@@ -105,12 +106,37 @@ def test_z_jets_in_the_public_layout(tmp_path):
         events = random_events(4, particles, seed=n_jets)
         rows[n_jets - 1 :: 3, : 2 + n_jets] = to_cartesian(events.momenta)
     with h5py.File(tmp_path / "truth.h5", "w") as file:
-        file["data/block0_values"] = rows.reshape(12, 20)
-        file["data/axis0"] = np.arange(20)
+        if layout == "fixed":
+            file["data/block0_values"] = rows.reshape(12, 20)
+            file["data/axis0"] = np.arange(20)
+        else:
+            table = np.zeros(12, dtype=[("index", "i8"), ("values_block_0", "f8", (20,))])
+            table["values_block_0"] = rows.reshape(12, 20)
+            file["data/table"] = table
     for n_jets in (1, 2, 3):
         expected = random_events(4, ("mu1", "mu2", "j1", "j2", "j3")[: 2 + n_jets], seed=n_jets)
         read = load_z_jets(n_jets, source=tmp_path / "truth.h5")
         assert read.momenta == pytest.approx(expected.momenta, rel=1e-4, abs=1e-5)
+
+
+def test_compressed_top_pairs_of_paper_a(tmp_path):
+    hdf5plugin = pytest.importorskip("hdf5plugin", reason="missing: pip install hdf5plugin")
+    events = random_events(9, TOP_PARTICLES, "top_pairs")
+    rows = to_cartesian(events.momenta).reshape(9, -1)
+    with h5py.File(tmp_path / "public.hdf5", "w") as file:
+        file.create_dataset("ttbar+0jet", data=rows, chunks=(9, 24), **hdf5plugin.Bitshuffle())
+    code = (
+        "import sys; from genamp_lib.datasets import load_top_pairs\n"
+        "print(len(load_top_pairs(source=sys.argv[1], n_events=4)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "public.hdf5")]
+    fresh = subprocess.run(command, capture_output=True, text=True)  # nobody imported the plugin
+    assert fresh.stdout.strip() == "4", fresh.stderr
+    block = "import sys; sys.modules['hdf5plugin'] = None; "
+    without = subprocess.run(
+        [*command[:2], block + code, command[3]], capture_output=True, text=True
+    )
+    assert "run `pip install -e '.[public]'`" in without.stderr
 
 
 def test_wrong_files_are_refused(tmp_path):
