@@ -95,9 +95,16 @@ def plot_roc(
     if not ax.lines:
         ax.plot([1e-6, 1], [1e-6, 1], ":", color=COLOURS["reference"], linewidth=1.0)
     truth, generated = (np.asarray(x, dtype=np.float64) for x in (truth_passing, generated_passing))
+    if len(truth) < _N_ROC_POINTS:
+        # Straight pieces are curves on logarithmic scales.
+        between = np.geomspace(1e-6, 1.0, _N_ROC_POINTS)
+        truth = np.concatenate([truth, np.interp(between, generated, truth)])
+        generated = np.concatenate([generated, between])
+        order = np.lexsort((truth, generated))
+        truth, generated = truth[order], generated[order]
     # Along the curve both fractions grow: their sum orders the points and has no steps.
     path = truth + generated
-    if len(path) > _N_ROC_POINTS:
+    if len(path) > 2 * _N_ROC_POINTS:
         wanted = np.geomspace(path[path > 0.0][0], path[-1], _N_ROC_POINTS)
         truth, generated = truth[path > 0.0], generated[path > 0.0]
         keep = np.unique(np.searchsorted(path[path > 0.0], wanted).clip(max=len(truth) - 1))

@@ -1,19 +1,18 @@
 """Figures of weights show the counts and errors that they claim."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from genamp_lib.diagnostics import roc_curve
-from genamp_lib.plotting.weights import plot_distribution, plot_roc
+from genamp_lib.diagnostics import roc_curve, weight_slices
+from genamp_lib.plotting.weights import plot_distribution, plot_four_panels, plot_roc
 
 matplotlib.use("Agg")
 
 
 @pytest.fixture
 def ax():
-    import matplotlib.pyplot as plt
-
     figure, ax = plt.subplots()
     yield ax
     plt.close(figure)
@@ -63,3 +62,32 @@ class TestRoc:
         for _ in range(2):
             plot_roc([0.0, 0.5, 1.0], [0.0, 0.1, 1.0], label="few", color="black", ax=ax)
         assert len(ax.lines) == 3
+
+
+def test_a_roc_curve_of_two_weights_is_drawn_between_them():
+    """A removed tail: straight from (0, 0.1) to (1, 1), a curve on logarithmic scales."""
+    ax = plot_roc([0.0, 0.1, 1.0], [0.0, 0.0, 1.0], label="optimum", color="black")
+    generated, truth = ax.lines[-1].get_xydata().T
+    inside = (generated > 1e-4) & (generated < 1)
+    assert inside.sum() > 100
+    np.testing.assert_allclose(truth[inside], 0.1 + 0.9 * generated[inside])
+
+
+def test_four_panels_show_both_samples_and_the_slices():
+    rng = np.random.default_rng(1)
+    truth, generated = rng.exponential(size=500), rng.exponential(size=400)
+    weights = truth + 0.1, generated + 0.1
+    slices = weight_slices(*weights, n_small=20, n_large=30)
+    axes = plot_four_panels(
+        (truth, generated),
+        weights,
+        slices,
+        edges=np.linspace(0, 5, 11),
+        xlabel="x",
+        true_weights=weights,
+    )
+    assert [len(ax.patches) for ax in axes.flat] == [2, 0, 2, 3]
+    large = axes[1, 1].patches[2].get_data()
+    expected = np.histogram(np.clip(truth[slices[1].indices], 0, 5), large.edges)[0]
+    np.testing.assert_allclose(large.values * 30 * 0.5, expected)
+    plt.close("all")
