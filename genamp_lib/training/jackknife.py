@@ -5,7 +5,7 @@ over to the probabilities of regions. Not for ensembles, whose spread is the sam
 force: training.region_ensembles.
 
 With weight 1 + w_i on training event i, a training of Adam that lasts for a time t (the sum of its
-learning rates) ends at parameters that differ, to first order, by
+learning rates) ends at parameters that differ, to first order, by::
 
     D^(1/2) (D^(1/2) F D^(1/2) + 1/t)^(-1) D^(1/2) sum_i w_i s_i / n_train.
 
