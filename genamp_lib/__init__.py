@@ -22,6 +22,7 @@ _PUBLIC = {
     "true_averaging_amplification": "genamp_lib.amplification",
     "Closure": "genamp_lib.diagnostics",
     "Diagnosis": "genamp_lib.diagnostics",
+    "Finding": "genamp_lib.diagnostics",
     "ObservableRank": "genamp_lib.diagnostics",
     "Overfitting": "genamp_lib.diagnostics",
     "WeightCalibration": "genamp_lib.diagnostics",
