@@ -29,7 +29,7 @@ book: .venv/installed  ## Run what is stale and write the site to _build/site
 	$(BIN)/genamp build --preset $(PRESET)
 
 test: .venv/installed lint  ## Run all tests, the site's in a real browser too
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed  ## Check style and the layers of the library
 	$(BIN)/ruff check .

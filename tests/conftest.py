@@ -16,15 +16,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker has a core of its own: more threads would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker, and all those that build the book on the same one."""
-    for item in items:
-        folder = item.path.relative_to(ROOT).parent
-        builds = folder.parts[:2] == ("tests", "site") or item.path.name == "test_chapters.py"
-        item.add_marker(pytest.mark.xdist_group("book" if builds else str(item.path)))
-
-
 TINY_CHAPTER = """\
 ---
 jupytext:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_support import ROOT
+from tests_support import ROOT, build_book
 
 from genamp_lib.chapters.catalog import Chapter, load_chapters, load_preset
 from genamp_lib.chapters.results import read_results
@@ -114,9 +114,7 @@ def test_every_chapter_is_compared_with_its_paper() -> None:
 @pytest.fixture(scope="module")
 def smoke() -> Path:
     """Run all chapters at the preset smoke, which ignores artefacts, and return their folder."""
-    command = [str(Path(sys.executable).with_name("genamp")), "build", "--preset", "smoke"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_book("smoke")
     return ROOT / "_build" / "runs" / "smoke"
 
 
@@ -139,14 +137,13 @@ def test_no_computed_number_is_typed_into_the_prose(chapter: Chapter, smoke: Pat
 
 
 def test_the_readme_shows_the_numbers_of_the_published_runs(tmp_path: Path) -> None:
+    build_book("default")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin, end = text.index(README_BEGIN), text.index(README_END)
+    readme = tmp_path / "README.md"
+    readme.write_text(text[:begin] + README_BEGIN + "\n" + text[end:], encoding="utf-8")
     genamp = str(Path(sys.executable).with_name("genamp"))
-    for arguments in (["build"], ["scoreboard", "--readme", str(tmp_path / "README.md")]):
-        if "--readme" in arguments:
-            text = (ROOT / "README.md").read_text(encoding="utf-8")
-            begin, end = text.index(README_BEGIN), text.index(README_END)
-            (tmp_path / "README.md").write_text(
-                text[:begin] + README_BEGIN + "\n" + text[end:], encoding="utf-8"
-            )
-        done = subprocess.run([genamp, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    command = [genamp, "scoreboard", "--readme", str(readme)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from site_checks import served
-from tests_support import ROOT
+from tests_support import ROOT, build_book
 
 BROWSERS = (
     "chromium",
@@ -24,9 +22,7 @@ BROWSERS = (
 
 
 def build(preset: str) -> Path:
-    command = [str(Path(sys.executable).with_name("genamp")), "build", "--preset", preset]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_book(preset)
     return ROOT / "_build" / ("site" if preset == "default" else f"site-{preset}")
 
 
