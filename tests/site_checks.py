@@ -172,5 +172,10 @@ def _soup(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
-def _anchors(path: Path) -> set[str]:
-    return {element["id"] for element in _soup(path).find_all(id=True)}
+def _anchors(path: Path) -> frozenset[str]:
+    return _anchors_at(path.resolve(), path.stat().st_mtime_ns)
+
+
+@functools.cache  # pages link to one another hundreds of times
+def _anchors_at(path: Path, changed: int) -> frozenset[str]:
+    return frozenset(element["id"] for element in _soup(path).find_all(id=True))
