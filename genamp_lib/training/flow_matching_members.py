@@ -158,7 +158,8 @@ def read_generator(path: Path) -> Generator:
     Raises:
         GenampError: No such file, damaged, or not a generator.
 
-    Example:
+    Example::
+
         generator = read_generator(path)
         events = generator.flow.sample(100_000, generator=torch.Generator().manual_seed(1))
     """

@@ -123,7 +123,7 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
 
     # Fewer jets from the same shards are the first ones, and the provenance says what they took.
     few = simulate_jets(tmp_path / "few.h5", folder=tmp_path / "one", **{**settings, "n_jets": 8})
-    whole, part = load_jets(source=tmp_path / "one.h5"), load_jets(path=tmp_path / "few.h5")
+    whole, part = load_jets(source=tmp_path / "one.h5"), load_jets(source=tmp_path / "few.h5")
     assert len(whole) == 25
     assert np.array_equal(whole.particles[:8], part.particles)
     assert np.array_equal(whole.multiplicity[:8], part.multiplicity)
