@@ -31,8 +31,6 @@ Base = Literal["momentum", "normal", "correlated"]
 Coupling = Literal["independent", "rotated", "optimal"]
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
 Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
-# Network calls per step.
-SOLVER_CALLS = {"rk4": 4, "midpoint": 2, "heun2": 2, "euler": 1}
 # Events at a time in sampling: this many stay in a processor's cache.
 _CHUNK = 1000
 

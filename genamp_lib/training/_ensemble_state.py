@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from genamp_lib._project import GenampError, replace_file
+from genamp_lib._project import GenampError
 from genamp_lib.models.mixture_transformer import MixtureTransformer, starting_parameters
 from genamp_lib.models.posterior import GaussianPosterior
+from genamp_lib.training._checkpoint import read_checkpoint, write_checkpoint
 from genamp_lib.training.ensemble_task import EnsembleTask
 
 # Steps whose mean loss is one point of the loss curve.
@@ -117,8 +116,7 @@ class TrainingState:
             arrays[name] = tensor.detach()
             for moment, value in self.optimiser.state[tensor].items():
                 arrays[f"{name}.{moment}"] = value
-        with replace_file(path) as temporary:
-            save_file(arrays, temporary, {"task": self.task.key, "step": str(self.step)})
+        write_checkpoint(path, arrays, key=self.task.key, step=self.step)
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote.
@@ -126,18 +124,8 @@ class TrainingState:
         Raises:
             GenampError: The file is damaged or of another task.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # Copies: memory that torch allocates is aligned as in a run without a stop.
-                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise GenampError(
-                f"checkpoint {path}: must be a safetensors file ({error}); remove it"
-            ) from error
-        if metadata.get("task") != self.task.key:
-            raise GenampError(f"checkpoint {path}: is of another task; remove it")
-        self.step, self.losses = int(metadata["step"]), arrays["losses"]
+        arrays, self.step = read_checkpoint(path, key=self.task.key)
+        self.losses = arrays["losses"]
         for name, tensor in self.tensors.items():
             tensor.data.copy_(arrays[name])
             moments = [key for key in arrays if key.startswith(f"{name}.")]

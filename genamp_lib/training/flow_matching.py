@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from genamp_lib._project import GenampError, replace_file
+from genamp_lib._project import GenampError
 from genamp_lib.models.event_coordinates import PHI, wrapped
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
 from genamp_lib.models.top_pair_order import exchanges
+from genamp_lib.training._checkpoint import read_checkpoint, write_checkpoint
 from genamp_lib.training.flow import split_events
 
 # Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
@@ -221,8 +220,7 @@ class FlowMatchingState:
             for moment in _MOMENTS:
                 if self.step:
                     arrays[f"{moment}.{name}"] = self.optimiser.state[value][moment]
-        with replace_file(path) as temporary:
-            save_file(arrays, temporary, {"task": self.task.key, "step": str(self.step)})
+        write_checkpoint(path, arrays, key=self.task.key, step=self.step)
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote.
@@ -230,18 +228,7 @@ class FlowMatchingState:
         Raises:
             GenampError: The file is damaged or of another task.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # Copies: memory that torch allocates is aligned as in a run without a stop.
-                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise GenampError(
-                f"checkpoint {path}: must be a safetensors file ({error}); remove it"
-            ) from error
-        if metadata.get("task") != self.task.key:
-            raise GenampError(f"checkpoint {path}: is of another task; remove it")
-        self.step = int(metadata["step"])
+        arrays, self.step = read_checkpoint(path, key=self.task.key)
         self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
         for name, value in self.trained.items():
             with torch.no_grad():
