@@ -35,10 +35,16 @@ from genamp_lib.datasets.samples import (
 from genamp_lib.datasets.shower_observables import SHOWER_OBSERVABLES, shower_observables
 from genamp_lib.datasets.showers import Showers, load_showers
 from genamp_lib.datasets.sources import DataSource, find_source
+from genamp_lib.datasets.top_pair_kinematics import (
+    TOP_PAIR_OBSERVABLES,
+    top_pair_features,
+    top_pair_observables,
+)
 
 __all__ = [
     "JET_OBSERVABLES",
     "SHOWER_OBSERVABLES",
+    "TOP_PAIR_OBSERVABLES",
     "DataSource",
     "Events",
     "Jets",
@@ -72,6 +78,8 @@ __all__ = [
     "tail_cut",
     "to_cartesian",
     "to_cylindrical",
+    "top_pair_features",
+    "top_pair_observables",
     "true_amplification",
     "verify_public",
     "verify_sample",
