@@ -345,8 +345,7 @@ def test_the_catalogue():
         assert public.record.doi in public.record.page
     commands = CliRunner().invoke(app, ["simulate", "--help"]).stdout
     for record in PUBLIC_RECORDS:
-        if record.simulate != "showers":
-            assert f" {record.simulate} " in commands
+        assert f" {record.simulate} " in commands
 
 
 def jetnet_file(path, n=6):
