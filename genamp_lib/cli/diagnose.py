@@ -160,12 +160,13 @@ def _load(
                 f"{path}: must hold at least --n-events {n_events} events, got {len(table)}"
             )
         table = np.ascontiguousarray(table[:n_events], dtype=np.float64)
-        bad = ~np.isfinite(table)
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(table.astype(np.float32))  # which the networks run in
         if bad.any():
             where = [features[i] for i in np.flatnonzero(bad.any(axis=0))]
             raise GenampError(
-                f"{path}: must be finite, got NaN or infinity in {int(bad.any(axis=1).sum())} "
-                f"events, {_some(where)}; remove them"
+                f"{path}: must be finite and below 3e38, got others in "
+                f"{int(bad.any(axis=1).sum())} events, {_some(where)}; remove them"
             )
         samples.append(table)
     both = np.concatenate(samples)
@@ -176,8 +177,23 @@ def _load(
     ]
     if not varies.any():
         raise GenampError(f"{truth}: must have a feature that varies, got constant ones only")
+    n_copies = _n_copies(*samples)
+    if n_copies:
+        notes.append(
+            f"{n_copies} of {len(samples[1])} generated events are copies of truth events: the "
+            "errors do not allow for that, and weights cannot see it. Take truth events that the "
+            "generator was not trained on."
+        )
     kept = [name for name, varied in zip(features, varies, strict=True) if varied]
     return kept, [np.ascontiguousarray(sample[:, varies]) for sample in samples], notes
+
+
+def _n_copies(truth: np.ndarray, generated: np.ndarray) -> int:
+    """Count generated events that are in the truth; 0 where events of the truth are equal, too."""
+    known = {hash(event.tobytes()) for event in truth}
+    if len(known) < 0.99 * len(truth):  # discrete features: equal events are no copies
+        return 0
+    return sum(hash(event.tobytes()) in known for event in generated)
 
 
 def _check_outputs(output: Path, json_path: Path | None, truth: Path, generated: Path) -> None:

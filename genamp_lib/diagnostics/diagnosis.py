@@ -343,7 +343,8 @@ def _weight_bins(generated: Array) -> Array:
 
     Beyond, a tail that the generator misses has truth events alone: no finite weight is right.
     """
-    edges = np.unique(np.quantile(generated, np.linspace(0, 0.99, _N_BINS + 1)))
+    with np.errstate(invalid="ignore"):  # a quantile between infinite weights: left out below
+        edges = np.unique(np.quantile(generated, np.linspace(0, 0.99, _N_BINS + 1)))
     edges = edges[np.isfinite(edges)]
     if len(edges) < 2:  # all weights are equal
         edges = np.array([0.0, edges[0] if len(edges) and edges[0] > 0 else 1.0])

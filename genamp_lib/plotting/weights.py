@@ -18,6 +18,7 @@ _LINES: dict[str, dict[str, Any]] = {
     "generated": {"color": COLOURS["total"], "linestyle": "--"},
     "small": {"color": COLOURS["model"], "linestyle": "--"},
     "large": {"color": COLOURS["second"], "linestyle": "-"},
+    "other": {"color": COLOURS["stat"], "linestyle": "-."},
 }
 # Points of a drawn ROC curve: more do not show, and an SVG file holds each of them.
 _N_ROC_POINTS = 400
@@ -35,7 +36,8 @@ def plot_distribution(
     Args:
         values: One number per event, shape (n,); may be infinite.
         edges: Bin edges, ascending, shape (n_bins + 1,).
-        role: "truth", "generated", or "small" or "large" for a slice of weights: the line.
+        role: "truth", "generated", "small" or "large" for a slice of weights, or "other" for one
+            more of any kind: the line.
         label: Text in the legend.
         ax: Axes to draw on; new ones when None.
 

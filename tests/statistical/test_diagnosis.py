@@ -104,6 +104,25 @@ def test_weights_that_say_nothing():
     assert result.verdict == "no difference found"
 
 
+@pytest.mark.parametrize("which", ["all truth", "all generated", "some", "all zero"])
+def test_weights_of_zero_and_infinity(which):
+    rng = np.random.default_rng(26)
+    truth, generated = events(rng, 60), events(rng, 40)
+    weights = [np.exp(rng.normal(0, 0.1, n)) for n in (60, 40)]
+    for k, name in enumerate(("all truth", "all generated")):
+        if which == name:
+            weights[k][:] = np.inf
+        elif which == "some":
+            weights[k][:2], weights[k][2:5] = 0.0, np.inf
+        elif which == "all zero":
+            weights[k][:] = 0.0
+    result = diagnose(*weights, table(truth), table(generated))
+    assert (result.verdict == "separated") == (which == "all truth")
+    assert np.isfinite(result.calibration.edges).all()
+    no_reweighting = any("no reweighting closure" in note for note in result.notes)
+    assert no_reweighting == (which != "all truth") == (result.overfitting is None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -98,6 +98,19 @@ def test_formats_and_left_out_features(files):
     assert sorted(json.loads((files / "out.json").read_text())["observables"]) == ["mass", "pt"]
 
 
+def test_copies_of_truth_events_are_noted(files):
+    table = np.load("truth.npy")[:150, :2]
+    np.save("a.npy", table)
+    np.save("b.npy", np.concatenate([table[:30], np.load("same.npy")[:120, :2]]))
+    result = call("a.npy", "b.npy", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "30 of 150 generated events are copies of truth events" in result.output
+    # Events of few possible values are equal without being copies.
+    np.save("a.npy", np.round(table))
+    np.save("b.npy", np.round(np.load("same.npy")[:150, :2]))
+    assert "copies" not in call("a.npy", "b.npy", "--epochs", 1).output
+
+
 def bad(array, name="bad.npy"):
     np.save(name, array)
     return name
@@ -108,7 +121,8 @@ def bad(array, name="bad.npy"):
     [
         (lambda x: ["truth.npy"], "must be different files, got one twice"),
         (lambda x: [bad(x[:, :9])], "must have the features of truth.npy"),
-        (lambda x: [bad(np.where(x > 3, np.nan, x))], "must be finite, got NaN or infinity in"),
+        (lambda x: [bad(np.where(x > 3, np.nan, x))], "must be finite and below 3e38, got others"),
+        (lambda x: [bad(x * 1e300)], "got others in 2000 events, `0`"),
         (lambda x: [bad(x[:0])], "must hold at least 100 events, got 0"),
         (lambda x: [bad(x), "--n-events", "5000"], "at least --n-events 5000 events, got 2000"),
         (lambda x: [bad(x), "--names", "a,b"], "--names must be 10 different names"),
