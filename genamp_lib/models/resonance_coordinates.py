@@ -1,16 +1,17 @@
 """Coordinates of a top pair in which its resonances are visible; not for other processes.
 
-The event is a chain of decays, tt -> t t, t -> b W, W -> q q. Each decay has the mass of its parent
-above the sum of the masses of what it decays to, and the direction in the parent's rest frame of
-one of the two; then there are the masses of the jets and the momentum of the pair. A peak of a W is
-a feature of one coordinate then, which a network learns sooner than a surface in the momenta of two
-jets. The same number of coordinates as momenta, (n_particles, 4), in this order of channels:
+The event is a chain of decays, tt -> t t, t -> b W, W -> q q, to jets without their masses. Each
+decay has the mass of its parent above the sum of the masses of what it decays to, and the direction
+in the parent's rest frame of one of the two; then there are the momentum of the pair, and of each
+jet the mass over pt. A peak of a W is a feature of one coordinate then, which a network learns
+sooner than a surface in the momenta of two jets; that the jets' masses are left out moves the peak
+by little. The same number of coordinates as momenta, (n_particles, 4), in this order of channels:
 
-    b1, b2    log(m_t - m_b - m_W), direction of W in the rest frame of t, log mass of the jet
-    q1, q3    log(m_W - m_q - m_q), direction of q1 (q3) in that of W, log mass
-    q2        log(m_tt - m_t - m_t), direction of the first t in that of the pair, log mass
-    q4        log pt, rapidity and azimuth of the pair, log mass of the jet
-    j1 ...    log(pt - pt_min), eta, azimuth relative to the pair's, log mass
+    b1, b2    log(m_t - m_W), direction of W in the rest frame of t, log of mass / pt of the jet
+    q1, q3    log m_W, direction of q1 (q3) in that of W, log mass / pt
+    q2        log(m_tt - m_t - m_t), direction of the first t in that of the pair, log mass / pt
+    q4        log pt, rapidity and azimuth of the pair, log mass / pt of the jet
+    j1 ...    log(pt - pt_min), eta, azimuth relative to the pair's, log mass / pt
 
 Channels 0, 1 and 3 are mapped to a normal distribution one by one, by a monotone cubic spline
 through quantiles of the training events. Channel 2 is an angle. Of all coordinates only the azimuth
@@ -120,10 +121,10 @@ class ResonanceCoordinates(nn.Module):
 
     def decode(self, coordinates: Tensor) -> Tensor:
         """Return pt (GeV), eta, phi in [-pi, pi), mass (GeV)."""
-        four = self.four_momenta(coordinates.double())
-        _, px, py, pz = (SCALE * four).unbind(-1)
+        raw = self._raw_of(coordinates.double())
+        px, py, pz = (SCALE * self._massless(raw)[..., 1:]).unbind(-1)
         pt = torch.hypot(px, py)
-        mass = SCALE * self._masses(self._raw_of(coordinates.double()))
+        mass = pt * self._mass_over_pt(raw)
         return torch.stack([pt, torch.asinh(pz / pt), torch.atan2(py, px), mass], -1)
 
     def log_abs_det(self, momenta: Tensor) -> Tensor:
@@ -137,12 +138,17 @@ class ResonanceCoordinates(nn.Module):
     def four_momenta(self, coordinates: Tensor) -> Tensor:
         """Return (energy, px, py, pz) of the jets in units of SCALE."""
         raw = self._raw_of(coordinates)
-        masses = self._masses(raw)
+        space = self._massless(raw)[..., 1:]
+        pt = torch.hypot(space[..., 0], space[..., 1])
+        return _four(pt * self._mass_over_pt(raw), space)
+
+    def _massless(self, raw: Tensor) -> Tensor:
+        """Return (energy, px, py, pz) of the jets without their masses, in units of SCALE."""
         excess, direction = raw[..., 0], raw[..., 1:3]
-        w_masses, top_masses = [], []
-        for b, q, r in _TOPS:
-            w_masses.append(excess[:, q].exp() + masses[:, q] + masses[:, r])
-            top_masses.append(excess[:, b].exp() + masses[:, b] + w_masses[-1])
+        w_masses = [excess[:, q].exp() for _, q, _ in _TOPS]
+        top_masses = [
+            excess[:, b].exp() + w_mass for (b, _, _), w_mass in zip(_TOPS, w_masses, strict=True)
+        ]
         excess_of_pair = excess[:, _Q2].exp()
         pair_mass = excess_of_pair + sum(top_masses)
         pt, rapidity, phi = excess[:, _Q4].exp(), raw[:, _Q4, 1], raw[:, _Q4, 2]
@@ -150,19 +156,19 @@ class ResonanceCoordinates(nn.Module):
         pair = _moving(pair_mass, pt, phi)
         momentum = _decay_momentum(pair_mass, excess_of_pair, *top_masses)
         unit = _turned(_unit(direction[:, _Q2]), phi)
+        none = torch.zeros_like(phi)
         jets = [torch.empty(0)] * self.n_particles
         for (b, q, r), sign, top_mass, w_mass in zip(
             _TOPS, (1.0, -1.0), top_masses, w_masses, strict=True
         ):
             top = _boosted(_four(top_mass, sign * momentum[:, None] * unit), pair)
-            p_w = _decay_momentum(top_mass, excess[:, b].exp(), masses[:, b], w_mass)
+            p_w = _decay_momentum(top_mass, excess[:, b].exp(), none, w_mass)
             step = p_w[:, None] * _out_of_axes(_unit(direction[:, b]), top)
             w = _boosted(_four(w_mass, step), top)
-            jets[b] = _boosted(_four(masses[:, b], -step), top)
-            p_q = _decay_momentum(w_mass, excess[:, q].exp(), masses[:, q], masses[:, r])
-            step = p_q[:, None] * _out_of_axes(_unit(direction[:, q]), w)
-            jets[q] = _boosted(_four(masses[:, q], step), w)
-            jets[r] = _boosted(_four(masses[:, r], -step), w)
+            jets[b] = _boosted(_four(none, -step), top)
+            step = 0.5 * w_mass[:, None] * _out_of_axes(_unit(direction[:, q]), w)
+            jets[q] = _boosted(_four(none, step), w)
+            jets[r] = _boosted(_four(none, -step), w)
         for b in range(6):
             jets[b] = _along_beam(jets[b], rapidity)
         for j in range(6, self.n_particles):
@@ -170,16 +176,16 @@ class ResonanceCoordinates(nn.Module):
             angle = raw[:, j, 2] + phi
             pz = pt_j * torch.sinh(raw[:, j, 1])
             space = torch.stack([pt_j * angle.cos(), pt_j * angle.sin(), pz], -1)
-            jets[j] = _four(masses[:, j], space)
+            jets[j] = _four(none, space)
         return torch.stack(jets, 1)
 
     def _raw(self, momenta: Tensor) -> Tensor:
         """Return coordinates before the splines, float64, from pt, eta, phi, mass in GeV."""
         pt, eta, phi, mass = momenta.double().unbind(-1)
-        pt, mass = pt / SCALE, mass / SCALE
+        log_mass = torch.log((mass / pt) ** 2 + EPSILON)
+        pt = pt / SCALE
         space = torch.stack([pt * phi.cos(), pt * phi.sin(), pt * eta.sinh()], -1)
-        jets = _four(mass, space)
-        log_mass = torch.log(mass**2 + EPSILON)
+        jets = _four(torch.zeros_like(pt), space)
         pair = jets[:, :6].sum(1)
         rapidity = torch.atanh(pair[:, 3] / pair[:, 0])
         pair_phi = torch.atan2(pair[:, 2], pair[:, 1])
@@ -194,8 +200,8 @@ class ResonanceCoordinates(nn.Module):
             top = resting[:, b] + w
             w_mass, top_mass = _mass(w), _mass(top)
             top_masses.append(top_mass)
-            raw[:, b, 0] = torch.log(top_mass - mass[:, b] - w_mass)
-            raw[:, q, 0] = torch.log(w_mass - mass[:, q] - mass[:, r])
+            raw[:, b, 0] = torch.log(top_mass - w_mass)
+            raw[:, q, 0] = torch.log(w_mass)
             raw[:, b, 1:3] = _angles(_in_axes(_boosted(w, top, back=True)[..., 1:], top))
             q_in_w = _boosted(resting[:, q], w, back=True)[..., 1:]
             raw[:, q, 1:3] = _angles(_in_axes(q_in_w, w))
@@ -215,7 +221,7 @@ class ResonanceCoordinates(nn.Module):
         first, second, third = self._spline(coordinates[..., _SPLINED]).unbind(-1)
         return torch.stack([first, second, coordinates[..., PHI], third], -1)
 
-    def _masses(self, raw: Tensor) -> Tensor:
+    def _mass_over_pt(self, raw: Tensor) -> Tensor:
         return (raw[..., 3].exp() - EPSILON).clamp_min(1e-12).sqrt()
 
     def _spline(self, normal: Tensor) -> Tensor:

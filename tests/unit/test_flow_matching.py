@@ -139,20 +139,23 @@ class TestCoordinates:
 
 
 def test_resonances_are_coordinates() -> None:
-    """The masses that the coordinates hold are those that datasets.kinematics finds."""
+    """They hold the masses that datasets.kinematics finds for massless jets, and mass / pt."""
     coordinates = fitted("resonances")
     events = jets(200, seed=1)
+    massless = (events * torch.tensor([1.0, 1.0, 1.0, 0.0])).numpy()
     encoded = coordinates.encode(events)
     for particle, members, parts in (
         (1, [1, 2], ([1], [2])),
         (3, [3, 4, 5], ([3], [4, 5])),
         (2, [0, 1, 2, 3, 4, 5], ([0, 1, 2], [3, 4, 5])),
     ):
-        excess = mass_of_sum(events[:, members].numpy())
+        excess = mass_of_sum(massless[:, members])
         for part in parts:
-            excess = excess - mass_of_sum(events[:, part].numpy())
+            excess = excess - mass_of_sum(massless[:, part])
         order = encoded[:, particle, 0].argsort()
         assert (np.diff(excess[order.numpy()]) > 0).all()
+    ratio = events[:, 4, 3] / events[:, 4, 0]
+    assert (ratio[encoded[:, 4, 3].argsort()].diff() > 0).all()
     # By the splines each is as good as normal.
     own = coordinates.encode(jets(500))[..., [0, 1, 3]]
     assert (own.mean(0).abs() < 0.1).all()
