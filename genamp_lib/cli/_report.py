@@ -13,14 +13,13 @@ import numpy as np
 import typer
 
 from genamp_lib._project import replace_file
-from genamp_lib.plotting import (
-    COLOURS,
-    plot_calibration,
-    plot_closure,
-    plot_distribution,
-    plot_roc,
-    use_style,
+from genamp_lib.cli._report_figures import (
+    calibration_figure,
+    closure_figure,
+    slices_figure,
+    weights_figure,
 )
+from genamp_lib.plotting import use_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,7 +138,7 @@ def _body(
         "</div>",
         "<h2>Weights</h2>",
         _image(
-            _weights_figure(weights),
+            weights_figure(weights),
             "Weights of truth and generated events, linear and logarithmic, and the ROC curve.",
             "The weight is the classifier's estimate of the truth's density over the generator's. "
             "A good generator has one narrow peak at one. Events beyond the edges are in the "
@@ -156,7 +155,7 @@ def _body(
     drawn = list(diagnosis.observables[:N_DRAWN])
     parts.append(
         _image(
-            _slices_figure(diagnosis, features, samples, drawn),
+            slices_figure(diagnosis, features, samples, drawn),
             "Distributions of the most telling observables for all truth events and the slices.",
             "Black: all truth events. Dashed: generated events of the small-weight slice, made too "
             "often. Solid: truth events of the large-weight slice, made too rarely.",
@@ -172,7 +171,7 @@ def _body(
             "truth; p-values before and after are in the table.</p>",
             _closure_table(diagnosis),
             _image(
-                _closure_figure(diagnosis, drawn),
+                closure_figure(diagnosis, drawn),
                 "Ratios of generated and reweighted to truth for the most telling observables.",
                 "Generated events over truth before (squares) and after reweighting (circles); the "
                 "band is the truth's error.",
@@ -193,7 +192,7 @@ def _body(
     parts += [
         "</p>",
         _image(
-            _calibration_figure(diagnosis),
+            calibration_figure(diagnosis),
             "Truth over generated events in bins of the weight, beside the weight.",
             "Points on the dotted line: events of weight w are w times as frequent in the truth.",
             narrow=True,
@@ -205,68 +204,6 @@ def _body(
         "cross-fitted weights.</footer>",
     ]
     return "\n".join(parts)
-
-
-def _weights_figure(weights: list[np.ndarray]) -> Figure:
-    import matplotlib.pyplot as plt
-
-    from genamp_lib.diagnostics import roc_curve
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2))
-    left.set(yscale="log", xlabel="weight", ylabel="density of events")
-    middle.set(xscale="log", yscale="log", xlabel="weight")
-    for ax, edges in ((left, np.linspace(0, 3, 50)), (middle, np.logspace(-2, 1, 50))):
-        for role, values in zip(("truth", "generated"), weights, strict=True):
-            plot_distribution(values, edges, role=role, label=role, ax=ax)
-        ax.legend()
-    plot_roc(*roc_curve(*weights), label="classifier", color=COLOURS["total"], ax=right)
-    right.set(xlim=(1e-4, 1.3), ylim=(1e-4, 1.6))
-    figure.tight_layout()
-    return figure
-
-
-def _slices_figure(
-    diagnosis: Diagnosis, features: list[str], samples: list[np.ndarray], drawn: list[str]
-) -> Figure:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(drawn), figsize=(14 * len(drawn) / 3, 4.2), squeeze=False)
-    for ax, name in zip(axes[0], drawn, strict=True):
-        truth, generated = (sample[:, features.index(name)] for sample in samples)
-        both = np.concatenate([truth, generated])
-        low, high = np.quantile(both, [0.001, 0.999])
-        edges = np.linspace(low, high if high > low else low + 1.0, 41)
-        plot_distribution(truth, edges, role="truth", label="all truth", ax=ax)
-        for role, values in (
-            ("small", generated[diagnosis.small.indices]),
-            ("large", truth[diagnosis.large.indices]),
-        ):
-            plot_distribution(values, edges, role=role, label=f"{role} weight", ax=ax)
-        ax.set(xlabel=name)
-        ax.legend()
-    axes[0, 0].set_ylabel("density of events")
-    figure.tight_layout()
-    return figure
-
-
-def _closure_figure(diagnosis: Diagnosis, drawn: list[str]) -> Figure:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(drawn), figsize=(14 * len(drawn) / 3, 4.2), squeeze=False)
-    for ax, name in zip(axes[0], drawn, strict=True):
-        plot_closure(diagnosis.closure[name], ax=ax)
-        ax.set_xlabel(name)
-        ax.legend()
-    figure.tight_layout()
-    return figure
-
-
-def _calibration_figure(diagnosis: Diagnosis) -> Figure:
-    import matplotlib.pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(6.4, 4.2))
-    plot_calibration(diagnosis.calibration, label="weights", color=COLOURS["total"], ax=ax)
-    return figure
 
 
 def _slices_table(diagnosis: Diagnosis) -> str:

@@ -1,7 +1,7 @@
 """Everything that the weights say about a generator, in one result and in plain words.
 
-`diagnose` runs the tests of this package on cross-fitted weights and names the failure modes of
-paper B's conclusions, only where they are significant. For one question alone, use its function.
+`diagnose` runs the tests of this package on cross-fitted weights. For one question alone, use its
+function; for the names of the failure modes: findings.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr, ndtri_exp
 
+from genamp_lib.diagnostics._json import plain
 from genamp_lib.diagnostics.calibration import WeightCalibration, weight_calibration
 from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
+from genamp_lib.diagnostics.findings import FOUND, Finding, findings_in_slices
 from genamp_lib.diagnostics.overfitting import Overfitting, overfitting
 from genamp_lib.diagnostics.slices import WeightSlice, weight_slices
 from genamp_lib.diagnostics.weights import auc_from_weights, auc_interval, check_weights
@@ -25,39 +27,8 @@ from genamp_lib.diagnostics.weights import auc_from_weights, auc_interval, check
 Array = NDArray[np.float64]
 # Slices that are looked at, as fractions of a sample, at both ends of the weights.
 FRACTIONS = (0.005, 0.02, 0.05, 0.2)
-# Standard deviations, after allowing for all slices looked at, that count as found.
-FOUND = 3.0
 _N_BINS = 20
 _FEWEST = 10  # events of a slice
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the generator does wrong.
-
-    Attributes:
-        mode: "missing tail", "missing feature", "wrong boundary", "smeared feature", "too few" or
-            "too many".
-        observable: Where, the observable that tells the events best from the others.
-        low: 5 % quantile of the events' observable.
-        high: 95 % quantile.
-        factor: Generated over truth events in the slice, both as fractions of their sample.
-        significance: Of the excess, in standard deviations after allowing for all that was looked
-            at.
-        text: The same in a sentence.
-    """
-
-    mode: str
-    observable: str
-    low: float
-    high: float
-    factor: float
-    significance: float
-    text: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; infinity is a string."""
-        return {k: _plain(v) for k, v in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -99,7 +70,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; infinity and NaN are strings."""
-        return _plain(
+        return plain(
             {
                 "verdict": self.verdict,
                 "findings": [one.to_dict() for one in self.findings],
@@ -200,7 +171,9 @@ def diagnose(
             )
     if min(len(w_truth), len(w_generated)) < 2000:
         notes.append("Fewer than 2000 events of a sample: only gross flaws can be seen.")
-    findings = () if separated else _findings(tables, small, large, significance, ranks, marginal)
+    findings = (
+        () if separated else findings_in_slices(tables, small, large, significance, ranks, marginal)
+    )
     found = any(value > FOUND for value in significance.values())
     return Diagnosis(
         verdict="separated" if separated else "differs" if found else "no difference found",
@@ -220,67 +193,6 @@ def diagnose(
         findings=findings,
         notes=tuple(notes),
     )
-
-
-def _findings(
-    tables: tuple[dict[str, Array], dict[str, Array]],
-    small: WeightSlice,
-    large: WeightSlice,
-    significance: dict[str, float],
-    ranks: dict[str, tuple[ObservableRank, ...]],
-    marginal: list[ObservableRank],
-) -> tuple[Finding, ...]:
-    """Name the failure modes of the significant slices."""
-    findings = []
-    differing = {one.name for one in marginal if one.significance > FOUND}
-    for end, one, table in (("small", small, tables[1]), ("large", large, tables[0])):
-        sigma = significance[end]
-        blamed = [r.name for r in ranks[end] if r.significance > FOUND and r.name in differing]
-        if sigma <= FOUND or not blamed:
-            continue
-        name = blamed[0]
-        inside = table[name][one.indices]
-        low, high = np.quantile(inside, [0.05, 0.95])
-        truth_fraction = one.n_truth / one.n_truth_total
-        factor = (
-            one.n_generated / one.n_generated_total / truth_fraction if truth_fraction else math.inf
-        )
-        truth_low, truth_high = np.quantile(tables[0][name], [0.05, 0.95])
-        middle = np.median(inside)
-        is_outer = middle < truth_low or middle > truth_high
-        where = f"`{name}` mostly between {low:.4g} and {high:.4g}"
-        times = f"{_times(factor)} times as many as in the truth"
-        if end == "small" and _straddles(tables[0][name], inside):
-            mode = "smeared feature"
-            text = (
-                f"{mode}: generated events of small weight lie on both sides of the bulk of "
-                f"`{name}`, {times}; a peak is washed out."
-            )
-        elif end == "small" and factor > 5:
-            mode = "wrong boundary"
-            text = f"{mode}: events are generated where the truth has few or none, {where}; {times}"
-            text += "."
-        elif end == "large" and factor < 1 / 3:
-            mode = "missing tail" if is_outer else "missing feature"
-            text = f"{mode}: hardly any events are generated with {where}; {times}."
-        else:
-            mode = "too many" if end == "small" else "too few"
-            text = f"{mode} generated events with {where}; {times}."
-        findings.append(
-            Finding(mode, name, float(low), float(high), float(factor), sigma, text.strip())
-        )
-    return tuple(sorted(findings, key=lambda one: -one.significance))
-
-
-def _times(factor: float) -> str:
-    return f"{factor:.0f}" if factor >= 10 else f"{factor:.2g}"
-
-
-def _straddles(truth: Array, inside: Array) -> bool:
-    """Whether events lie on both sides of the truth's middle, and fewer in it than there should."""
-    low, high = np.quantile(truth, [0.25, 0.75])
-    below, above = (inside < low).mean(), (inside > high).mean()
-    return bool(min(below, above) > 0.2 and below + above > 0.7)
 
 
 def _strongest(end: str, truth: Array, generated: Array) -> WeightSlice:
@@ -378,13 +290,3 @@ def _check(
                 raise ValueError(f"`{name}` must be finite, got NaN or infinity in {key}.")
         tables.append(arrays)
     return tables[0], tables[1]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
