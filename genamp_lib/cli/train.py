@@ -42,6 +42,12 @@ def train_top_pairs_command(
         str, typer.Option(help="normal, correlated, or momentum: that of paper A's code.")
     ] = "normal",
     coupling: Annotated[str, typer.Option(help="independent, rotated or optimal.")] = "rotated",
+    cut_steps: Annotated[
+        int,
+        typer.Option(
+            help="Every so many steps take in what is generated outside of the cuts; 0: never."
+        ),
+    ] = 1000,
     source: Annotated[str, typer.Option(help="shipped, public, or a file of events.")] = "shipped",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
     jobs: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
@@ -74,7 +80,10 @@ def train_top_pairs_command(
             velocity=VelocitySettings(architecture=architecture),
         )
         training = FlowMatchingTraining(
-            n_steps=n_steps, batch_size=batch_size, learning_rate=learning_rate
+            n_steps=n_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            cut_steps=cut_steps or None,
         )
         events = load_top_pairs(extra_jets, source=source, n_events=n_train)
         tasks = member_tasks(

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
+from genamp_lib._project import GenampError
 from genamp_lib.models.event_coordinates import (
     PHI,
     EventCoordinates,
@@ -33,6 +34,8 @@ Coupling = Literal["independent", "rotated", "optimal"]
 Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
 # Events at a time in sampling: this many stay in a processor's cache.
 _CHUNK = 1000
+# A generator that makes fewer events within the cuts than this part is not one.
+_LEAST_ACCEPTANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class FlowMatchingSettings:
     Attributes:
         n_particles: Particles of an event: six jets of the top quarks, and others.
         pt_min: The cut on pt in GeV.
-        delta_r_min: The cut on the distance of two particles; only the base "momentum" knows it.
+        eta_max: The cut on the absolute pseudorapidity.
+        delta_r_min: The cut on the distance of two particles.
         coordinates: "jets", those of each jet (models.event_coordinates); "resonances", those of
             the decays of a top pair (models.resonance_coordinates).
         base: "momentum", that of paper A's public code; "normal", independent normal densities
@@ -55,6 +59,7 @@ class FlowMatchingSettings:
 
     n_particles: int = 6
     pt_min: float = 22.0
+    eta_max: float = 5.0
     delta_r_min: float = 0.5
     coordinates: CoordinateSystem = "resonances"
     base: Base = "normal"
@@ -170,6 +175,21 @@ class FlowMatching(nn.Module):
         base[..., PHI] = wrapped(base[..., PHI] + turn[:, None] * turns)
         return base
 
+    def accepts(self, momenta: Tensor) -> Tensor:
+        """Return whether events pass the cuts of the training events, shape (n,), bool.
+
+        Args:
+            momenta: Shape (n, n_particles, 4); an event that is not finite does not pass.
+        """
+        pt, eta, phi, _ = momenta.unbind(-1)
+        first, second = torch.triu_indices(*2 * (self.settings.n_particles,), 1)
+        distance = torch.hypot(
+            eta[:, first] - eta[:, second], wrapped(phi[:, first] - phi[:, second])
+        )
+        jets = (pt > self.settings.pt_min) & (eta.abs() < self.settings.eta_max)
+        passed = jets.all(1) & (distance > self.settings.delta_r_min).all(1)
+        return passed & torch.isfinite(momenta).flatten(1).all(1)
+
     @torch.no_grad()
     def sample(
         self,
@@ -178,31 +198,40 @@ class FlowMatching(nn.Module):
         generator: torch.Generator,
         solver: Solver = "midpoint",
         n_steps: int = 12,
+        selected: bool = True,
     ) -> Tensor:
         """Generate momenta, shape (n_generated, n_particles, 4), float64.
 
-        Identical particles are in the order of the samples, see `in_order`. Events that are not
-        finite after the last step are made again.
+        Identical particles are in the order of the samples, see `in_order`.
 
         Args:
             n_generated: Number of events.
             generator: All randomness comes from it.
             solver: Of torchdiffeq.
             n_steps: Steps of equal length; "dopri5" chooses its own.
+            selected: Keep events that pass the cuts of the training events only, see `accepts`;
+                else all that are finite.
 
         Raises:
             ValueError: `n_generated` is negative or `n_steps` not positive.
+            GenampError: Fewer than one event in a thousand is kept.
         """
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
         momenta = [torch.empty(0, self.settings.n_particles, 4, dtype=torch.float64)]
-        missing = n_generated
-        while missing > 0:
-            base = self.base.sample(min(missing, _CHUNK), generator=generator)
+        n_kept = n_made = 0
+        while n_kept < n_generated:
+            base = self.base.sample(_CHUNK, generator=generator)
             found = self.coordinates.decode(self.transport(base, solver=solver, n_steps=n_steps))
-            momenta.append(found[torch.isfinite(found).flatten(1).all(1)])
-            missing -= len(momenta[-1])
-        return in_order(torch.cat(momenta))
+            finite = torch.isfinite(found).flatten(1).all(1)
+            momenta.append(found[self.accepts(found) if selected else finite])
+            n_kept, n_made = n_kept + len(momenta[-1]), n_made + len(found)
+            if n_made > 10 / _LEAST_ACCEPTANCE and n_kept < _LEAST_ACCEPTANCE * n_made:
+                raise GenampError(
+                    f"top-pair generator: must make one event in {1 / _LEAST_ACCEPTANCE:.0f} "
+                    f"within the cuts, got {n_kept} of {n_made}; train it longer"
+                )
+        return in_order(torch.cat(momenta)[:n_generated])
 
     @torch.no_grad()
     def transport(self, base: Tensor, *, solver: Solver, n_steps: int) -> Tensor:
@@ -213,7 +242,8 @@ class FlowMatching(nn.Module):
         """Return the logarithm of the density at momenta, shape (n,), float64.
 
         d log p / dt = -div v along the flow, with the exact divergence: 4 n_particles gradients
-        per network call. The density is that of pt, eta, phi, mass.
+        per network call. The density is that of pt, eta, phi, mass before the cuts: that of what
+        `sample` gives is larger by one over the accepted fraction.
 
         Args:
             momenta: Shape (n, n_particles, 4).

@@ -29,8 +29,12 @@ from genamp_lib.training.flow import split_events
 # Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
 LOSS_STEPS = 500
 # Streams of random numbers, by the last entry of their seeds.
-_START, _ORDER, _STEP, _VALIDATION = range(4)
+_START, _ORDER, _STEP, _VALIDATION, _OUTSIDE = range(5)
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# Events that are made to find those outside of the cuts, and with so many steps each.
+_N_MADE, _MADE_STEPS = 12_000, 8
+# Part of a batch that they can be: an untrained generator makes hardly any event within the cuts.
+_MOST_OUTSIDE = 0.75
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class FlowMatchingTraining:
         augment: At random, turn each event about the beam, mirror it along the beam and across,
             which are symmetries of proton collisions, and exchange what is identical and was put
             in order by pt only; `in_order` restores the order of what is generated.
+        cut_steps: After every so many steps the generator makes events, and those outside of the
+            cuts of the training events stand in the batches from then on, in the proportion in
+            which they were made: expectation maximisation for a truncated sample. The density goes
+            on beyond the cuts, so that no edge has to be learned; `sample` applies the cuts. None
+            learns the edges.
         validation_fraction: Part of the events that is kept back for the validation loss.
     """
 
@@ -59,12 +68,15 @@ class FlowMatchingTraining:
     largest_gradient: float = 5.0
     average_steps: int = 500
     augment: bool = True
+    cut_steps: int | None = 1000
     validation_fraction: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "batch_size", "n_warmup", "average_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.cut_steps is not None and self.cut_steps < 1:
+            raise ValueError(f"`cut_steps` must be positive or None, got {self.cut_steps}.")
         for name in ("learning_rate", "largest_gradient"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
@@ -164,6 +176,8 @@ class FlowMatchingState:
         n_points = -(-task.training.n_steps // LOSS_STEPS)
         self.losses = torch.full((task.training.n_steps,), math.nan)
         self.validation_losses = torch.full((n_points,), math.nan)
+        # Coordinates of generated events outside of the cuts, and their part of what was generated.
+        self.outside, self.outside_fraction = torch.empty(0, *self.events.shape[2:]), 0.0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
@@ -182,6 +196,10 @@ class FlowMatchingState:
         batch = self._batch()
         which = torch.randint(len(self.events), (len(batch),), generator=generator)
         events = self.events[which, batch]
+        if len(self.outside):
+            n = round(min(self.outside_fraction, _MOST_OUTSIDE) * len(events))
+            chosen = torch.randint(len(self.outside), (n,), generator=generator)
+            events[:n] = self.outside[chosen]
         if training.augment:
             events = self._mirrored_and_turned(events, generator)
         loss = self._loss(events, generator)
@@ -199,6 +217,8 @@ class FlowMatchingState:
         self.step += 1
         if self.step % LOSS_STEPS == 0 or self.finished:
             self._check()
+        if training.cut_steps and self.step % training.cut_steps == 0 and not self.finished:
+            self._find_outside()
 
     def averaged_flow(self) -> FlowMatching:
         """Return a generator with the averaged parameters, in evaluation mode."""
@@ -214,6 +234,8 @@ class FlowMatchingState:
     def save(self, path: Path) -> None:
         """Write the state; the file is whole or absent, whenever the process is killed."""
         arrays = {"losses": self.losses, "validation_losses": self.validation_losses}
+        arrays["outside"] = self.outside
+        arrays["outside_fraction"] = torch.tensor(self.outside_fraction, dtype=torch.float64)
         for name, value in self.trained.items():
             arrays[f"parameter.{name}"] = value.detach()
             arrays[f"average.{name}"] = self.average[name]
@@ -230,6 +252,7 @@ class FlowMatchingState:
         """
         arrays, self.step = read_checkpoint(path, key=self.task.key)
         self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
+        self.outside, self.outside_fraction = arrays["outside"], arrays["outside_fraction"].item()
         for name, value in self.trained.items():
             with torch.no_grad():
                 value.copy_(arrays[f"parameter.{name}"])
@@ -244,6 +267,21 @@ class FlowMatchingState:
         # One time in each of n equal parts: less noise than independent times.
         parts = torch.randperm(n, generator=generator)
         return self.flow.loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
+
+    @torch.no_grad()
+    def _find_outside(self) -> None:
+        flow = self.averaged_flow()
+        generator = torch.Generator().manual_seed(self._seed(self.step, _OUTSIDE))
+        base = flow.base.sample(_N_MADE, generator=generator)
+        made = torch.cat(
+            [
+                flow.transport(part, solver="midpoint", n_steps=_MADE_STEPS)
+                for part in base.split(1000)
+            ]
+        )
+        made = made[torch.isfinite(made).flatten(1).all(1)]
+        outside = ~flow.accepts(flow.coordinates.decode(made))
+        self.outside, self.outside_fraction = made[outside], outside.double().mean().item()
 
     def _mirrored_and_turned(self, events: Tensor, generator: torch.Generator) -> Tensor:
         n = len(events)

@@ -139,7 +139,7 @@ class TestCoordinates:
 
 
 def test_resonances_are_coordinates() -> None:
-    """They hold the masses that datasets.kinematics finds for massless jets, and mass / pt."""
+    """They hold the masses that datasets.kinematics finds for massless jets, and mass / pt^0.6."""
     coordinates = fitted("resonances")
     events = jets(200, seed=1)
     massless = (events * torch.tensor([1.0, 1.0, 1.0, 0.0])).numpy()
@@ -154,7 +154,7 @@ def test_resonances_are_coordinates() -> None:
             excess = excess - mass_of_sum(massless[:, part])
         order = encoded[:, particle, 0].argsort()
         assert (np.diff(excess[order.numpy()]) > 0).all()
-    ratio = events[:, 4, 3] / events[:, 4, 0]
+    ratio = events[:, 4, 3] / events[:, 4, 0] ** 0.6
     assert (ratio[encoded[:, 4, 3].argsort()].diff() > 0).all()
     # By the splines each is as good as normal.
     own = coordinates.encode(jets(500))[..., [0, 1, 3]]
@@ -374,6 +374,38 @@ class TestTraining:
             assert torch.equal(value, continued.averaged_flow().arrays()[name]), name
         assert torch.equal(whole.losses, continued.losses)
 
+    def test_events_outside_of_the_cuts_are_trained_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the proportion in which they are made, and the same after a stop."""
+        monkeypatch.setattr("genamp_lib.training.flow_matching._N_MADE", 300)
+        events = jets(1000)
+        events = events[flow().accepts(events)]
+        given = task(train=events.numpy(), training=replace(task().training, cut_steps=3))
+        seen = []
+        whole = FlowMatchingState(given)
+        monkeypatch.setattr(whole.flow, "pair", lambda x, base: seen.append(x) or base)
+        whole.flow.settings = replace(whole.flow.settings, coupling="independent")
+        for _ in range(5):
+            whole.advance()
+        made = whole.flow.coordinates.decode(whole.outside)
+        assert not whole.flow.accepts(made).any()
+        assert len(made) == round(whole.outside_fraction * 300) > 30
+        inside = [whole.flow.accepts(whole.flow.coordinates.decode(x)) for x in (seen[2], seen[3])]
+        assert inside[0].all()
+        assert (~inside[1]).sum() == round(min(whole.outside_fraction, 0.75) * len(seen[3]))
+
+        reference = fit_flow_matching(given).averaged_flow().arrays()
+        stopped = tmp_path / "state.safetensors"
+        fit_flow_matching(given, checkpoint=stopped, stop_at=4)
+        continued = fit_flow_matching(given, checkpoint=stopped).averaged_flow().arrays()
+        assert all(torch.equal(reference[name], value) for name, value in continued.items())
+        other = fit_flow_matching(replace(given, training=replace(given.training, cut_steps=None)))
+        assert any(
+            not torch.equal(reference[name], value)
+            for name, value in other.averaged_flow().arrays().items()
+        )
+
     def test_other_seeds_and_draws_give_others(self) -> None:
         steps = replace(task().training, n_steps=2)
         keys = {task(training=steps).key}
@@ -414,6 +446,38 @@ class TestTraining:
 def test_bad_networks(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         new_velocity(VelocitySettings(**arguments), EventCoordinates(6, pt_min=22.0))
+
+
+class TestCuts:
+    def test_selected_events_pass_all_of_them(self) -> None:
+        model = flow()
+        drawn, every = (
+            model.sample(
+                200,
+                generator=torch.Generator().manual_seed(1),
+                n_steps=2,
+                selected=selected,
+            )
+            for selected in (True, False)
+        )
+        assert model.accepts(drawn).all()
+        assert 0 < model.accepts(every).sum() < 200
+        assert len(drawn) == len(every) == 200
+
+    @pytest.mark.parametrize(
+        ("particle", "field", "value"),
+        [(2, 0, 22.0), (5, 1, -5.0), (1, 3, math.nan), (0, 1, 0.3)],
+    )
+    def test_one_jet_fails_an_event(self, particle: int, field: int, value: float) -> None:
+        event = torch.tensor([[40.0, 0.0, 0.0, 5.0]]).repeat(6, 1)
+        event[:, 1] = torch.arange(6) * 0.6
+        assert flow().accepts(event[None]).all()
+        event[particle, field] = value
+        assert not flow().accepts(event[None]).any()
+
+    def test_nothing_within_the_cuts(self) -> None:
+        with pytest.raises(GenampError, match="must make one event in 1000 within the cuts, got 0"):
+            flow(eta_max=1e-9).sample(1, generator=torch.Generator().manual_seed(1), n_steps=1)
 
 
 def test_bad_settings() -> None:
