@@ -67,26 +67,29 @@ def test_no_jet_is_scored_by_networks_that_saw_it(tmp_path, jets, pair, monkeypa
 
 
 def test_both_classifiers_train_on_the_same_jets(tmp_path, jets, pair, monkeypatch):
-    trained = {}
+    trained = {"particlenet": [], "perceptron": []}
+    fit_particlenets, fit_classifier = particlenet.fit_particlenets, classifier.fit_classifier
 
-    def keep(name, function):
-        def kept(pair, scores, *arguments):
-            def watched(half, *rows):
-                trained[name, half] = [x.tolist() for which in rows for x in which]
-                return scores(half, *rows)
+    def particlenets(train, validation, **more):
+        trained["particlenet"].append([x.features[:, 0, 0].tolist() for x in train + validation])
+        return fit_particlenets(train, validation, **more)
 
-            return function(pair, watched, *arguments)
+    def perceptron(truth, generated, *, validation_truth, validation_generated, **more):
+        samples = (truth, generated, validation_truth, validation_generated)
+        trained["perceptron"].append([x[:, 0].tolist() for x in samples])
+        names = ("validation_truth", "validation_generated")
+        more |= dict(zip(names, samples[2:], strict=True))
+        return fit_classifier(truth, generated, **more)
 
-        return kept
-
-    weighed = module._weighed
-    monkeypatch.setattr(module, "_weighed", keep("particlenet", weighed))
+    monkeypatch.setattr(particlenet, "fit_particlenets", particlenets)
+    monkeypatch.setattr(classifier, "fit_classifier", perceptron)
     particlenet_pair(jets, pair, settings=SETTINGS, store=store(tmp_path), **COMMON)
-    monkeypatch.setattr(module, "_weighed", keep("perceptron", weighed))
-    observables = observables_from_particles(jets.particles)
+    # What tells a jet: log pt of its first particle, as the network sees it.
+    first = module.particle_inputs(jets.particles, jets.jets).features[:, 0, 0].double().numpy()
+    observables = np.column_stack([first, np.arange(len(first))])
     perceptron_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
-    for half in (0, 1):
-        assert trained["particlenet", half] == trained["perceptron", half]
+    assert trained["particlenet"] == trained["perceptron"]
+    assert len(trained["perceptron"]) == 2
 
 
 def test_logits_are_kept_and_belong_to_their_jets(tmp_path, jets, pair, monkeypatch):
