@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from genamp_lib.models.standardisation import mean_and_scale
 
 LOG_PT, ETA, PHI, LOG_MASS = range(4)
+# All but the azimuth.
+_NORMAL = [LOG_PT, ETA, LOG_MASS]
 # GeV; that of the public code of paper A's generators.
 SCALE = 206.6
 EPSILON = 1e-5
@@ -161,6 +163,44 @@ class NormalBase(nn.Module):
         return -0.5 * (scaled**2).sum(0) - log_norm - uniform
 
 
+class NormalVelocity(nn.Module):
+    """The velocity of flow matching if events were normal, as far as their covariance says.
+
+    For x_0 normal with covariance A, x_1 with B, and x = (1 - t) x_0 + t x_1,
+    E[x_1 - x_0 | x] = (t B - (1 - t) A) (t^2 B + (1 - t)^2 A)^{-1} x: what a network need not
+    learn. Azimuths have none.
+
+    Args:
+        coordinates: Fitted ones; their covariance is A.
+        base: Its covariance is B.
+
+    >>> coordinates = EventCoordinates(1, pt_min=22.0)
+    >>> velocity = NormalVelocity(coordinates, NormalBase(coordinates, correlated=False))
+    >>> velocity(torch.ones(1, 1, 4), torch.tensor([0.25])).tolist()
+    [[[-0.8..., -0.8..., 0.0, -0.8...]]]
+    """
+
+    def __init__(self, coordinates: EventCoordinates, base: NormalBase) -> None:
+        super().__init__()
+        root = base.root
+        half = torch.linalg.solve_triangular(root, coordinates.covariance, upper=False)
+        white = torch.linalg.solve_triangular(root, half.T, upper=False)
+        ratios, axes = torch.linalg.eigh(white)
+        self.register_buffer("ratios", ratios.float())
+        self.register_buffer("outward", (root @ axes).float())
+        inward = torch.linalg.solve_triangular(root.T, axes, upper=True).T
+        self.register_buffer("inward", inward.float())
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+        time = time[:, None]
+        factors = (time - (1 - time) * self.ratios) / (time**2 + (1 - time) ** 2 * self.ratios)
+        flat = (_without_phi(coordinates) @ self.inward.T * factors) @ self.outward.T
+        velocity = torch.zeros_like(coordinates)
+        velocity[..., _NORMAL] = flat.unflatten(1, (-1, 3))
+        return velocity
+
+
 class MomentumBase(nn.Module):
     """The base density of paper A's public code: (px, py, pz, log_mass) normal in units of SCALE.
 
@@ -223,4 +263,4 @@ def wrapped(angle: Tensor) -> Tensor:
 
 
 def _without_phi(coordinates: Tensor) -> Tensor:
-    return coordinates[..., [LOG_PT, ETA, LOG_MASS]].flatten(1)
+    return coordinates[..., _NORMAL].flatten(1)

@@ -21,6 +21,7 @@ from genamp_lib.models.event_coordinates import (
     EventCoordinates,
     MomentumBase,
     NormalBase,
+    NormalVelocity,
     wrapped,
 )
 from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
@@ -51,6 +52,8 @@ class FlowMatchingSettings:
             the decays of a top pair (models.resonance_coordinates).
         base: "momentum", that of paper A's public code; "normal", independent normal densities
             with the widths of the data; "correlated", with their covariance.
+        skip: The network learns the difference from the velocity of normal events
+            (`NormalVelocity`), not all of it; nothing with the base "momentum".
         coupling: How events and base events of a batch are paired: "independent"; "rotated", each
             base event is turned about the beam to fit its event; "optimal", pairs are exchanged
             too so that the sum of squared distances is smallest.
@@ -63,6 +66,7 @@ class FlowMatchingSettings:
     delta_r_min: float = 0.5
     coordinates: CoordinateSystem = "resonances"
     base: Base = "normal"
+    skip: bool = True
     coupling: Coupling = "rotated"
     velocity: VelocitySettings = field(default_factory=VelocitySettings)
 
@@ -114,8 +118,10 @@ class FlowMatching(nn.Module):
         self.base: NormalBase | MomentumBase
         if settings.base == "momentum":
             self.base = MomentumBase(self.coordinates, delta_r_min=settings.delta_r_min)
+            self.skip = None
         else:
             self.base = NormalBase(self.coordinates, correlated=settings.base == "correlated")
+            self.skip = NormalVelocity(self.coordinates, self.base) if settings.skip else None
         self.velocity = new_velocity(settings.velocity, self.coordinates)
 
     def arrays(self) -> dict[str, Tensor]:
@@ -153,7 +159,7 @@ class FlowMatching(nn.Module):
         velocity = base - events
         velocity[..., PHI] = wrapped(velocity[..., PHI])
         between = events + time[:, None, None] * velocity
-        return 0.5 * (self.velocity(between, time) - velocity).square().mean()
+        return 0.5 * (self._velocity(between, time) - velocity).square().mean()
 
     def pair(self, events: Tensor, base: Tensor) -> Tensor:
         """Return the base events in the order, and turned about the beam, of their partners.
@@ -262,8 +268,12 @@ class FlowMatching(nn.Module):
         at_base = self.base.log_prob(end) + divergence.double()
         return at_base + self.coordinates.log_abs_det(momenta)
 
+    def _velocity(self, coordinates: Tensor, time: Tensor) -> Tensor:
+        learned = self.velocity(coordinates, time)
+        return learned if self.skip is None else learned + self.skip(coordinates, time)
+
     def _velocity_at(self, time: Tensor, coordinates: Tensor) -> Tensor:
-        return self.velocity(coordinates, time.expand(len(coordinates)))
+        return self._velocity(coordinates, time.expand(len(coordinates)))
 
     def _with_divergence(self, time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

@@ -95,20 +95,22 @@ class ArtefactStore:
         Raises:
             GenampError: An artefact with this key is damaged or belongs to something else.
         """
-        if not self.fresh:
-            for folder, origin in ((self.published, "published"), (self.local, "local")):
-                path = folder / f"{stage.name}-{stage.key}.safetensors"
-                # The record is written last: without it a file is what a kill left behind.
-                if path.with_suffix(".json").exists():
-                    arrays = read_artefact(path, stage)
-                    self._note(path, origin)
-                    return arrays
+        found = self._find(stage)
+        if found is not None:
+            path, origin = found
+            arrays = read_artefact(path, stage)
+            self._note(path, origin)
+            return arrays
         start = time.perf_counter()
         arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
         path = self._local_path(stage)
         write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
         self._note(path, "computed")
         return arrays
+
+    def has(self, stage: Stage) -> bool:
+        """Return whether `load_or_compute` would load."""
+        return self._find(stage) is not None
 
     def kept_part(self, stage: Stage) -> Arrays | None:
         """Return what `keep_part` kept, by a run that was killed; None when there is nothing."""
@@ -126,6 +128,16 @@ class ArtefactStore:
         path = self._local_path(stage)
         path.with_suffix(".json").unlink(missing_ok=True)  # first: it makes the other one valid
         path.unlink(missing_ok=True)
+
+    def _find(self, stage: Stage) -> tuple[Path, str] | None:
+        if self.fresh:
+            return None
+        for folder, origin in ((self.published, "published"), (self.local, "local")):
+            path = folder / f"{stage.name}-{stage.key}.safetensors"
+            # The record is written last: without it a file is what a kill left behind.
+            if path.with_suffix(".json").exists():
+                return path, origin
+        return None
 
     def _local_path(self, stage: Stage) -> Path:
         return self.local / f"{stage.name}-{stage.key}.safetensors"

@@ -13,7 +13,13 @@ import torch
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import mass_of_sum, to_cartesian
-from genamp_lib.models.event_coordinates import PHI, EventCoordinates, NormalBase, wrapped
+from genamp_lib.models.event_coordinates import (
+    PHI,
+    EventCoordinates,
+    NormalBase,
+    NormalVelocity,
+    wrapped,
+)
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
 from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
 from genamp_lib.models.top_pair_order import exchanges, in_order
@@ -446,6 +452,42 @@ class TestTraining:
 def test_bad_networks(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         new_velocity(VelocitySettings(**arguments), EventCoordinates(6, pt_min=22.0))
+
+
+class TestNormalVelocity:
+    def test_it_is_the_conditional_mean_of_normal_events(self) -> None:
+        """By the formula for the mean of one normal vector given another, with dense matrices."""
+        model = flow(base="correlated", coordinates="jets")
+        rng = np.random.default_rng(2)
+        size = 3 * N_PARTICLES
+        root = rng.normal(size=(size, size)) / math.sqrt(size)
+        model.coordinates.covariance.copy_(torch.from_numpy(root @ root.T + np.eye(size)))
+        events = model.coordinates.covariance.numpy()
+        base = (model.base.root @ model.base.root.T).numpy()
+        velocity = NormalVelocity(model.coordinates, model.base)
+        x = rng.normal(size=(1, size))
+        for time in (0.05, 0.4, 0.9):
+            between = time**2 * base + (1 - time) ** 2 * events
+            expected = (time * base - (1 - time) * events) @ np.linalg.solve(between, x[0])
+            given = torch.zeros(1, N_PARTICLES, 4)
+            given[..., [0, 1, 3]] = torch.from_numpy(x).float().unflatten(1, (-1, 3))
+            found = velocity(given, torch.tensor([time]))
+            assert (found[..., 2] == 0).all()
+            np.testing.assert_allclose(
+                found[..., [0, 1, 3]].flatten(1)[0], expected, rtol=1e-3, atol=1e-4
+            )
+
+    def test_without_a_network_it_makes_the_covariance_of_the_events(self) -> None:
+        model = flow()
+        with torch.no_grad():
+            for parameter in model.velocity.parameters():
+                parameter.zero_()
+        base = model.base.sample(5000, generator=torch.Generator().manual_seed(1))
+        made = model.transport(base, solver="midpoint", n_steps=20)[..., [0, 1, 3]].flatten(1)
+        expected = model.coordinates.covariance.float()
+        assert (torch.cov(made.T) - expected).abs().max() < 0.12  # six standard deviations
+        assert flow(skip=False).skip is None
+        assert flow(base="momentum", coordinates="jets").skip is None
 
 
 class TestCuts:

@@ -1,0 +1,274 @@
+"""How good generators of top pairs are: fit one, compare it with held-out events, keep the numbers.
+
+Not for the networks of an ensemble, which training.flow_matching_members keeps: here a training
+leaves its measures and its losses only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp
+
+from genamp_lib._parallel import finished_tasks
+from genamp_lib._project import project_root
+from genamp_lib.datasets.top_pair_kinematics import (
+    TOP_PAIR_OBSERVABLES,
+    top_pair_features,
+    top_pair_observables,
+)
+from genamp_lib.diagnostics import auc_from_weights, auc_interval, likelihood_ratio_weights
+from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
+from genamp_lib.training.classifier import ClassifierSettings
+from genamp_lib.training.cross_fit import cross_fitted_logits
+from genamp_lib.training.flow_matching import (
+    FlowMatchingTask,
+    FlowMatchingTraining,
+    fit_flow_matching,
+)
+
+Array = NDArray[np.float64]
+# Part of every artefact's key: raise it when this code or a training changes the numbers.
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to make a generator.
+
+    Attributes:
+        name: What the tables call it.
+        flow: Coordinates, base density and network.
+        training: Steps and rates.
+    """
+
+    name: str
+    flow: FlowMatchingSettings
+    training: FlowMatchingTraining
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How generators are compared with held-out events.
+
+    Attributes:
+        n_generated: Generated events, within the cuts.
+        n_folds: Of the cross-fitted classifier.
+        classifier: Its network and training.
+    """
+
+    n_generated: int = 20_000
+    n_folds: int = 3
+    classifier: ClassifierSettings = field(
+        default_factory=lambda: ClassifierSettings(n_hidden=128, n_epochs=25)
+    )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A generator beside held-out events.
+
+    Attributes:
+        ks: Kolmogorov-Smirnov distances to the held-out events of the generated ones, by name as
+            in `TOP_PAIR_OBSERVABLES`.
+        ks_of_train: The same of the training events: what a perfect generator comes to, on
+            average, if it makes as many.
+        auc: Of a cross-fitted classifier that sees `top_pair_features`.
+        auc_interval: Of 68 %.
+        outside: Part of what is generated before the cuts that does not pass them.
+        close: Part of it with two jets closer than the cut.
+    """
+
+    ks: Mapping[str, float]
+    ks_of_train: Mapping[str, float]
+    auc: float
+    auc_interval: tuple[float, float]
+    outside: float
+    close: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial.
+
+    Attributes:
+        quality: Of the generator.
+        train_loss: Means over every 500 steps.
+        validation_loss: After the same steps.
+        cpu_seconds: Processor time of the training, on the machine that made it.
+    """
+
+    quality: Quality
+    train_loss: Array
+    validation_loss: Array
+    cpu_seconds: float
+
+
+def run_trials(
+    trials: list[Trial],
+    train: Array,
+    holdout: Array,
+    *,
+    measuring: Measuring,
+    seed: int,
+    store: ArtefactStore,
+    stage: Stage,
+    jobs: int = 1,
+    label: str = "",
+) -> dict[str, TrialResult]:
+    """Fit a generator for each trial and compare it with held-out events; each is kept.
+
+    A killed run continues with the trainings that it was in.
+
+    Args:
+        trials: With different names.
+        train: Momenta, shape (n_train, n_particles, 4).
+        holdout: Momenta that no choice was made with, if the numbers shall be honest.
+        measuring: How they are compared.
+        seed: Of everything.
+        store: Where results are kept.
+        stage: Name, version, inputs, and the configuration that the events follow from.
+        jobs: Processes that share the trials.
+        label: What the progress line calls the work; no line when empty.
+
+    Returns:
+        Name of the trial -> result.
+
+    Raises:
+        ValueError: Names are not different, or settings do not fit the events.
+    """
+    names = [trial.name for trial in trials]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`trials` must have different names, got {names}.")
+    stages, tasks = {}, {}
+    for trial in trials:
+        own = {
+            "flow": asdict(trial.flow),
+            "training": asdict(trial.training),
+            "measuring": asdict(measuring),
+            "seed": seed,
+            "trial_version": CODE_VERSION,
+        }
+        stages[trial.name] = Stage(
+            stage.name, stage.version, {**stage.configuration, **own}, stage.inputs
+        )
+        tasks[trial.name] = FlowMatchingTask(train, trial.flow, trial.training, seed=seed)
+    arrays = {
+        name: store.load_or_compute(stages[name], dict) for name in names if store.has(stages[name])
+    }
+    missing = [name for name in names if name not in arrays]
+    folder = project_root() / "_build" / "generators"
+    work = [(tasks[name], holdout, measuring, folder) for name in missing]
+    for number, found in finished_tasks(_run, work, jobs=jobs, label=label):
+        name = missing[number]
+        arrays[name] = store.load_or_compute(stages[name], lambda found=found: found)
+    return {name: _result(arrays[name]) for name in names}
+
+
+def measure(
+    flow: FlowMatching,
+    train: Array,
+    holdout: Array,
+    *,
+    measuring: Measuring,
+    seed: int,
+) -> tuple[Quality, Array]:
+    """Compare a generator with held-out events.
+
+    Args:
+        flow: In evaluation mode.
+        train: Momenta of its training events, shape (n_train, n_particles, 4).
+        holdout: Of others.
+        measuring: How.
+        seed: Of the generated events and of the classifier.
+
+    Returns:
+        The quality, and the momenta of the generated events.
+    """
+    arrays, generated = _measured(flow, train, holdout, measuring, seed)
+    return _quality(arrays), generated
+
+
+def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
+    task, holdout, measuring, folder = work
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"trial-{task.key}.safetensors"
+    clock = folder / f"trial-{task.key}.seconds"
+    earlier = float(clock.read_text()) if clock.exists() else 0.0
+    start = time.process_time()
+
+    def progress(_: int) -> None:
+        clock.write_text(f"{earlier + time.process_time() - start:.1f}")
+
+    state = fit_flow_matching(task, checkpoint=checkpoint, progress=progress)
+    progress(state.step)
+    arrays, _ = _measured(
+        state.averaged_flow(), np.asarray(task.train), holdout, measuring, task.seed
+    )
+    arrays["losses"] = np.stack(state.loss_curve())
+    arrays["cpu_seconds"] = np.array(float(clock.read_text()))
+    checkpoint.unlink()
+    clock.unlink()
+    return arrays
+
+
+def _measured(
+    flow: FlowMatching, train: Array, holdout: Array, measuring: Measuring, seed: int
+) -> tuple[Arrays, Array]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        n = measuring.n_generated
+        every = flow.sample(n, generator=generator, selected=False)
+        generated = flow.sample(n, generator=generator).numpy()
+    finally:
+        torch.set_num_threads(n_threads)
+    close = top_pair_observables(every.numpy())[:, TOP_PAIR_OBSERVABLES.index("delta_r_min")]
+    columns = [top_pair_observables(events) for events in (holdout, generated, train)]
+    fit = cross_fitted_logits(
+        top_pair_features(holdout),
+        top_pair_features(generated),
+        settings=measuring.classifier,
+        seed=seed,
+        n_folds=measuring.n_folds,
+    )
+    weights = [likelihood_ratio_weights(logits) for logits in (fit.truth, fit.generated)]
+    low, high = auc_interval(*weights, cross_fitted=True)
+    arrays = {
+        "ks": _distances(columns[1], columns[0]),
+        "ks_of_train": _distances(columns[2], columns[0]),
+        "auc": np.array([auc_from_weights(*weights), low, high]),
+        "outside": np.array(
+            [
+                (~flow.accepts(every)).double().mean().item(),
+                (close < flow.settings.delta_r_min).mean(),
+            ]
+        ),
+    }
+    return arrays, generated
+
+
+def _distances(sample: Array, reference: Array) -> Array:
+    return np.array([ks_2samp(*pair).statistic for pair in zip(sample.T, reference.T, strict=True)])
+
+
+def _quality(arrays: Arrays) -> Quality:
+    named = [
+        dict(zip(TOP_PAIR_OBSERVABLES, arrays[name].tolist(), strict=True))
+        for name in ("ks", "ks_of_train")
+    ]
+    auc, low, high = arrays["auc"].tolist()
+    return Quality(*named, auc, (low, high), *arrays["outside"].tolist())
+
+
+def _result(arrays: Arrays) -> TrialResult:
+    train_loss, validation_loss = arrays["losses"]
+    return TrialResult(_quality(arrays), train_loss, validation_loss, arrays["cpu_seconds"].item())
