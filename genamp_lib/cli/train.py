@@ -47,7 +47,7 @@ def train_top_pairs_command(
         typer.Option(
             help="Every so many steps take in what is generated outside of the cuts; 0: never."
         ),
-    ] = 1000,
+    ] = 250,
     source: Annotated[str, typer.Option(help="shipped, public, or a file of events.")] = "shipped",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
     jobs: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,

@@ -31,8 +31,10 @@ LOSS_STEPS = 500
 # Streams of random numbers, by the last entry of their seeds.
 _START, _ORDER, _STEP, _VALIDATION, _OUTSIDE = range(5)
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-# Events that are made to find those outside of the cuts, and with so many steps each.
-_N_MADE, _MADE_STEPS = 12_000, 8
+# Events that are made at a time to find those outside of the cuts, with so many steps each; and
+# how many of the latest outside are kept.
+_N_MADE, _MADE_STEPS = 4000, 8
+_N_OUTSIDE = 8000
 # Part of a batch that they can be: an untrained generator makes hardly any event within the cuts.
 _MOST_OUTSIDE = 0.75
 
@@ -68,7 +70,7 @@ class FlowMatchingTraining:
     largest_gradient: float = 5.0
     average_steps: int = 500
     augment: bool = True
-    cut_steps: int | None = 1000
+    cut_steps: int | None = 250
     validation_fraction: float = 0.05
 
     def __post_init__(self) -> None:
@@ -281,7 +283,8 @@ class FlowMatchingState:
         )
         made = made[torch.isfinite(made).flatten(1).all(1)]
         outside = ~flow.accepts(flow.coordinates.decode(made))
-        self.outside, self.outside_fraction = made[outside], outside.double().mean().item()
+        self.outside = torch.cat([self.outside, made[outside]])[-_N_OUTSIDE:]
+        self.outside_fraction = outside.double().mean().item()
 
     def _mirrored_and_turned(self, events: Tensor, generator: torch.Generator) -> Tensor:
         n = len(events)

@@ -392,7 +392,7 @@ class TestTraining:
         whole = FlowMatchingState(given)
         monkeypatch.setattr(whole.flow, "pair", lambda x, base: seen.append(x) or base)
         whole.flow.settings = replace(whole.flow.settings, coupling="independent")
-        for _ in range(5):
+        for _ in range(4):
             whole.advance()
         made = whole.flow.coordinates.decode(whole.outside)
         assert not whole.flow.accepts(made).any()
@@ -400,6 +400,10 @@ class TestTraining:
         inside = [whole.flow.accepts(whole.flow.coordinates.decode(x)) for x in (seen[2], seen[3])]
         assert inside[0].all()
         assert (~inside[1]).sum() == round(min(whole.outside_fraction, 0.75) * len(seen[3]))
+        first = len(whole.outside)
+        for _ in range(3):
+            whole.advance()
+        assert len(whole.outside) == first + round(whole.outside_fraction * 300)
 
         reference = fit_flow_matching(given).averaged_flow().arrays()
         stopped = tmp_path / "state.safetensors"
