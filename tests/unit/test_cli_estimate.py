@@ -28,6 +28,12 @@ def words(text):
     return " ".join(text.replace("│", " ").replace("┃", " ").split())
 
 
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """However slow the machine is: they would stand before an error."""
+    monkeypatch.setattr("genamp_lib._parallel.LINE_SECONDS", float("inf"))
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A truth, and five members of an ensemble that each got its mean a little wrong."""
