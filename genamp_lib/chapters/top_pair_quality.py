@@ -6,6 +6,7 @@ leaves its measures and its losses only.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,7 @@ from genamp_lib.training.flow_matching import (
 )
 
 Array = NDArray[np.float64]
+STAGE = "top-pair-trial"
 # Part of every artefact's key: raise it when this code or a training changes the numbers.
 CODE_VERSION = 1
 
@@ -119,7 +121,6 @@ def run_trials(
     measuring: Measuring,
     seed: int,
     store: ArtefactStore,
-    stage: Stage,
     jobs: int = 1,
     label: str = "",
 ) -> dict[str, TrialResult]:
@@ -134,7 +135,6 @@ def run_trials(
         measuring: How they are compared.
         seed: Of everything.
         store: Where results are kept.
-        stage: Name, version, inputs, and the configuration that the events follow from.
         jobs: Processes that share the trials.
         label: What the progress line calls the work; no line when empty.
 
@@ -147,19 +147,19 @@ def run_trials(
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         raise ValueError(f"`trials` must have different names, got {names}.")
-    stages, tasks = {}, {}
-    for trial in trials:
-        own = {
-            "flow": asdict(trial.flow),
-            "training": asdict(trial.training),
-            "measuring": asdict(measuring),
-            "seed": seed,
-            "trial_version": CODE_VERSION,
-        }
-        stages[trial.name] = Stage(
-            stage.name, stage.version, {**stage.configuration, **own}, stage.inputs
-        )
-        tasks[trial.name] = FlowMatchingTask(train, trial.flow, trial.training, seed=seed)
+    tasks = {
+        trial.name: FlowMatchingTask(train, trial.flow, trial.training, seed=seed)
+        for trial in trials
+    }
+    # The events themselves, not their file: a longer one begins with the same events.
+    common = {
+        "measuring": asdict(measuring),
+        "holdout": hashlib.sha256(np.ascontiguousarray(holdout).tobytes()).hexdigest(),
+    }
+    stages = {
+        name: Stage(STAGE, CODE_VERSION, {**common, "task": task.key})
+        for name, task in tasks.items()
+    }
     arrays = {
         name: store.load_or_compute(stages[name], dict) for name in names if store.has(stages[name])
     }

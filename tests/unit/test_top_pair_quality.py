@@ -12,7 +12,7 @@ import torch
 from genamp_lib.chapters.top_pair_quality import Measuring, Trial, measure, run_trials
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import VelocitySettings
-from genamp_lib.training.artefacts import ArtefactStore, Stage
+from genamp_lib.training.artefacts import ArtefactStore
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.flow_matching import FlowMatchingTraining
 
@@ -96,7 +96,6 @@ class TestTrials:
             measuring=measuring,
             seed=5,
             store=store,
-            stage=Stage("trials", version=1, configuration={}),
         )
 
     def test_they_are_kept_one_by_one(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
