@@ -7,22 +7,25 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from genamp_lib.chapters import ring_distances
-from genamp_lib.chapters.ring_distances import (
-    COUNTS,
-    ScanSettings,
-    ScanTask,
-    distance_scan,
-    distance_scans,
-    fit_ring_classifiers,
-    log_ratio_to_truth,
-    within,
-)
 from genamp_lib.datasets import Ring, radius
 from genamp_lib.models.mixture_transformer import (
     MixtureTransformer,
     MixtureTransformerSettings,
     starting_parameters,
+)
+from genamp_lib.studies import ring_distances
+from genamp_lib.studies.ring_classifiers import (
+    fit_ring_classifiers,
+    log_ratio_to_truth,
+    score,
+    within,
+)
+from genamp_lib.studies.ring_distances import (
+    COUNTS,
+    ScanSettings,
+    ScanTask,
+    distance_scan,
+    distance_scans,
 )
 from genamp_lib.training.artefacts import ArtefactStore
 from genamp_lib.training.classifier import ClassifierSettings
@@ -96,11 +99,11 @@ def test_a_null_run_has_no_ratio_to_the_truth():
 
 def test_new_events_are_scored_by_all_folds_in_turn():
     train, generated = (RING.sample(n, seed=n) for n in (200, 210))
-    classifiers = fit_ring_classifiers(train, generated, settings=SETTINGS, seed=1)
+    classifiers = fit_ring_classifiers(train, generated, settings=CLASSIFIER, n_folds=3, seed=1)
     events = RING.sample(30, seed=2)
     scores = classifiers.crossed(events)
     for k, classifier in enumerate(classifiers.folds):
-        own = ring_distances.score(classifier, events)
+        own = score(classifier, events)
         np.testing.assert_allclose(scores[k::3], own[k::3], rtol=1e-5, atol=1e-7)
     assert classifiers.crossed_train.shape == (200,)
     assert classifiers.half_train.shape == (100,)
@@ -110,15 +113,9 @@ def test_scores_are_larger_where_more_is_generated():
     """Sign: p_generated/p_train. The generated ring is shifted; 3 sigma of the radius apart."""
     train, generated = RING.sample(600, seed=1), 1.3 * RING.sample(600, seed=2)
     kind = replace(CLASSIFIER, n_hidden=16, n_epochs=60, learning_rate=1e-2)
-    settings = replace(SETTINGS, window=(0.0, 2.0), classifier=kind)
-    classifiers = fit_ring_classifiers(train, generated, settings=settings, seed=1)
+    classifiers = fit_ring_classifiers(train, generated, settings=kind, n_folds=3, seed=1)
     new = classifiers.crossed(1.3 * RING.sample(600, seed=3))
     assert new.mean() > 1 > -1 > classifiers.crossed_train.mean()
-
-
-def test_classifiers_need_settings():
-    with pytest.raises(ValueError, match=r"settings\.classifier"):
-        fit_ring_classifiers(TRAIN, TRAIN, settings=replace(SETTINGS, classifier=None), seed=1)
 
 
 def test_a_killed_scan_continues_with_the_same_numbers(tmp_path, monkeypatch):

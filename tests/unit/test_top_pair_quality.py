@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from genamp_lib.chapters.top_pair_quality import Measuring, Trial, measure, run_trials
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import VelocitySettings
+from genamp_lib.studies.top_pair_quality import Measuring, Trial, measure, run_trials
 from genamp_lib.training.artefacts import ArtefactStore
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.flow_matching import FlowMatchingTraining
@@ -99,7 +99,7 @@ class TestTrials:
         )
 
     def test_they_are_kept_one_by_one(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("genamp_lib.chapters.top_pair_quality.project_root", lambda: tmp_path)
+        monkeypatch.setattr("genamp_lib.studies.top_pair_quality.project_root", lambda: tmp_path)
         # A little-trained generator makes few events within the cuts.
         monkeypatch.setattr(
             "genamp_lib.models.flow_matching.FlowMatching.accepts",

@@ -13,20 +13,23 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from genamp_lib._parallel import finished_tasks
 from genamp_lib.amplification import KolmogorovAccumulator
 from genamp_lib.datasets import Ring, radius
-from genamp_lib.models.classifier import Classifier
 from genamp_lib.models.mixture_transformer import MixtureTransformer
-from genamp_lib.models.region_probabilities import region_probabilities
+from genamp_lib.studies.ring_classifiers import (
+    RingClassifiers,
+    Values,
+    fit_ring_classifiers,
+    log_ratio_to_truth,
+    score,
+    within,
+)
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
-from genamp_lib.training.classifier import ClassifierSettings, ensemble_logits, fit_classifier
+from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.cross_fit import CODE_VERSION as CLASSIFIER_VERSION
-from genamp_lib.training.cross_fit import cross_fitted_logits
 
-Values = NDArray[np.float64]
 # Part of every artefact's key: raise it when the code of a scan changes the numbers that it gives.
 CODE_VERSION = 1
 _CHUNK = 1 << 17
@@ -78,125 +81,6 @@ class ScanTask:
     model: MixtureTransformer | None = None
 
 
-@dataclass(frozen=True)
-class RingClassifiers:
-    """Classifiers of training against generated events, and what they say of an event.
-
-    All return log(p_generated/p_train), shape (n_events,).
-
-    Attributes:
-        folds: Of the cross-fitting, one per fold; `crossed` uses them in turn.
-        own: Trained and chosen on all training events, so that it knows those that it scores.
-        half: Trained on the first half of them.
-        crossed_train: Scores of all training events by `folds`, each by one that never saw it.
-        half_train: Scores of the second half by `half`.
-    """
-
-    folds: tuple[Classifier, ...]
-    own: Classifier
-    half: Classifier
-    crossed_train: Values
-    half_train: Values
-
-    def crossed(self, events: np.ndarray) -> Values:
-        """Score new events by one fold's classifier each: the same mixture as `crossed_train`."""
-        scores, n = np.empty(len(events)), len(self.folds)
-        for k, classifier in enumerate(self.folds):
-            scores[k::n] = score(classifier, events[k::n])
-        return scores
-
-
-def score(classifier: Classifier, events: np.ndarray) -> Values:
-    """Return log(p_generated/p_train) of events by one classifier."""
-    return -ensemble_logits([classifier], events)
-
-
-def fit_ring_classifiers(
-    train: np.ndarray, generated: np.ndarray, *, settings: ScanSettings, seed: int
-) -> RingClassifiers:
-    """Fit the classifiers of one training sample against one generated sample.
-
-    Args:
-        train: Training events within the window.
-        generated: Generated events within the window, used for nothing else.
-        settings: Of the scan; `classifier` is not None.
-        seed: Of the trainings.
-
-    Raises:
-        ValueError: `settings` has no classifier, or there are too few events.
-    """
-    if settings.classifier is None:
-        raise ValueError("`settings.classifier` must be given, got None.")
-    kind = settings.classifier
-    crossed = cross_fitted_logits(
-        train, generated, settings=kind, seed=seed, n_folds=settings.n_folds
-    )
-    own = fit_classifier(
-        train,
-        generated,
-        validation_truth=train,
-        validation_generated=generated,
-        settings=kind,
-        seed=seed,
-    )
-    middle, fitted = len(train) // 2, int(0.4 * len(train))
-    most = int(0.8 * len(generated))
-    half = fit_classifier(
-        train[:fitted],
-        generated[:most],
-        validation_truth=train[fitted:middle],
-        validation_generated=generated[most:],
-        settings=kind,
-        seed=seed,
-    )
-    return RingClassifiers(
-        folds=tuple(fits[0].classifier for fits in crossed.fits),
-        own=own.classifier,
-        half=half.classifier,
-        crossed_train=-crossed.truth,
-        half_train=score(half.classifier, train[middle:]),
-    )
-
-
-def within(events: np.ndarray, window: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return which events have a radius inside of the window."""
-    radii = radius(events)
-    return (radii >= window[0]) & (radii < window[1])
-
-
-def log_ratio_to_truth(
-    model: MixtureTransformer, ring: Ring, events: np.ndarray, window: tuple[float, float]
-) -> Values:
-    """Return log(p_generated/p_truth), LR_truth, of densities normalised within the window.
-
-    Args:
-        model: Networks.
-        ring: The truth.
-        events: Shape (n_events, n_features), inside of the window.
-        window: Radii.
-
-    Returns:
-        Shape (n_members, n_events).
-
-    >>> from genamp_lib.models.mixture_transformer import (
-    ...     MixtureTransformerSettings, starting_parameters)
-    >>> network = MixtureTransformerSettings(2)
-    >>> model = MixtureTransformer(network, starting_parameters(network, seeds=[1]))
-    >>> ring = Ring(2)
-    >>> events = ring.sample(4000, seed=1)
-    >>> events = events[within(events, (0.9, 1.1))]
-    >>> ratio = np.exp(log_ratio_to_truth(model, ring, events, (0.9, 1.1)))
-    >>> bool(abs(ratio.mean() - 1) < 0.05)  # E[p_generated/p_truth] over the truth
-    True
-    """
-    edges = [window[0], window[1]]
-    kept = region_probabilities(model, edges).probabilities
-    kept_truth = ring.radial_cdf(window[1]) - ring.radial_cdf(window[0])
-    with torch.no_grad():
-        log_prob = model.log_prob(torch.as_tensor(events, dtype=torch.float32)).double().numpy()
-    return log_prob - ring.log_prob(events) - np.log(kept / kept_truth)
-
-
 def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     """Return the distances of one generator to its references over n_generated, Eq. (33).
 
@@ -231,7 +115,11 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     if settings.classifier is not None:
         generated, _ = next(_chunks(task, int(training), settings.window, settings.n_classifier))
         classifiers = fit_ring_classifiers(
-            references["train"], generated, settings=settings, seed=int(training)
+            references["train"],
+            generated,
+            settings=settings.classifier,
+            n_folds=settings.n_folds,
+            seed=int(training),
         )
     counts = dict.fromkeys(COUNTS, 0)
     accumulators: dict[str, KolmogorovAccumulator] = {}
