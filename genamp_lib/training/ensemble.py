@@ -22,8 +22,13 @@ from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer, MixtureTransformerSettings
 from genamp_lib.models.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.training._ensemble_state import LOSS_STEPS, TrainingState
-from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
-from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleSettings, EnsembleTask
+from genamp_lib.training.artefacts import Arrays, ArtefactStore
+from genamp_lib.training.ensemble_task import (
+    CODE_VERSION,
+    EnsembleSettings,
+    EnsembleTask,
+    stage_of_tasks,
+)
 
 __all__ = [
     "EnsembleFit",
@@ -138,12 +143,7 @@ def fit_ensembles(
     if store is None:
         arrays = compute(None)
     else:
-        stage = Stage(
-            name,
-            version=CODE_VERSION,
-            configuration={"tasks": [task.configuration for task in tasks]},
-            inputs={f"training_sets_{i}": task.checksum for i, task in enumerate(tasks)},
-        )
+        stage = stage_of_tasks(name, tasks, version=CODE_VERSION)
         folder = store.local / f"{name}-{stage.key}-checkpoints"
         arrays = store.load_or_compute(stage, lambda: compute(folder))
         shutil.rmtree(folder, ignore_errors=True)

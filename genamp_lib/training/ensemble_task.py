@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from genamp_lib._project import sha256_of_text
 from genamp_lib.models.mixture_decoder import MixtureTransformerSettings
 from genamp_lib.models.posterior import PosteriorSettings
+from genamp_lib.training.artefacts import Stage
 
 # Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
 CODE_VERSION = 1
@@ -130,3 +132,22 @@ class EnsembleTask:
     def checksum(self) -> str:
         """SHA-256 of the training sets, as float32."""
         return hashlib.sha256(np.ascontiguousarray(self.training_sets, dtype="<f4")).hexdigest()
+
+
+def stage_of_tasks(
+    name: str, tasks: Sequence[EnsembleTask], *, version: int, **settings: Any
+) -> Stage:
+    """Return the stage of what is computed from the fits of tasks.
+
+    Args:
+        name: Of the artefact.
+        tasks: The fits.
+        version: Of the code that computes.
+        settings: What else the numbers depend on, as JSON types.
+    """
+    return Stage(
+        name,
+        version=version,
+        configuration={"tasks": [task.configuration for task in tasks], **settings},
+        inputs={f"training_sets_{i}": task.checksum for i, task in enumerate(tasks)},
+    )

@@ -29,9 +29,14 @@ from torch import Tensor
 
 from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer
-from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
+from genamp_lib.training.artefacts import Arrays, ArtefactStore
 from genamp_lib.training.ensemble import fit_ensemble
-from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleSettings, EnsembleTask
+from genamp_lib.training.ensemble_task import (
+    CODE_VERSION,
+    EnsembleSettings,
+    EnsembleTask,
+    stage_of_tasks,
+)
 
 # Part of every artefact's key: raise it when the code here changes the numbers.
 _VERSION = 1
@@ -186,16 +191,13 @@ def fit_jackknife(
     """
     radii = np.asarray(edges, dtype=np.float64)
     settings = {"n_generated": n_generated, "n_fisher": n_fisher}
-    stage = Stage(
+    stage = stage_of_tasks(
         name,
+        tasks,
         version=_VERSION,
-        configuration={
-            "fit_version": CODE_VERSION,
-            "tasks": [task.configuration for task in tasks],
-            "edges": [repr(edge) for edge in radii.tolist()],
-            **settings,
-        },
-        inputs={f"training_sets_{i}": task.checksum for i, task in enumerate(tasks)},
+        fit_version=CODE_VERSION,
+        edges=[repr(edge) for edge in radii.tolist()],
+        **settings,
     )
     folder = store.local / f"{name}-{stage.key}-checkpoints"
 

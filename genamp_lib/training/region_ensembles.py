@@ -24,7 +24,7 @@ from genamp_lib.models.mixture_transformer import MixtureTransformer
 from genamp_lib.models.region_probabilities import RegionProbabilities, region_probabilities
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.ensemble import EnsembleFit, fit_ensemble
-from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleTask
+from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleTask, stage_of_tasks
 
 # Part of every artefact's key: raise it when the code here changes the numbers.
 _VERSION = 2
@@ -99,16 +99,13 @@ def fit_region_probabilities(
 
     if store is None:
         return RegionProbabilities(**compute(None))
-    stage = Stage(
+    stage = stage_of_tasks(
         name,
+        tasks,
         version=_VERSION,
-        configuration={
-            "fit_version": CODE_VERSION,
-            "tasks": [task.configuration for task in tasks],
-            "edges": [repr(edge) for edge in radii.tolist()],
-            **settings,
-        },
-        inputs={f"training_sets_{i}": task.checksum for i, task in enumerate(tasks)},
+        fit_version=CODE_VERSION,
+        edges=[repr(edge) for edge in radii.tolist()],
+        **settings,
     )
     folder = store.local / f"{name}-{stage.key}-checkpoints"
     arrays = store.load_or_compute(stage, lambda: compute(folder))
