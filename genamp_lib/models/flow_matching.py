@@ -202,8 +202,8 @@ class FlowMatching(nn.Module):
         n_generated: int,
         *,
         generator: torch.Generator,
-        solver: Solver = "midpoint",
-        n_steps: int = 12,
+        solver: Solver = "rk4",
+        n_steps: int = 6,
         selected: bool = True,
     ) -> Tensor:
         """Generate momenta, shape (n_generated, n_particles, 4), float64.
