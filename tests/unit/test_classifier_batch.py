@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from genamp_lib.chapters import jet_power
-from genamp_lib.chapters.jet_power import METRICS, PowerSettings, alarm_thresholds, metric_values
 from genamp_lib.diagnostics import auc_from_weights
+from genamp_lib.studies import jet_power
+from genamp_lib.studies.jet_power import METRICS, PowerSettings, alarm_thresholds, metric_values
 from genamp_lib.training.artefacts import ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.classifier_batch import cross_fitted_logits_of_many

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from genamp_lib.chapters import jet_particlenet as module
-from genamp_lib.chapters.jet_pairs import JetPair
-from genamp_lib.chapters.jet_particlenet import particlenet_pair, perceptron_pair
 from genamp_lib.datasets import load_jets, observables_from_particles
+from genamp_lib.studies import jet_particlenet as module
+from genamp_lib.studies.jet_pairs import JetPair
+from genamp_lib.studies.jet_particlenet import particlenet_pair, perceptron_pair
 from genamp_lib.training import classifier, particlenet
 from genamp_lib.training.artefacts import ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings

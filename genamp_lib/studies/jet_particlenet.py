@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genamp_lib.chapters.jet_pairs import JetPair
 from genamp_lib.datasets.jets import Jets
 from genamp_lib.diagnostics import likelihood_ratio_weights
 from genamp_lib.models.particlenet import Particles, particle_inputs
+from genamp_lib.studies.jet_pairs import JetPair
 from genamp_lib.training import classifier, particlenet
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.cross_fit import fold_numbers
