@@ -1,19 +1,17 @@
 """Observables of reconstructed top pairs, and what a classifier of them sees. Not for reading.
 
-With (b1, q1, q2) the top candidate of more pt and (b2, q3, q4) the other, all in GeV and float64:
+With (b1, q1, q2) the top candidate of more pt and (b2, q3, q4) the other, all in GeV and float64::
 
-| name | what |
-|---|---|
-| m_tt | mass of both top candidates |
-| m_t | mass of the first top candidate |
-| m_w | mass of its W candidate |
-| pt_t | pt of the first top candidate |
-| pt_tt | pt of both |
-| eta_t | pseudorapidity of the first top candidate |
-| pt_b | pt of b1 |
-| pt_q | pt of q4, the softer quark of the second W |
-| mass_b | mass of the jet b1 |
-| delta_r_min | smallest distance of two of the jets |
+    m_tt         mass of both top candidates
+    m_t          mass of the first top candidate
+    m_w          mass of its W candidate
+    pt_t         pt of the first top candidate
+    pt_tt        pt of both
+    eta_t        pseudorapidity of the first top candidate
+    pt_b         pt of b1
+    pt_q         pt of q4, the softer quark of the second W
+    mass_b       mass of the jet b1
+    delta_r_min  smallest distance of two of the jets
 """
 
 from __future__ import annotations
