@@ -86,6 +86,21 @@ class FlowMatchingSettings:
         if self.base == "momentum" and self.coordinates != "jets":
             raise ValueError('`coordinates` must be "jets" for the base "momentum".')
 
+    def accepts(self, momenta: Tensor) -> Tensor:
+        """Return whether events pass the cuts of the training events, shape (n,), bool.
+
+        Args:
+            momenta: Shape (n, n_particles, 4); an event that is not finite does not pass.
+        """
+        pt, eta, phi, _ = momenta.unbind(-1)
+        first, second = torch.triu_indices(*2 * (self.n_particles,), 1)
+        distance = torch.hypot(
+            eta[:, first] - eta[:, second], wrapped(phi[:, first] - phi[:, second])
+        )
+        jets = (pt > self.pt_min) & (eta.abs() < self.eta_max)
+        passed = jets.all(1) & (distance > self.delta_r_min).all(1)
+        return passed & torch.isfinite(momenta).flatten(1).all(1)
+
 
 class FlowMatching(nn.Module):
     """A generator of top pairs: coordinates, base density, velocity network.
@@ -181,21 +196,6 @@ class FlowMatching(nn.Module):
         base[..., PHI] = wrapped(base[..., PHI] + turn[:, None] * turns)
         return base
 
-    def accepts(self, momenta: Tensor) -> Tensor:
-        """Return whether events pass the cuts of the training events, shape (n,), bool.
-
-        Args:
-            momenta: Shape (n, n_particles, 4); an event that is not finite does not pass.
-        """
-        pt, eta, phi, _ = momenta.unbind(-1)
-        first, second = torch.triu_indices(*2 * (self.settings.n_particles,), 1)
-        distance = torch.hypot(
-            eta[:, first] - eta[:, second], wrapped(phi[:, first] - phi[:, second])
-        )
-        jets = (pt > self.settings.pt_min) & (eta.abs() < self.settings.eta_max)
-        passed = jets.all(1) & (distance > self.settings.delta_r_min).all(1)
-        return passed & torch.isfinite(momenta).flatten(1).all(1)
-
     @torch.no_grad()
     def sample(
         self,
@@ -215,8 +215,8 @@ class FlowMatching(nn.Module):
             generator: All randomness comes from it.
             solver: Of torchdiffeq.
             n_steps: Steps of equal length; "dopri5" chooses its own.
-            selected: Keep events that pass the cuts of the training events only, see `accepts`;
-                else all that are finite.
+            selected: Keep events that pass the cuts only, see `FlowMatchingSettings.accepts`; else
+                all that are finite.
 
         Raises:
             ValueError: `n_generated` is negative or `n_steps` not positive.
@@ -230,7 +230,7 @@ class FlowMatching(nn.Module):
             base = self.base.sample(_CHUNK, generator=generator)
             found = self.coordinates.decode(self.transport(base, solver=solver, n_steps=n_steps))
             finite = torch.isfinite(found).flatten(1).all(1)
-            momenta.append(found[self.accepts(found) if selected else finite])
+            momenta.append(found[self.settings.accepts(found) if selected else finite])
             n_kept, n_made = n_kept + len(momenta[-1]), n_made + len(found)
             if n_made > 10 / _LEAST_ACCEPTANCE and n_kept < _LEAST_ACCEPTANCE * n_made:
                 raise GenampError(

@@ -248,7 +248,7 @@ def _measured(
         "auc": np.array([auc_from_weights(*weights), low, high]),
         "outside": np.array(
             [
-                (~flow.accepts(every)).double().mean().item(),
+                (~flow.settings.accepts(every)).double().mean().item(),
                 (close < flow.settings.delta_r_min).mean(),
             ]
         ),

@@ -35,6 +35,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # how many of the latest outside are kept.
 _N_MADE, _MADE_STEPS = 4000, 8
 _N_OUTSIDE = 8000
+# Training events that may fail the cuts by rounding.
+_MOST_FAILING = 0.01
 # Part of a batch that they can be: an untrained generator makes hardly any event within the cuts.
 _MOST_OUTSIDE = 0.75
 
@@ -124,6 +126,17 @@ class FlowMatchingTask:
                 f"`train` must be (n_train, {self.flow.n_particles}, 4), got {shape}; "
                 "`flow.n_particles` is the multiplicity of the sample."
             )
+        if self.training.cut_steps:
+            momenta = torch.from_numpy(np.array(self.train, dtype=np.float64))
+            n_failing = int((~self.flow.accepts(momenta)).sum())
+            if n_failing > _MOST_FAILING * len(momenta):
+                cuts = self.flow
+                raise ValueError(
+                    f"`train` must pass the cuts pt > {cuts.pt_min:g} GeV, |eta| < "
+                    f"{cuts.eta_max:g}, distance > {cuts.delta_r_min:g}, got {n_failing} of "
+                    f"{len(momenta)} events that do not; set the cuts of `flow` to those of the "
+                    "events, or `cut_steps` to None."
+                )
 
     @property
     def key(self) -> str:
@@ -282,7 +295,7 @@ class FlowMatchingState:
             ]
         )
         made = made[torch.isfinite(made).flatten(1).all(1)]
-        outside = ~flow.accepts(flow.coordinates.decode(made))
+        outside = ~self.task.flow.accepts(flow.coordinates.decode(made))
         self.outside = torch.cat([self.outside, made[outside]])[-_N_OUTSIDE:]
         self.outside_fraction = outside.double().mean().item()
 

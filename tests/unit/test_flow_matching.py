@@ -355,14 +355,16 @@ class TestCoupling:
 
 
 def task(**changes) -> FlowMatchingTask:
-    training = FlowMatchingTraining(n_steps=12, batch_size=32, n_warmup=5, average_steps=10)
+    training = FlowMatchingTraining(
+        n_steps=12, batch_size=32, n_warmup=5, average_steps=10, cut_steps=None
+    )
     given = FlowMatchingTask(jets(300).numpy(), settings(), training, seed=4)
     return replace(given, **changes)
 
 
 class TestTraining:
     def test_the_loss_falls(self) -> None:
-        training = FlowMatchingTraining(n_steps=150, batch_size=64, n_warmup=20)
+        training = FlowMatchingTraining(n_steps=150, batch_size=64, n_warmup=20, cut_steps=None)
         state = fit_flow_matching(task(training=training))
         assert state.losses[-30:].mean() < 0.95 * state.losses[:10].mean()
         assert np.isfinite(state.loss_curve()[1]).all()
@@ -386,7 +388,7 @@ class TestTraining:
         """In the proportion in which they are made, and the same after a stop."""
         monkeypatch.setattr("genamp_lib.training.flow_matching._N_MADE", 300)
         events = jets(1000)
-        events = events[flow().accepts(events)]
+        events = events[flow().settings.accepts(events)]
         given = task(train=events.numpy(), training=replace(task().training, cut_steps=3))
         seen = []
         whole = FlowMatchingState(given)
@@ -395,9 +397,12 @@ class TestTraining:
         for _ in range(4):
             whole.advance()
         made = whole.flow.coordinates.decode(whole.outside)
-        assert not whole.flow.accepts(made).any()
+        assert not whole.flow.settings.accepts(made).any()
         assert len(made) == round(whole.outside_fraction * 300) > 30
-        inside = [whole.flow.accepts(whole.flow.coordinates.decode(x)) for x in (seen[2], seen[3])]
+        inside = [
+            whole.flow.settings.accepts(whole.flow.coordinates.decode(x))
+            for x in (seen[2], seen[3])
+        ]
         assert inside[0].all()
         assert (~inside[1]).sum() == round(min(whole.outside_fraction, 0.75) * len(seen[3]))
         first = len(whole.outside)
@@ -438,8 +443,16 @@ class TestTraining:
         ):
             task(flow=FlowMatchingSettings(n_particles=8))
 
+    def test_events_of_other_cuts(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"`train` must pass the cuts pt > 22 .*, got \d+ of 300"
+        ):
+            FlowMatchingState(task(training=FlowMatchingTraining(n_steps=2)))
+        with pytest.raises(ValueError, match="`cut_steps` must be positive or None, got 0"):
+            FlowMatchingTraining(cut_steps=0)
+
     def test_a_loss_that_is_not_finite(self) -> None:
-        training = FlowMatchingTraining(n_steps=30, n_warmup=1, learning_rate=1e30)
+        training = FlowMatchingTraining(n_steps=30, n_warmup=1, learning_rate=1e30, cut_steps=None)
         with pytest.raises(GenampError, match="lower `learning_rate`"):
             fit_flow_matching(task(training=training))
 
@@ -506,8 +519,8 @@ class TestCuts:
             )
             for selected in (True, False)
         )
-        assert model.accepts(drawn).all()
-        assert 0 < model.accepts(every).sum() < 200
+        assert model.settings.accepts(drawn).all()
+        assert 0 < model.settings.accepts(every).sum() < 200
         assert len(drawn) == len(every) == 200
 
     @pytest.mark.parametrize(
@@ -517,9 +530,9 @@ class TestCuts:
     def test_one_jet_fails_an_event(self, particle: int, field: int, value: float) -> None:
         event = torch.tensor([[40.0, 0.0, 0.0, 5.0]]).repeat(6, 1)
         event[:, 1] = torch.arange(6) * 0.6
-        assert flow().accepts(event[None]).all()
+        assert flow().settings.accepts(event[None]).all()
         event[particle, field] = value
-        assert not flow().accepts(event[None]).any()
+        assert not flow().settings.accepts(event[None]).any()
 
     def test_nothing_within_the_cuts(self) -> None:
         with pytest.raises(GenampError, match="must make one event in 1000 within the cuts, got 0"):

@@ -24,7 +24,7 @@ from genamp_lib.training.flow_matching_members import (
 )
 
 FLOW = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
-TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2)
+TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, cut_steps=None)
 
 
 def momenta(n: int, n_particles: int = 6) -> np.ndarray:
@@ -128,6 +128,7 @@ def sample(tmp_path: Path) -> Path:
 class TestCommand:
     def test_it_trains_and_says_where(self, genamp, sample: Path, tmp_path: Path) -> None:
         options = ["--members", "2", "--n-steps", "3", "--batch-size", "16", "--jobs", "1"]
+        options += ["--cut-steps", "0"]
         out = tmp_path / "out"
         done = genamp(
             ROOT, "train", "top-pairs", *options, "--source", str(sample), "--output", str(out)
@@ -144,6 +145,7 @@ class TestCommand:
             (["--arch", "lorentznet"], "`architecture` must be one of transformer, lgatr-slim"),
             (["--n-steps", "0"], "`n_steps` must be positive, got 0"),
             (["--extra-jets", "1"], "ttbar+1jet"),
+            ([], "`train` must pass the cuts pt > 22 GeV, |eta| < 5, distance > 0.5, got"),
             (["--base", "momentum"], '`coordinates` must be "jets" for the base "momentum"'),
         ],
     )

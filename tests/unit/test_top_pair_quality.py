@@ -39,7 +39,6 @@ def momenta(n: int, seed: int) -> np.ndarray:
 
 def generator_of(events: np.ndarray, outside: float = 0.0):
     """Stand in for a flow whose events are these; of those before the cuts a part is outside."""
-    settings = FlowMatchingSettings()
 
     def sample(n: int, *, generator: torch.Generator, selected: bool = True) -> torch.Tensor:
         drawn = torch.from_numpy(events[:n].copy())
@@ -50,7 +49,8 @@ def generator_of(events: np.ndarray, outside: float = 0.0):
     def accepts(given: torch.Tensor) -> torch.Tensor:
         return (given[:, 1] != given[:, 2]).any(1)
 
-    return SimpleNamespace(sample=sample, accepts=accepts, settings=settings)
+    settings = SimpleNamespace(accepts=accepts, delta_r_min=0.5)
+    return SimpleNamespace(sample=sample, settings=settings)
 
 
 def test_a_generator_like_the_truth() -> None:
@@ -102,7 +102,7 @@ class TestTrials:
         monkeypatch.setattr("genamp_lib.studies.top_pair_quality.project_root", lambda: tmp_path)
         # A little-trained generator makes few events within the cuts.
         monkeypatch.setattr(
-            "genamp_lib.models.flow_matching.FlowMatching.accepts",
+            "genamp_lib.models.flow_matching.FlowMatchingSettings.accepts",
             lambda _, events: torch.isfinite(events).flatten(1).all(1),
         )
         folders = {"published": tmp_path / "data", "local": tmp_path / "local"}
