@@ -69,8 +69,8 @@ def train_top_pairs_command(
         from genamp_lib.datasets import load_top_pairs
         from genamp_lib.models.flow_matching import FlowMatchingSettings
         from genamp_lib.models.velocity import VelocitySettings
-        from genamp_lib.training.flow_matching import FlowMatchingTraining
         from genamp_lib.training.flow_matching_members import fit_members, member_tasks
+        from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
         flow = FlowMatchingSettings(
             n_particles=6 + extra_jets,

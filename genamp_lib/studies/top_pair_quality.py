@@ -30,10 +30,9 @@ from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.cross_fit import cross_fitted_logits
 from genamp_lib.training.flow_matching import (
-    FlowMatchingTask,
-    FlowMatchingTraining,
     fit_flow_matching,
 )
+from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
 
 Array = NDArray[np.float64]
 STAGE = "top-pair-trial"

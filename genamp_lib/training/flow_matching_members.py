@@ -23,10 +23,9 @@ from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
 from genamp_lib.models.velocity import VelocitySettings
 from genamp_lib.training.flow_matching import (
     FlowMatchingState,
-    FlowMatchingTask,
-    FlowMatchingTraining,
     fit_flow_matching,
 )
+from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ from genamp_lib.models.top_pair_order import exchanges, in_order
 from genamp_lib.models.velocity import ARCHITECTURES, VelocitySettings, new_velocity
 from genamp_lib.training.flow_matching import (
     FlowMatchingState,
-    FlowMatchingTask,
-    FlowMatchingTraining,
     fit_flow_matching,
 )
+from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
 
 N_PARTICLES = 6
 

@@ -14,7 +14,7 @@ from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import to_cartesian
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import VelocitySettings
-from genamp_lib.training.flow_matching import FlowMatchingTraining, fit_flow_matching
+from genamp_lib.training.flow_matching import fit_flow_matching
 from genamp_lib.training.flow_matching_members import (
     _checkpoint,
     fit_members,
@@ -22,6 +22,7 @@ from genamp_lib.training.flow_matching_members import (
     read_generator,
     write_generator,
 )
+from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 FLOW = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
 TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, cut_steps=None)

@@ -14,7 +14,7 @@ from genamp_lib.models.velocity import VelocitySettings
 from genamp_lib.studies.top_pair_quality import Measuring, Trial, measure, run_trials
 from genamp_lib.training.artefacts import ArtefactStore
 from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.flow_matching import FlowMatchingTraining
+from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 MEASURING = Measuring(
     n_generated=1500,

@@ -1,0 +1,129 @@
+"""What one training of a flow-matching generator follows from. Not the training: flow_matching."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from genamp_lib.models.flow_matching import FlowMatchingSettings
+
+# Training events that may fail the cuts by rounding.
+_MOST_FAILING = 0.01
+
+
+@dataclass(frozen=True)
+class FlowMatchingTraining:
+    """How a flow-matching generator is fitted.
+
+    Attributes:
+        n_steps: Steps of the optimiser.
+        batch_size: Events per step.
+        learning_rate: Of AdamW, after `n_warmup` steps; it falls to zero along a cosine.
+        n_warmup: Steps over which the learning rate rises.
+        weight_decay: Of AdamW.
+        largest_gradient: Norm to which gradients are scaled down.
+        average_steps: The parameters that are kept are a moving average over about so many steps.
+        augment: At random, turn each event about the beam, mirror it along the beam and across,
+            which are symmetries of proton collisions, and exchange what is identical and was put
+            in order by pt only; `in_order` restores the order of what is generated.
+        cut_steps: After every so many steps the generator makes events, and those outside of the
+            cuts of the training events stand in the batches from then on, in the proportion in
+            which they were made: expectation maximisation for a truncated sample. The density goes
+            on beyond the cuts, so that no edge has to be learned; `sample` applies the cuts. None
+            learns the edges.
+        validation_fraction: Part of the events that is kept back for the validation loss.
+    """
+
+    n_steps: int = 20_000
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    n_warmup: int = 200
+    weight_decay: float = 0.01
+    largest_gradient: float = 5.0
+    average_steps: int = 500
+    augment: bool = True
+    cut_steps: int | None = 250
+    validation_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "n_warmup", "average_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.cut_steps is not None and self.cut_steps < 1:
+            raise ValueError(f"`cut_steps` must be positive or None, got {self.cut_steps}.")
+        for name in ("learning_rate", "largest_gradient"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if not self.weight_decay >= 0.0:
+            raise ValueError(f"`weight_decay` must not be negative, got {self.weight_decay}.")
+        if not 0.0 < self.validation_fraction < 1.0:
+            raise ValueError(
+                f"`validation_fraction` must be between 0 and 1, got {self.validation_fraction}."
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the factor on the learning rate at a step, counted from 0."""
+        rise = min(1.0, (step + 1) / self.n_warmup)
+        return rise * 0.5 * (1.0 + math.cos(math.pi * step / self.n_steps))
+
+
+@dataclass(frozen=True)
+class FlowMatchingTask:
+    """One training: events, generator, schedule, seed.
+
+    Attributes:
+        train: Momenta of training events, shape (n_train, n_particles, 4): pt (GeV), eta, phi,
+            mass (GeV).
+        flow: What is fitted.
+        training: How.
+        seed: Of everything.
+        bootstrap: Fit to events drawn from `train` with replacement.
+        split_seed: Of the division into fitted and validation events, and of the bootstrap; `seed`
+            when None.
+    """
+
+    train: ArrayLike = field(repr=False)
+    flow: FlowMatchingSettings
+    training: FlowMatchingTraining
+    seed: int
+    bootstrap: bool = False
+    split_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.train)
+        if len(shape) != 3 or shape[1:] != (self.flow.n_particles, 4):
+            raise ValueError(
+                f"`train` must be (n_train, {self.flow.n_particles}, 4), got {shape}; "
+                "`flow.n_particles` is the multiplicity of the sample."
+            )
+        if self.training.cut_steps:
+            momenta = torch.from_numpy(np.array(self.train, dtype=np.float64))
+            n_failing = int((~self.flow.accepts(momenta)).sum())
+            if n_failing > _MOST_FAILING * len(momenta):
+                cuts = self.flow
+                raise ValueError(
+                    f"`train` must pass the cuts pt > {cuts.pt_min:g} GeV, |eta| < "
+                    f"{cuts.eta_max:g}, distance > {cuts.delta_r_min:g}, got {n_failing} of "
+                    f"{len(momenta)} events that do not; set the cuts of `flow` to those of the "
+                    "events, or `cut_steps` to None."
+                )
+
+    @property
+    def key(self) -> str:
+        """First 16 hexadecimal digits of a hash of all fields."""
+        events = np.ascontiguousarray(self.train, dtype=np.float64)
+        described = {
+            "train": hashlib.sha256(events.tobytes()).hexdigest(),
+            "flow": asdict(self.flow),
+            "training": asdict(self.training),
+            "seed": self.seed,
+            "bootstrap": self.bootstrap,
+            "split_seed": self.split_seed,
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
