@@ -90,8 +90,8 @@ def simulate_top_pairs_command(
     of Eq. (38) (pt > 22 GeV, |eta| < 5, all jets 0.5 apart, two b-tags), and the assignment of
     jets to W and top quarks with the smallest chi^2.
 
-    One collision in 12 has exactly six jets and passes, one in 140 has exactly ten. A core makes
-    about 9 events per second with --extra-jets 0, and 0.8 with --extra-jets 4. Both come from the
+    One collision in 12 has exactly six jets and passes, one in 150 has exactly ten. A core makes
+    about 9 events per second with --extra-jets 0, and 0.7 with --extra-jets 4. Both come from the
     same shards: after one, the other is made from what is there. A killed run continues when
     called again. Read the file with genamp_lib.load_top_pairs(source=FILE).
 

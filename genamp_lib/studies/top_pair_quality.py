@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from genamp_lib._parallel import finished_tasks
-from genamp_lib._project import project_root
+from genamp_lib._project import project_root, replace_file
 from genamp_lib.datasets.top_pair_kinematics import (
     TOP_PAIR_OBSERVABLES,
     top_pair_features,
@@ -29,9 +29,7 @@ from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.cross_fit import cross_fitted_logits
-from genamp_lib.training.flow_matching import (
-    fit_flow_matching,
-)
+from genamp_lib.training.flow_matching import fit_flow_matching
 from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
 
 Array = NDArray[np.float64]
@@ -197,14 +195,14 @@ def measure(
 
 def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
     task, holdout, measuring, folder = work
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"trial-{task.key}.safetensors"
     clock = folder / f"trial-{task.key}.seconds"
     earlier = float(clock.read_text()) if clock.exists() else 0.0
     start = time.process_time()
 
     def progress(_: int) -> None:
-        clock.write_text(f"{earlier + time.process_time() - start:.1f}")
+        with replace_file(clock) as temporary:
+            temporary.write_text(f"{earlier + time.process_time() - start:.1f}")
 
     state = fit_flow_matching(task, checkpoint=checkpoint, progress=progress)
     progress(state.step)
