@@ -37,7 +37,6 @@ def train_top_pairs_command(
     n_steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Events per step.")] = 512,
     learning_rate: Annotated[float, typer.Option(help="At the start; it falls to zero.")] = 2e-3,
-    coordinates: Annotated[str, typer.Option(help="resonances or jets.")] = "resonances",
     base: Annotated[
         str, typer.Option(help="normal, correlated, or momentum: that of paper A's code.")
     ] = "normal",
@@ -74,7 +73,6 @@ def train_top_pairs_command(
 
         flow = FlowMatchingSettings(
             n_particles=6 + extra_jets,
-            coordinates=coordinates,
             base=base,
             coupling=coupling,
             velocity=VelocitySettings(architecture=architecture),

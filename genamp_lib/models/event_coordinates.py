@@ -57,18 +57,11 @@ class EventCoordinates(nn.Module):
         self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
         # Covariance of log_pt, eta and log_mass of all particles, for a base density like the data.
         self.register_buffer("covariance", torch.eye(3 * n_particles, dtype=torch.float64))
-        # Particles whose channel PHI a rotation about the beam shifts: all.
-        self.register_buffer("turns", torch.ones(n_particles))
 
     @property
     def n_particles(self) -> int:
         """Particles of an event."""
         return len(self.mean)
-
-    @property
-    def by_vectors(self) -> bool:
-        """Whether velocities of coordinates follow from those of four-momenta."""
-        return True
 
     def mirrored(self, coordinates: Tensor) -> Tensor:
         """Return coordinates of the events mirrored along the beam, (px, py, pz) -> (.., -pz)."""

@@ -17,6 +17,9 @@ from torchdiffeq import odeint
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.event_coordinates import (
+    ETA,
+    LOG_MASS,
+    LOG_PT,
     PHI,
     EventCoordinates,
     MomentumBase,
@@ -24,11 +27,9 @@ from genamp_lib.models.event_coordinates import (
     NormalVelocity,
     wrapped,
 )
-from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
-from genamp_lib.models.top_pair_order import in_order
+from genamp_lib.models.top_pair_order import in_order, reconstructed
 from genamp_lib.models.velocity import VelocitySettings, new_velocity
 
-CoordinateSystem = Literal["jets", "resonances"]
 Base = Literal["momentum", "normal", "correlated"]
 Coupling = Literal["independent", "rotated", "optimal"]
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
@@ -48,8 +49,6 @@ class FlowMatchingSettings:
         pt_min: The cut on pt in GeV.
         eta_max: The cut on the absolute pseudorapidity.
         delta_r_min: The cut on the distance of two particles.
-        coordinates: "jets", those of each jet (models.event_coordinates); "resonances", those of
-            the decays of a top pair (models.resonance_coordinates).
         base: "momentum", that of paper A's public code; "normal", independent normal densities
             with the widths of the data; "correlated", with their covariance.
         skip: The network learns the difference from the velocity of normal events
@@ -57,6 +56,8 @@ class FlowMatchingSettings:
         coupling: How events and base events of a batch are paired: "independent"; "rotated", each
             base event is turned about the beam to fit its event; "optimal", pairs are exchanged
             too so that the sum of squared distances is smallest.
+        reassign: Jets of generated events are assigned to the top quarks as those of the data were,
+            by the smallest chi^2.
         velocity: The network.
     """
 
@@ -64,17 +65,16 @@ class FlowMatchingSettings:
     pt_min: float = 22.0
     eta_max: float = 5.0
     delta_r_min: float = 0.5
-    coordinates: CoordinateSystem = "resonances"
     base: Base = "normal"
     skip: bool = True
     coupling: Coupling = "rotated"
+    reassign: bool = True
     velocity: VelocitySettings = field(default_factory=VelocitySettings)
 
     def __post_init__(self) -> None:
         if self.n_particles < 6:
             raise ValueError(f"`n_particles` must be at least 6, got {self.n_particles}.")
         for name, kinds in (
-            ("coordinates", CoordinateSystem),
             ("base", Base),
             ("coupling", Coupling),
         ):
@@ -83,8 +83,6 @@ class FlowMatchingSettings:
                     f"`{name}` must be one of {', '.join(get_args(kinds))}, "
                     f"got {getattr(self, name)!r}."
                 )
-        if self.base == "momentum" and self.coordinates != "jets":
-            raise ValueError('`coordinates` must be "jets" for the base "momentum".')
 
     def accepts(self, momenta: Tensor) -> Tensor:
         """Return whether events pass the cuts of the training events, shape (n,), bool.
@@ -126,8 +124,7 @@ class FlowMatching(nn.Module):
     def __init__(self, settings: FlowMatchingSettings, train: Tensor | None) -> None:
         super().__init__()
         self.settings = settings
-        kind = {"jets": EventCoordinates, "resonances": ResonanceCoordinates}[settings.coordinates]
-        self.coordinates = kind(settings.n_particles, pt_min=settings.pt_min)
+        self.coordinates = EventCoordinates(settings.n_particles, pt_min=settings.pt_min)
         if train is not None:
             self.coordinates.fit(train)
         self.base: NormalBase | MomentumBase
@@ -187,13 +184,12 @@ class FlowMatching(nn.Module):
         """
         if self.settings.coupling == "independent":
             return base
-        turns = self.coordinates.turns
         if self.settings.coupling == "optimal":
-            base = base[_best_order(events, base, turns)]
-        difference = (events[..., PHI] - base[..., PHI])[:, turns > 0]
+            base = base[_best_order(events, base)]
+        difference = events[..., PHI] - base[..., PHI]
         turn = torch.atan2(difference.sin().sum(1), difference.cos().sum(1))
         base = base.clone()
-        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None] * turns)
+        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None])
         return base
 
     @torch.no_grad()
@@ -237,7 +233,8 @@ class FlowMatching(nn.Module):
                     f"top-pair generator: must make one event in {1 / _LEAST_ACCEPTANCE:.0f} "
                     f"within the cuts, got {n_kept} of {n_made}; train it longer"
                 )
-        return in_order(torch.cat(momenta)[:n_generated])
+        found = torch.cat(momenta)[:n_generated]
+        return reconstructed(found) if self.settings.reassign else in_order(found)
 
     @torch.no_grad()
     def transport(self, base: Tensor, *, solver: Solver, n_steps: int) -> Tensor:
@@ -301,18 +298,14 @@ class FlowMatching(nn.Module):
         return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)
 
 
-def _best_order(events: Tensor, base: Tensor, turns: Tensor) -> Tensor:
+def _best_order(events: Tensor, base: Tensor) -> Tensor:
     """Return the order of base events with the smallest sum of squared distances.
 
-    Angles differ by 2 (1 - cos), the square for small differences; those that `pair` turns do so
-    after the turn: 2 (number - |sum exp(i difference)|).
+    Angles differ by 2 (1 - cos), the square for small differences, after the turn of `pair`: by
+    2 (number - |sum exp(i difference)|).
     """
-    flat, turned = [], []
-    for x in (events, base):
-        phi, turn = x[..., PHI], turns > 0
-        fixed = phi[:, ~turn]
-        flat.append(torch.cat([x[..., [0, 1, 3]].flatten(1), fixed.cos(), fixed.sin()], 1))
-        turned.append(torch.polar(torch.ones_like(phi[:, turn]), phi[:, turn]))
+    flat = [x[..., [LOG_PT, ETA, LOG_MASS]].flatten(1) for x in (events, base)]
+    turned = [torch.polar(torch.ones_like(x[..., PHI]), x[..., PHI]) for x in (events, base)]
     common = (turned[0] @ turned[1].mH).abs()
-    cost = torch.cdist(*flat).square() + 2 * (turns.sum() - common)
+    cost = torch.cdist(*flat).square() + 2 * (events.shape[1] - common)
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

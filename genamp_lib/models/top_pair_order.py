@@ -10,6 +10,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from genamp_lib.datasets.top_pair_assignment import assignment_chi2, assignments
+
 
 def exchanges(n_particles: int) -> list[list[int]]:
     """Return the eight orders of the six jets of a top pair that are the same event.
@@ -51,3 +53,14 @@ def in_order(momenta: Tensor) -> Tensor:
     order = momenta[:, 6:, 0].argsort(dim=1, descending=True, stable=True)
     momenta[:, 6:] = momenta[:, 6:].take_along_dim(order[..., None], 1)
     return momenta
+
+
+def reconstructed(momenta: Tensor) -> Tensor:
+    """Return events with the assignment of smallest chi^2 and `in_order`, as samples have them.
+
+    Args:
+        momenta: As for `in_order`, finite; that the first and the fourth particle are b matters.
+    """
+    orders = torch.from_numpy(assignments(momenta.shape[1]))
+    best = torch.from_numpy(assignment_chi2(momenta.numpy()).argmin(axis=1))
+    return in_order(momenta.take_along_dim(orders[best][..., None], 1))

@@ -25,11 +25,10 @@ from genamp_lib.models.event_coordinates import (
     PHI,
     EventCoordinates,
 )
-from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
+from genamp_lib.models.event_observables import N_OBSERVABLES, EventObservables
 
 Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
-Coordinates = EventCoordinates | ResonanceCoordinates
 _N_FREQUENCIES = 4
 # (energy, px, py, pz) of the two beams and of the time direction.
 _REFERENCES = ((1.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0))
@@ -49,6 +48,8 @@ class VelocitySettings:
             are a head's, four scalars and two vectors, so that it must be 12 `n_heads`.
         n_vectors: Vector or multivector channels of the L-GATrs.
         frame_width: Hidden channels of the network that predicts LLoCa's frames.
+        observables: The network sees masses and the pair's pt, and velocities can be along the
+            directions that change them (`EventObservables`).
     """
 
     architecture: Architecture = "transformer"
@@ -57,6 +58,7 @@ class VelocitySettings:
     width: int = 48
     n_vectors: int = 8
     frame_width: int = 32
+    observables: bool = True
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -77,7 +79,7 @@ class VelocitySettings:
             )
 
 
-def new_velocity(settings: VelocitySettings, coordinates: Coordinates) -> nn.Module:
+def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> nn.Module:
     """Return an untrained velocity network; starting values are drawn from torch's generator.
 
     Args:
@@ -101,14 +103,12 @@ def new_velocity(settings: VelocitySettings, coordinates: Coordinates) -> nn.Mod
 class _Scalars(nn.Module):
     """What does not change in a rotation about the beam, which particle it is, and the time."""
 
-    def __init__(self, turns: Tensor) -> None:
+    def __init__(self, n_particles: int) -> None:
         super().__init__()
-        n_particles = len(turns)
         self.register_buffer("which", torch.eye(n_particles))
-        self.register_buffer("fixed", 1.0 - turns)
         frequencies = 2 * math.pi * 0.5 * 2.0 ** torch.arange(_N_FREQUENCIES)
         self.register_buffer("frequencies", frequencies)
-        self.n_channels = 5 + n_particles + 1 + 2 * _N_FREQUENCIES
+        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         angle = time[:, None] * self.frequencies
@@ -117,8 +117,6 @@ class _Scalars(nn.Module):
         return torch.cat(
             [
                 coordinates[..., [LOG_PT, ETA, LOG_MASS]],
-                (self.fixed * coordinates[..., PHI].sin())[..., None],
-                (self.fixed * coordinates[..., PHI].cos())[..., None],
                 self.which.expand(n, -1, -1),
                 when[:, None].expand(-1, n_particles, -1),
             ],
@@ -126,13 +124,41 @@ class _Scalars(nn.Module):
         )
 
 
+class _Inputs(nn.Module):
+    """The scalars of particles, and the observables of the event if they are wanted."""
+
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+        super().__init__()
+        self.scalars = _Scalars(coordinates.n_particles)
+        self.observables = EventObservables(coordinates) if settings.observables else None
+        self.n_channels = self.scalars.n_channels
+        self.n_directions = 0
+        if settings.observables:
+            self.n_channels += 3 * N_OBSERVABLES
+            self.n_directions = 2 * N_OBSERVABLES
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return scalars (n, n_particles, n_channels), and directions of `EventObservables`."""
+        scalars = self.scalars(coordinates, time)
+        if self.observables is None:
+            return scalars, None
+        seen, directions = self.observables(coordinates, time)
+        seen = seen[:, None].expand(-1, coordinates.shape[1], -1)
+        return torch.cat([scalars, seen], -1), directions
+
+
+def _along(steps: Tensor, directions: Tensor | None) -> Tensor | float:
+    """Return velocities along directions, whose sizes are `steps` (n, n_particles, 7)."""
+    return 0.0 if directions is None else (steps[..., None] * directions).sum(-2)
+
+
 class TransformerVelocity(nn.Module):
     """A plain transformer on the coordinates; phi enters as its sine and cosine."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
         super().__init__()
-        self.scalars = _Scalars(coordinates.turns)
-        self.linear_in = nn.Linear(self.scalars.n_channels + 2, settings.width)
+        self.inputs = _Inputs(settings, coordinates)
+        self.linear_in = nn.Linear(self.inputs.n_channels + 2, settings.width)
         block = nn.TransformerEncoderLayer(
             settings.width,
             settings.n_heads,
@@ -149,33 +175,30 @@ class TransformerVelocity(nn.Module):
         for parameter in self.blocks.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.linear_out = nn.Linear(settings.width, 4)
+        self.linear_out = nn.Linear(settings.width, 4 + self.inputs.n_directions)
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
         phi = coordinates[..., PHI, None]
-        inputs = torch.cat([self.scalars(coordinates, time), phi.sin(), phi.cos()], -1)
-        return self.linear_out(self.blocks(self.linear_in(inputs)))
+        scalars, directions = self.inputs(coordinates, time)
+        inputs = torch.cat([scalars, phi.sin(), phi.cos()], -1)
+        outputs = self.linear_out(self.blocks(self.linear_in(inputs)))
+        return outputs[..., :4] + _along(outputs[..., 4:], directions)
 
 
 class _FourVectorVelocity(nn.Module):
     """What the equivariant networks share: their inputs, and velocities from their outputs."""
 
-    def __init__(self, coordinates: Coordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
         super().__init__()
         self.coordinates = coordinates
-        self.scalars = _Scalars(coordinates.turns)
+        self.inputs = _Inputs(settings, coordinates)
         self.register_buffer("references", torch.tensor(_REFERENCES))
 
     @property
-    def n_vectors_out(self) -> int:
-        """Four-vectors that the network predicts for a particle."""
-        return 1 if self.coordinates.by_vectors else 0
-
-    @property
     def n_scalars_out(self) -> int:
-        """Scalars that the network predicts for a particle."""
-        return 2 if self.coordinates.by_vectors else 4
+        """Scalars that the network predicts for a particle, besides one four-vector."""
+        return 2 + self.inputs.n_directions
 
     def vectors(self, coordinates: Tensor) -> Tensor:
         """Return momenta, directions with pt 1, and references: (n, n_particles, 5, 4)."""
@@ -187,42 +210,43 @@ class _FourVectorVelocity(nn.Module):
         references = self.references.to(momenta).expand(*momenta.shape[:2], -1, -1)
         return torch.cat([particles, references], -2)
 
-    def velocity(self, coordinates: Tensor, vectors: Tensor, scalars: Tensor) -> Tensor:
+    def velocity(
+        self, coordinates: Tensor, vectors: Tensor, scalars: Tensor, directions: Tensor | None
+    ) -> Tensor:
         """Return velocities from the network's vectors and scalars.
 
-        Coordinates that do not change in a rotation have scalars for velocities. Those of a
-        momentum have a vector, its velocity over pt, and two scalars for log_pt and log_mass:
+        The vector is that of a momentum over pt, the first scalars those of log_pt and log_mass:
         d phi = cos(phi) u_y - sin(phi) u_x, d eta = (u_z - sinh(eta) u_T) / cosh(eta).
 
         Args:
             coordinates: Shape (n, n_particles, 4).
-            vectors: Shape (n, n_particles, n_vectors_out, 4).
+            vectors: Shape (n, n_particles, 1, 4).
             scalars: Shape (n, n_particles, n_scalars_out).
+            directions: Of `EventObservables`.
         """
-        if not self.coordinates.by_vectors:
-            return scalars
         _, eta, phi, _ = coordinates.unbind(-1)
         eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
         _, u_x, u_y, u_z = vectors[..., 0, :].unbind(-1)
-        along = phi.cos() * u_x + phi.sin() * u_y
+        radial = phi.cos() * u_x + phi.sin() * u_y
         across = phi.cos() * u_y - phi.sin() * u_x
-        by_eta = (u_z - eta.sinh() * along) / eta.cosh()
-        return torch.stack([scalars[..., 0], by_eta, across, scalars[..., 1]], -1)
+        by_eta = (u_z - eta.sinh() * radial) / eta.cosh()
+        own = torch.stack([scalars[..., 0], by_eta, across, scalars[..., 1]], -1)
+        return own + _along(scalars[..., 2:], directions)
 
 
 class LGATrSlimVelocity(_FourVectorVelocity):
     """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
         from lgatr import LGATrSlim
 
-        super().__init__(coordinates)
+        super().__init__(settings, coordinates)
         self.network = LGATrSlim(
             num_blocks=settings.n_blocks,
             in_v_channels=2 + len(_REFERENCES),
-            out_v_channels=self.n_vectors_out,
+            out_v_channels=1,
             hidden_v_channels=settings.n_vectors,
-            in_s_channels=self.scalars.n_channels,
+            in_s_channels=self.inputs.n_channels,
             out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             num_heads=settings.n_heads,
@@ -230,23 +254,24 @@ class LGATrSlimVelocity(_FourVectorVelocity):
 
     def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
-        outputs = self.network(self.vectors(coordinates), self.scalars(coordinates, time))
-        return self.velocity(coordinates, *outputs)
+        scalars, directions = self.inputs(coordinates, time)
+        outputs = self.network(self.vectors(coordinates), scalars)
+        return self.velocity(coordinates, *outputs, directions)
 
 
 class LGATrVelocity(_FourVectorVelocity):
     """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
         from lgatr import LGATr
 
-        super().__init__(coordinates)
+        super().__init__(settings, coordinates)
         self.network = LGATr(
             num_blocks=settings.n_blocks,
             in_mv_channels=2 + len(_REFERENCES),
-            out_mv_channels=1,  # not used where `n_vectors_out` is 0, which LGATr has no form for
+            out_mv_channels=1,
             hidden_mv_channels=settings.n_vectors,
-            in_s_channels=self.scalars.n_channels,
+            in_s_channels=self.inputs.n_channels,
             out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             attention={"num_heads": settings.n_heads},
@@ -257,22 +282,21 @@ class LGATrVelocity(_FourVectorVelocity):
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
         from lgatr import embed_vector, extract_vector
 
-        multivectors, scalars = self.network(
-            embed_vector(self.vectors(coordinates)), self.scalars(coordinates, time)
-        )
-        return self.velocity(coordinates, extract_vector(multivectors), scalars)
+        scalars, directions = self.inputs(coordinates, time)
+        multivectors, scalars = self.network(embed_vector(self.vectors(coordinates)), scalars)
+        return self.velocity(coordinates, extract_vector(multivectors), scalars, directions)
 
 
 class LLoCaVelocity(_FourVectorVelocity):
     """A transformer in local frames that a small equivariant network predicts (lloca)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: Coordinates) -> None:
+    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
         from lloca.backbone.transformer import Transformer
         from lloca.equivectors.mlp import MLPVectors
         from lloca.framesnet.equi_frames import LearnedPDFrames
 
-        super().__init__(coordinates)
-        n_scalars = self.scalars.n_channels
+        super().__init__(settings, coordinates)
+        n_scalars = self.inputs.n_channels
         # Reference vectors are tokens of the network of frames; these are their scalars.
         self.reference_scalars = nn.Parameter(0.3 * torch.randn(len(_REFERENCES), n_scalars))
         self.frames = LearnedPDFrames(
@@ -286,7 +310,7 @@ class LLoCaVelocity(_FourVectorVelocity):
         self.network = Transformer(
             in_channels=n_scalars + 4 * (2 + len(_REFERENCES)),
             attn_reps="4x0n+2x1n",
-            out_channels=4 * self.n_vectors_out + self.n_scalars_out,
+            out_channels=4 + self.n_scalars_out,
             num_blocks=settings.n_blocks,
             num_heads=settings.n_heads,
             mlp_factor=2,
@@ -304,7 +328,7 @@ class LLoCaVelocity(_FourVectorVelocity):
         """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
         from lloca.framesnet.frames import Frames
 
-        scalars = self.scalars(coordinates, time)
+        scalars, directions = self.inputs(coordinates, time)
         n, n_particles = scalars.shape[:2]
         references = self.reference_scalars.expand(n, -1, -1)
         tokens = torch.cat([scalars, references], 1)
@@ -318,9 +342,9 @@ class LLoCaVelocity(_FourVectorVelocity):
         inverse = self.metric[:, None] * matrices.transpose(-1, -2) * self.metric
         frames = Frames(matrices.float(), inv=inverse.float(), det=torch.ones(matrices.shape[:-2]))
         outputs = self.network(torch.cat([scalars, local], -1), frames)
-        vectors, scalars = outputs.split([4 * self.n_vectors_out, self.n_scalars_out], -1)
+        vectors, scalars = outputs.split([4, self.n_scalars_out], -1)
         vectors = vectors.unflatten(-1, (-1, 4)) @ inverse.float().transpose(-1, -2)
-        return self.velocity(coordinates, vectors, scalars)
+        return self.velocity(coordinates, vectors, scalars, directions)
 
     def _tokens(self, coordinates: Tensor) -> Tensor:
         momenta = self.coordinates.four_momenta(coordinates)

@@ -8,12 +8,18 @@ reading them (datasets.events). How the events differ from the paper's: data/REA
 from __future__ import annotations
 
 from importlib.metadata import version
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from genamp_lib.datasets.kinematics import delta_r, pseudorapidity, to_cartesian
+from genamp_lib.datasets.top_pair_assignment import (
+    SIGMA_TOP,
+    SIGMA_W,
+    W_MASS,
+    assignment_chi2,
+    assignments,
+)
 from genamp_lib.simulation import detector
 from genamp_lib.simulation.collisions import (
     COMMON_SETTINGS,
@@ -43,12 +49,6 @@ DELTA_R_MIN = 0.5
 ABS_ETA_MAX = 5.0
 N_TAGS = 2
 N_JETS = (6, 10)  # "+0j" and "+4j"
-
-# The chi^2 of ref. [82] of paper A (ATLAS, JHEP 01 (2021) 033, 2006.09274), with the masses and
-# resolutions of its public Rivet routine ATLAS_2020_I1801434, in GeV.
-W_MASS = 80.4
-SIGMA_W = 5.9
-SIGMA_TOP = 10.7
 
 
 def chain_settings(events_per_shard: int, *, mpi: bool = True) -> dict[str, Any]:
@@ -182,12 +182,9 @@ def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> n
 def assign_jets(jets: np.ndarray, tagged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find which jets come from which top quark, and put them in the order of paper A.
 
-    The assignment is the one with the smallest
-        chi^2 = (m(b1 q1 q2) - m(b2 q3 q4))^2 / (2 sigma_t^2)
-              + (m(q1 q2) - m_W)^2 / sigma_W^2 + (m(q3 q4) - m_W)^2 / sigma_W^2
-    among all of two b-tagged and four of the other jets. It knows the mass of the W, not that of
-    the top. Only the ratio of the resolutions matters for what is chosen. What is identical is in
-    order of falling pt: the two top candidates, the quarks of each W, the other jets.
+    The assignment is the one with the smallest chi^2 (datasets.top_pair_assignment)
+    among all of two b-tagged and four of the other jets. What is identical is in order of falling
+    pt: the two top candidates, the quarks of each W, the other jets.
 
     Args:
         jets: Shape (n, n_jets, 4): pt, eta, phi, mass, in order of falling pt.
@@ -203,37 +200,16 @@ def assign_jets(jets: np.ndarray, tagged: np.ndarray) -> tuple[np.ndarray, np.nd
     n, n_jets = tagged.shape
     if n_jets < 6 or not (tagged.sum(axis=1) == N_TAGS).all():
         raise ValueError("`tagged` must have six jets or more, two of them true, in each event.")
-    # Tagged jets first; a stable sort keeps the order in pt otherwise.
+    # Tagged jets first; a stable sort keeps the order in pt otherwise. Then b1 and b2 in place.
     order = np.argsort(~tagged, axis=1, kind="stable")
-    momenta = to_cartesian(np.take_along_axis(jets, order[..., None], axis=1))
-
-    pairs = np.array(list(combinations(range(2, n_jets), 2)))
-    w_candidates = momenta[:, pairs[:, 0]] + momenta[:, pairs[:, 1]]
-    w_term = ((_mass(w_candidates) - W_MASS) / SIGMA_W) ** 2
-    # The top of each tagged jet and each pair, shape (n, 2, n_pairs, 4).
-    tops = momenta[:, :2, None] + w_candidates[:, None]
-    top_mass = _mass(tops)
-    is_disjoint = (pairs[:, None, :, None] != pairs[None, :, None, :]).all(axis=(2, 3))
-    first, second = np.nonzero(is_disjoint)
-    chi2 = (top_mass[:, 0, first] - top_mass[:, 1, second]) ** 2 / (2 * SIGMA_TOP**2)
-    chi2 += w_term[:, first] + w_term[:, second]
+    order = order[:, [0, 2, 3, 1, *range(4, n_jets)]]
+    sorted_jets = np.take_along_axis(jets, order[..., None], axis=1)
+    chi2 = assignment_chi2(sorted_jets)
     best = chi2.argmin(axis=1)
-
-    events = np.arange(n)
+    used = assignments(n_jets)[best]
+    momenta = to_cartesian(np.take_along_axis(sorted_jets, used[..., None], axis=1))
+    tops = momenta[:, :6].reshape(n, 2, 3, 4).sum(axis=2)
     top_pt = np.hypot(tops[..., 1], tops[..., 2])
-    is_second_harder = top_pt[events, 1, second[best]] > top_pt[events, 0, first[best]]
-    used = np.concatenate(
-        [np.zeros((n, 1), int), pairs[first[best]], np.ones((n, 1), int), pairs[second[best]]],
-        axis=1,
-    )
-    used[is_second_harder] = used[is_second_harder][:, [3, 4, 5, 0, 1, 2]]
-    is_used = np.zeros((n, n_jets), dtype=bool)
-    np.put_along_axis(is_used, used, True, axis=1)
-    extra = np.argsort(is_used, axis=1, kind="stable")[:, : n_jets - 6]
-    used = np.concatenate([used, extra], axis=1)
-    return np.take_along_axis(order, used, axis=1), chi2[events, best]
-
-
-def _mass(momenta: np.ndarray) -> np.ndarray:
-    energy, px, py, pz = np.moveaxis(momenta, -1, 0)
-    return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0.0))
+    is_second_harder = top_pt[:, 1] > top_pt[:, 0]
+    used[is_second_harder, :6] = used[is_second_harder][:, [3, 4, 5, 0, 1, 2]]
+    return np.take_along_axis(order, used, axis=1), chi2[np.arange(n), best]

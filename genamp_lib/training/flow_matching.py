@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from genamp_lib._project import GenampError
+from genamp_lib.datasets.top_pair_assignment import assignment_chi2, assignments
 from genamp_lib.models.event_coordinates import PHI, wrapped
 from genamp_lib.models.flow_matching import FlowMatching
 from genamp_lib.models.top_pair_order import exchanges
@@ -26,7 +27,9 @@ from genamp_lib.training.flow_matching_task import FlowMatchingTask
 # Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
 LOSS_STEPS = 500
 # Streams of random numbers, by the last entry of their seeds.
-_START, _ORDER, _STEP, _VALIDATION, _OUTSIDE = range(5)
+_START, _ORDER, _STEP, _VALIDATION, _OUTSIDE, _COPIES = range(6)
+# Orders in which each event is kept, drawn once.
+_N_COPIES = 32
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # Events that are made at a time to find those outside of the cuts, with so many steps each; and
 # how many of the latest outside are kept.
@@ -55,15 +58,14 @@ class FlowMatchingState:
             seed=task.seed if task.split_seed is None else task.split_seed,
             bootstrap=task.bootstrap,
         )
-        orders = exchanges(momenta.shape[1]) if task.training.augment else [slice(None)]
+        copies = torch.from_numpy(_copies(momenta[fit].numpy(), task, self._seed(_COPIES)))
+        again = torch.from_numpy(_copies(momenta[validation].numpy(), task, self._seed(_COPIES)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed(_START))
-            self.flow = FlowMatching(task.flow, torch.cat([momenta[fit][:, o] for o in orders]))
-        # Shape (n_orders, n_train, n_particles, 4).
-        self.events = torch.stack(
-            [self.flow.coordinates.encode(momenta[fit][:, order]).float() for order in orders]
-        )
-        self.validation = self.flow.coordinates.encode(momenta[validation]).float()
+            self.flow = FlowMatching(task.flow, copies.flatten(0, 1))
+        # Shape (n_copies, n_train, n_particles, 4).
+        self.events = torch.stack([self.flow.coordinates.encode(x).float() for x in copies])
+        self.validation = self.flow.coordinates.encode(again[0]).float()
         self.trained = {
             name: value for name, value in self.flow.named_parameters() if value.requires_grad
         }
@@ -164,7 +166,8 @@ class FlowMatchingState:
         base = self.flow.pair(events, self.flow.base.sample(n, generator=generator))
         # One time in each of n equal parts: less noise than independent times.
         parts = torch.randperm(n, generator=generator)
-        return self.flow.loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
+        uniform = (parts + torch.rand(n, generator=generator)) / n
+        return self.flow.loss(events, base, uniform**self.task.training.time_power)
 
     @torch.no_grad()
     def _find_outside(self) -> None:
@@ -188,7 +191,7 @@ class FlowMatchingState:
         turn = 2 * math.pi * torch.rand(n, 1, generator=generator)
         events = torch.where(flip[0, :, None, None], self.flow.coordinates.mirrored(events), events)
         phi = torch.where(flip[1, :, None], -events[..., PHI], events[..., PHI])
-        events[..., PHI] = wrapped(phi + turn * self.flow.coordinates.turns)
+        events[..., PHI] = wrapped(phi + turn)
         return events
 
     def _batch(self) -> Tensor:
@@ -265,3 +268,27 @@ def fit_flow_matching(
         return state
     finally:
         torch.set_num_threads(n_threads)
+
+
+def _copies(momenta: np.ndarray, task: FlowMatchingTask, seed: int) -> np.ndarray:
+    """Draw orders of the particles of events that are as good, (n_copies, n, n_particles, 4)."""
+    training = task.training
+    symmetric = np.array(
+        exchanges(momenta.shape[1]) if training.augment else [range(momenta.shape[1])]
+    )
+    assigned = assignments(momenta.shape[1])[: None if training.chi2_scale else 1]
+    n_copies = 1 if len(symmetric) * len(assigned) == 1 else _N_COPIES
+    rng = np.random.default_rng(seed)
+    cumulative = np.ones((len(momenta), 1))
+    if training.chi2_scale:
+        chi2 = assignment_chi2(momenta)
+        likelihood = np.exp(-(chi2 - chi2.min(1, keepdims=True)) / training.chi2_scale)
+        cumulative = np.cumsum(likelihood, axis=1) / likelihood.sum(1, keepdims=True)
+    copies = np.empty((n_copies, *momenta.shape))
+    for copy in copies:
+        which = (cumulative[:, :-1] < rng.random((len(momenta), 1))).sum(axis=1)
+        order = np.take_along_axis(
+            assigned[which], symmetric[rng.integers(len(symmetric), size=len(momenta))], axis=1
+        )
+        copy[:] = np.take_along_axis(momenta, order[..., None], axis=1)
+    return copies

@@ -32,6 +32,12 @@ class FlowMatchingTraining:
         augment: At random, turn each event about the beam, mirror it along the beam and across,
             which are symmetries of proton collisions, and exchange what is identical and was put
             in order by pt only; `in_order` restores the order of what is generated.
+        time_power: Times are uniform numbers to this power: above 1 there are more of them near
+            the events.
+        chi2_scale: Events stand in the batches with all assignments of jets to top quarks, each
+            with a probability that falls as exp(-chi^2 / chi2_scale), so that the density has no
+            edge where another assignment gets the smallest chi^2; generated events are assigned
+            anew. 0 keeps the assignments that the events come with.
         cut_steps: After every so many steps the generator makes events, and those outside of the
             cuts of the training events stand in the batches from then on, in the proportion in
             which they were made: expectation maximisation for a truncated sample. The density goes
@@ -48,6 +54,8 @@ class FlowMatchingTraining:
     largest_gradient: float = 5.0
     average_steps: int = 500
     augment: bool = True
+    time_power: float = 1.0
+    chi2_scale: float = 16.0
     cut_steps: int | None = 250
     validation_fraction: float = 0.05
 
@@ -57,11 +65,12 @@ class FlowMatchingTraining:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
         if self.cut_steps is not None and self.cut_steps < 1:
             raise ValueError(f"`cut_steps` must be positive or None, got {self.cut_steps}.")
-        for name in ("learning_rate", "largest_gradient"):
+        for name in ("learning_rate", "largest_gradient", "time_power"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if not self.weight_decay >= 0.0:
-            raise ValueError(f"`weight_decay` must not be negative, got {self.weight_decay}.")
+        for name in ("weight_decay", "chi2_scale"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(
                 f"`validation_fraction` must be between 0 and 1, got {self.validation_fraction}."

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.kinematics import mass_of_sum, to_cartesian
+from genamp_lib.datasets.kinematics import to_cartesian
 from genamp_lib.models.event_coordinates import (
     PHI,
     EventCoordinates,
@@ -21,7 +21,6 @@ from genamp_lib.models.event_coordinates import (
     wrapped,
 )
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
-from genamp_lib.models.resonance_coordinates import ResonanceCoordinates
 from genamp_lib.models.top_pair_order import exchanges, in_order
 from genamp_lib.models.velocity import ARCHITECTURES, VelocitySettings, new_velocity
 from genamp_lib.training.flow_matching import (
@@ -54,45 +53,36 @@ def jets(n: int, seed: int = 0, n_particles: int = N_PARTICLES) -> torch.Tensor:
     return torch.from_numpy(np.stack(columns, -1))
 
 
-SYSTEMS = ("jets", "resonances")
-
-
-def settings(
-    architecture: str = "transformer", coordinates: str = "resonances", **changes
-) -> FlowMatchingSettings:
+def settings(architecture: str = "transformer", **changes) -> FlowMatchingSettings:
     network = VelocitySettings(
         architecture=architecture, n_blocks=1, n_heads=2, width=24, n_vectors=4, frame_width=8
     )
-    return FlowMatchingSettings(velocity=network, coordinates=coordinates, **changes)
+    return FlowMatchingSettings(velocity=network, **changes)
 
 
-def flow(
-    architecture: str = "transformer", coordinates: str = "resonances", **changes
-) -> FlowMatching:
+def flow(architecture: str = "transformer", **changes) -> FlowMatching:
     torch.manual_seed(1)
-    return FlowMatching(settings(architecture, coordinates, **changes), jets(500))
+    return FlowMatching(settings(architecture, **changes), jets(500))
 
 
-def fitted(system: str, n_particles: int = N_PARTICLES):
-    kind = {"jets": EventCoordinates, "resonances": ResonanceCoordinates}[system]
-    coordinates = kind(n_particles, pt_min=22.0)
+def fitted(n_particles: int = N_PARTICLES) -> EventCoordinates:
+    coordinates = EventCoordinates(n_particles, pt_min=22.0)
     coordinates.fit(jets(500, n_particles=n_particles))
     return coordinates
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
 class TestCoordinates:
     @pytest.mark.parametrize("n_particles", [6, 8])
-    def test_round_trip(self, system: str, n_particles: int) -> None:
-        coordinates = fitted(system, n_particles)
+    def test_round_trip(self, n_particles: int) -> None:
+        coordinates = fitted(n_particles)
         events = jets(1000, seed=1, n_particles=n_particles)
         encoded = coordinates.encode(events)
         torch.testing.assert_close(coordinates.decode(encoded), events, rtol=1e-6, atol=1e-6)
         again = coordinates.encode(coordinates.decode(encoded))
         torch.testing.assert_close(again, encoded, rtol=1e-6, atol=1e-6)
 
-    def test_the_jacobian_is_that_of_finite_differences(self, system: str) -> None:
-        coordinates = fitted(system)
+    def test_the_jacobian_is_that_of_finite_differences(self) -> None:
+        coordinates = fitted()
         event = jets(1, seed=3)
         size = event.numel()
         step = 1e-6 * torch.eye(size, dtype=torch.float64).reshape(size, *event.shape[1:])
@@ -102,8 +92,8 @@ class TestCoordinates:
             coordinates.log_abs_det(event)[0], expected, rtol=1e-4, atol=1e-4
         )
 
-    def test_four_momenta_are_those_of_the_event(self, system: str) -> None:
-        coordinates = fitted(system)
+    def test_four_momenta_are_those_of_the_event(self) -> None:
+        coordinates = fitted()
         events = jets(50, seed=1)
         encoded = coordinates.encode(events)
         for x, precision in ((encoded, 1e-9), (encoded.float(), 2e-3)):
@@ -111,19 +101,19 @@ class TestCoordinates:
             expected = torch.from_numpy(to_cartesian(events))
             error = (four - expected).abs().amax(-1) / expected[..., 0]
             # EPSILON SCALE^2 is the mass squared that a massless jet has here: (0.65 GeV)^2.
-            assert error.max() < precision + (1e-3 if system == "jets" else 0.0)
+            assert error.max() < precision + 1e-3
 
-    def test_a_rotation_about_the_beam_shifts_phi(self, system: str) -> None:
-        coordinates = fitted(system)
+    def test_a_rotation_about_the_beam_shifts_phi(self) -> None:
+        coordinates = fitted()
         events = jets(50, seed=1)
         turned = events.clone()
         turned[..., 2] += 1.0
         change = coordinates.encode(turned) - coordinates.encode(events)
-        change[..., PHI] = wrapped(change[..., PHI] - coordinates.turns)
+        change[..., PHI] = wrapped(change[..., PHI] - 1.0)
         assert change.abs().max() < 1e-6
 
-    def test_a_mirror(self, system: str) -> None:
-        coordinates = fitted(system)
+    def test_a_mirror(self) -> None:
+        coordinates = fitted()
         events = jets(50, seed=1)
         mirrored = events * torch.tensor([1.0, -1.0, 1.0, 1.0])
         change = coordinates.mirrored(coordinates.encode(events)) - coordinates.encode(mirrored)
@@ -138,33 +128,9 @@ class TestCoordinates:
             (lambda x: x - 20.0, "pt above `pt_min` = 22 GeV, got"),
         ],
     )
-    def test_bad_events(self, system: str, change, message: str) -> None:
+    def test_bad_events(self, change, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            type(fitted(system))(N_PARTICLES, pt_min=22.0).fit(change(jets(50)))
-
-
-def test_resonances_are_coordinates() -> None:
-    """They hold the masses that datasets.kinematics finds for massless jets, and mass / pt^0.6."""
-    coordinates = fitted("resonances")
-    events = jets(200, seed=1)
-    massless = (events * torch.tensor([1.0, 1.0, 1.0, 0.0])).numpy()
-    encoded = coordinates.encode(events)
-    for particle, members, parts in (
-        (1, [1, 2], ([1], [2])),
-        (3, [3, 4, 5], ([3], [4, 5])),
-        (2, [0, 1, 2, 3, 4, 5], ([0, 1, 2], [3, 4, 5])),
-    ):
-        excess = mass_of_sum(massless[:, members])
-        for part in parts:
-            excess = excess - mass_of_sum(massless[:, part])
-        order = encoded[:, particle, 0].argsort()
-        assert (np.diff(excess[order.numpy()]) > 0).all()
-    ratio = events[:, 4, 3] / events[:, 4, 0] ** 0.6
-    assert (ratio[encoded[:, 4, 3].argsort()].diff() > 0).all()
-    # By the splines each is as good as normal.
-    own = coordinates.encode(jets(500))[..., [0, 1, 3]]
-    assert (own.mean(0).abs() < 0.1).all()
-    assert ((own.std(0) - 1).abs() < 0.1).all()
+            type(fitted())(N_PARTICLES, pt_min=22.0).fit(change(jets(50)))
 
 
 def test_what_is_identical_may_be_exchanged() -> None:
@@ -183,7 +149,7 @@ def test_what_is_identical_may_be_exchanged() -> None:
 class TestBase:
     @pytest.mark.parametrize("correlated", [False, True])
     def test_samples_follow_log_prob(self, correlated: bool) -> None:
-        coordinates = fitted("resonances")
+        coordinates = fitted()
         base = NormalBase(coordinates, correlated=correlated)
         sample = base.sample(20_000, generator=torch.Generator().manual_seed(1))
         log_prob = base.log_prob(sample)
@@ -196,7 +162,7 @@ class TestBase:
         assert sample[..., PHI].abs().max() <= math.pi
 
     def test_the_papers_base_keeps_the_cuts(self) -> None:
-        model = flow(coordinates="jets", base="momentum")
+        model = flow(base="momentum")
         drawn = model.base.sample(500, generator=torch.Generator().manual_seed(1))
         momenta = model.coordinates.decode(drawn)
         assert momenta[..., 0].min() > 22.0
@@ -206,13 +172,10 @@ class TestBase:
             assert distance.min() > 0.5 - 1e-5
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 class TestEveryNetwork:
-    def test_shape_and_gradients_reach_every_parameter(
-        self, architecture: str, system: str
-    ) -> None:
-        model = flow(architecture, system)
+    def test_shape_and_gradients_reach_every_parameter(self, architecture: str) -> None:
+        model = flow(architecture)
         events = model.coordinates.encode(jets(30)).float()
         base = model.base.sample(30, generator=torch.Generator().manual_seed(1))
         model.loss(events, base, torch.rand(30)).backward()
@@ -223,29 +186,28 @@ class TestEveryNetwork:
             and (parameter.grad is None or not (parameter.grad != 0).any())
         ]
         if architecture == "lgatr":
-            # Vectors have no scalar parts to mix at its ends, and it has an output that is not used
-            # where no vector is wanted.
+            # Vectors have no scalar parts to mix at its ends.
             dead = [name for name in dead if "linear_in" not in name and "linear_out" not in name]
-            dead = [name for name in dead if system == "jets" or "blocks.0.mlp" not in name]
         assert dead == []
 
-    def test_rotations_about_the_beam(self, architecture: str, system: str) -> None:
-        model = flow(architecture, system)
+    def test_rotations_about_the_beam(self, architecture: str) -> None:
+        model = flow(architecture)
         events = model.coordinates.encode(jets(200)).float()
         turned = events.clone()
-        turned[..., PHI] = wrapped(turned[..., PHI] + 2.0 * model.coordinates.turns)
+        turned[..., PHI] = wrapped(turned[..., PHI] + 2.0)
         time = torch.rand(200)
         with torch.no_grad():
             change = (model.velocity(turned, time) - model.velocity(events, time)).abs()
         if architecture == "transformer":  # it has to learn this; the check can fail
             assert change.max() > 0.01
         else:
-            # The turned phi is rounded too; boosts along the beam enlarge that in few events.
-            assert change.quantile(0.99) < 1e-5
+            # The turned phi is rounded too; boosts along the beam enlarge that in few events, and
+            # the gains of observables in all.
+            assert change.quantile(0.99) < 5e-5
             assert change.max() < 1e-3
 
-    def test_samples_are_events_and_follow_the_seed(self, architecture: str, system: str) -> None:
-        model = flow(architecture, system)
+    def test_samples_are_events_and_follow_the_seed(self, architecture: str) -> None:
+        model = flow(architecture)
         first, second = (
             model.sample(20, generator=torch.Generator().manual_seed(3), n_steps=3)
             for _ in range(2)
@@ -253,13 +215,12 @@ class TestEveryNetwork:
         assert torch.equal(first, second)
         assert first.shape == (20, N_PARTICLES, 4)
         assert torch.isfinite(first).all()
-        if system == "jets":
-            assert first[..., 0].min() >= 22.0
+        assert first[..., 0].min() >= 22.0
         assert first[..., 3].min() >= 0.0
 
-    def test_arrays_make_the_same_flow(self, architecture: str, system: str) -> None:
-        model = flow(architecture, system)
-        other = FlowMatching(settings(architecture, system), None)
+    def test_arrays_make_the_same_flow(self, architecture: str) -> None:
+        model = flow(architecture)
+        other = FlowMatching(settings(architecture), None)
         other.load_arrays(model.arrays())
         one, two = (
             one.sample(5, generator=torch.Generator().manual_seed(3), n_steps=2)
@@ -279,9 +240,8 @@ class TestDensity:
         found = model.log_prob(events, n_steps=2)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
-    @pytest.mark.parametrize("system", SYSTEMS)
-    def test_density_is_normalised(self, system: str) -> None:
-        model = flow("transformer", system, base="correlated")
+    def test_density_is_normalised(self) -> None:
+        model = flow(base="correlated")
         with torch.no_grad():  # so close to the base density that its events are a good sample
             for parameter in model.velocity.parameters():
                 parameter *= 0.7
@@ -295,7 +255,7 @@ class TestDensity:
 
     def test_the_papers_base_has_no_density(self) -> None:
         with pytest.raises(ValueError, match='`base` must be "normal" or "correlated"'):
-            flow(coordinates="jets", base="momentum").log_prob(jets(2))
+            flow(base="momentum").log_prob(jets(2))
 
 
 class TestSolvers:
@@ -305,9 +265,11 @@ class TestSolvers:
         reference = model.transport(base, solver="rk4", n_steps=40)
         for solver, n_steps in (("midpoint", 40), ("heun2", 40), ("dopri5", 1)):
             found = model.transport(base, solver=solver, n_steps=n_steps)
-            assert (found - reference).abs().max() < 2e-3
+            difference = (found - reference).abs()
+            assert difference.quantile(0.9) < 2e-3  # the rest: where a mass is small
+            assert difference.max() < 0.1
         coarse = model.transport(base, solver="euler", n_steps=4)
-        assert (coarse - reference).abs().max() > 2e-3
+        assert (coarse - reference).abs().quantile(0.9) > 2e-3
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -324,7 +286,7 @@ class TestSolvers:
 class TestCoupling:
     @pytest.mark.parametrize("coupling", ["rotated", "optimal"])
     def test_it_keeps_the_events_of_the_base_and_brings_them_closer(self, coupling: str) -> None:
-        model = flow(coordinates="jets", coupling=coupling)
+        model = flow(coupling=coupling)
         events = model.coordinates.encode(jets(200)).float()
         base = model.base.sample(200, generator=torch.Generator().manual_seed(1))
         paired = model.pair(events, base)
@@ -337,9 +299,7 @@ class TestCoupling:
 
         assert apart(paired) < 0.95 * apart(base)
         if coupling == "optimal":
-            assert apart(paired) < 0.9 * apart(
-                flow(coordinates="jets", coupling="rotated").pair(events, base)
-            )
+            assert apart(paired) < 0.9 * apart(flow(coupling="rotated").pair(events, base))
 
     def test_a_turn_of_an_event_turns_its_partner(self) -> None:
         """So partners of events without a preferred direction have none: the base density."""
@@ -347,10 +307,9 @@ class TestCoupling:
         events = model.coordinates.encode(jets(50)).float()
         base = model.base.sample(50, generator=torch.Generator().manual_seed(1))
         turned = events.clone()
-        turns = model.coordinates.turns
-        turned[..., PHI] = wrapped(turned[..., PHI] + turns)
+        turned[..., PHI] = wrapped(turned[..., PHI] + 1.0)
         difference = model.pair(turned, base)[..., PHI] - model.pair(events, base)[..., PHI]
-        assert wrapped(difference - turns).abs().max() < 1e-4
+        assert wrapped(difference - 1.0).abs().max() < 1e-4
 
 
 def task(**changes) -> FlowMatchingTask:
@@ -473,7 +432,7 @@ def test_bad_networks(arguments: dict, message: str) -> None:
 class TestNormalVelocity:
     def test_it_is_the_conditional_mean_of_normal_events(self) -> None:
         """By the formula for the mean of one normal vector given another, with dense matrices."""
-        model = flow(base="correlated", coordinates="jets")
+        model = flow(base="correlated")
         rng = np.random.default_rng(2)
         size = 3 * N_PARTICLES
         root = rng.normal(size=(size, size)) / math.sqrt(size)
@@ -503,7 +462,7 @@ class TestNormalVelocity:
         expected = model.coordinates.covariance.float()
         assert (torch.cov(made.T) - expected).abs().max() < 0.12  # six standard deviations
         assert flow(skip=False).skip is None
-        assert flow(base="momentum", coordinates="jets").skip is None
+        assert flow(base="momentum").skip is None
 
 
 class TestCuts:
@@ -541,8 +500,6 @@ class TestCuts:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="`n_particles` must be at least 6, got 5"):
         settings(n_particles=5)
-    with pytest.raises(ValueError, match='`coordinates` must be "jets" for the base "momentum"'):
-        settings(base="momentum")
     with pytest.raises(ValueError, match="`base` must be one of momentum, normal, correlated"):
         settings(base="uniform")
     with pytest.raises(ValueError, match="`arrays` must be of a flow with the same settings"):
