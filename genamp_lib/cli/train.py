@@ -40,13 +40,25 @@ def train_top_pairs_command(
     base: Annotated[
         str, typer.Option(help="normal, correlated, or momentum: that of paper A's code.")
     ] = "normal",
+    skip: Annotated[
+        str,
+        typer.Option(
+            help="What is not learned: observables, normal, or none, which momentum needs."
+        ),
+    ] = "observables",
     coupling: Annotated[str, typer.Option(help="independent, rotated or optimal.")] = "rotated",
     cut_steps: Annotated[
         int,
         typer.Option(
             help="Every so many steps take in what is generated outside of the cuts; 0: never."
         ),
-    ] = 250,
+    ] = 0,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Faster steps; needs a C++ compiler and half a minute."
+        ),
+    ] = True,
     source: Annotated[str, typer.Option(help="shipped, public, or a file of events.")] = "shipped",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
     jobs: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
@@ -74,6 +86,7 @@ def train_top_pairs_command(
         flow = FlowMatchingSettings(
             n_particles=6 + extra_jets,
             base=base,
+            skip=skip,
             coupling=coupling,
             velocity=VelocitySettings(architecture=architecture),
         )
@@ -82,6 +95,7 @@ def train_top_pairs_command(
             batch_size=batch_size,
             learning_rate=learning_rate,
             cut_steps=cut_steps or None,
+            compile=compile_,
         )
         events = load_top_pairs(extra_jets, source=source, n_events=n_train)
         tasks = member_tasks(

@@ -27,10 +27,13 @@ from genamp_lib.models.event_coordinates import (
     NormalVelocity,
     wrapped,
 )
+from genamp_lib.models.event_observables import N_OBSERVABLES
+from genamp_lib.models.observable_velocity import ObservableVelocity
 from genamp_lib.models.top_pair_order import in_order, reconstructed
 from genamp_lib.models.velocity import VelocitySettings, new_velocity
 
 Base = Literal["momentum", "normal", "correlated"]
+Skip = Literal["none", "normal", "observables"]
 Coupling = Literal["independent", "rotated", "optimal"]
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
 Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
@@ -51,8 +54,10 @@ class FlowMatchingSettings:
         delta_r_min: The cut on the distance of two particles.
         base: "momentum", that of paper A's public code; "normal", independent normal densities
             with the widths of the data; "correlated", with their covariance.
-        skip: The network learns the difference from the velocity of normal events
-            (`NormalVelocity`), not all of it; nothing with the base "momentum".
+        skip: What a network need not learn, as its velocities are differences from it: "none";
+            "normal", the velocity of normal events (`NormalVelocity`); "observables", that with the
+            distributions of masses, of the pair's pt and of distances (`ObservableVelocity`), which
+            the network sees too. The base "momentum" has no such velocity.
         coupling: How events and base events of a batch are paired: "independent"; "rotated", each
             base event is turned about the beam to fit its event; "optimal", pairs are exchanged
             too so that the sum of squared distances is smallest.
@@ -66,7 +71,7 @@ class FlowMatchingSettings:
     eta_max: float = 5.0
     delta_r_min: float = 0.5
     base: Base = "normal"
-    skip: bool = True
+    skip: Skip = "observables"
     coupling: Coupling = "rotated"
     reassign: bool = True
     velocity: VelocitySettings = field(default_factory=VelocitySettings)
@@ -76,6 +81,7 @@ class FlowMatchingSettings:
             raise ValueError(f"`n_particles` must be at least 6, got {self.n_particles}.")
         for name, kinds in (
             ("base", Base),
+            ("skip", Skip),
             ("coupling", Coupling),
         ):
             if getattr(self, name) not in get_args(kinds):
@@ -83,6 +89,8 @@ class FlowMatchingSettings:
                     f"`{name}` must be one of {', '.join(get_args(kinds))}, "
                     f"got {getattr(self, name)!r}."
                 )
+        if self.base == "momentum" and self.skip != "none":
+            raise ValueError(f'`skip` must be "none" with the base "momentum", got {self.skip!r}.')
 
     def accepts(self, momenta: Tensor) -> Tensor:
         """Return whether events pass the cuts of the training events, shape (n,), bool.
@@ -133,8 +141,11 @@ class FlowMatching(nn.Module):
             self.skip = None
         else:
             self.base = NormalBase(self.coordinates, correlated=settings.base == "correlated")
-            self.skip = NormalVelocity(self.coordinates, self.base) if settings.skip else None
-        self.velocity = new_velocity(settings.velocity, self.coordinates)
+            self.skip = self._new_skip(train)
+        extra = {}
+        if isinstance(self.skip, ObservableVelocity):
+            extra = {"n_seen": 3 * N_OBSERVABLES, "n_directions": N_OBSERVABLES}
+        self.velocity = new_velocity(settings.velocity, self.coordinates, **extra)
 
     def arrays(self) -> dict[str, Tensor]:
         """Return parameters and constants by name, each once, as they are (not copies)."""
@@ -265,9 +276,23 @@ class FlowMatching(nn.Module):
         at_base = self.base.log_prob(end) + divergence.double()
         return at_base + self.coordinates.log_abs_det(momenta)
 
+    def _new_skip(self, train: Tensor | None) -> NormalVelocity | ObservableVelocity | None:
+        if self.settings.skip == "none":
+            return None
+        if self.settings.skip == "normal":
+            return NormalVelocity(self.coordinates, self.base)
+        skip = ObservableVelocity(self.coordinates, self.base)
+        if train is not None:
+            skip.fit(self.coordinates.encode(train))
+        return skip
+
     def _velocity(self, coordinates: Tensor, time: Tensor) -> Tensor:
-        learned = self.velocity(coordinates, time)
-        return learned if self.skip is None else learned + self.skip(coordinates, time)
+        if self.skip is None:
+            return self.velocity(coordinates, time)
+        if isinstance(self.skip, NormalVelocity):
+            return self.velocity(coordinates, time) + self.skip(coordinates, time)
+        known, seen, directions = self.skip(coordinates, time)
+        return known + self.velocity(coordinates, time, seen, directions)
 
     def _velocity_at(self, time: Tensor, coordinates: Tensor) -> Tensor:
         return self._velocity(coordinates, time.expand(len(coordinates)))

@@ -25,7 +25,6 @@ from genamp_lib.models.event_coordinates import (
     PHI,
     EventCoordinates,
 )
-from genamp_lib.models.event_observables import N_OBSERVABLES, EventObservables
 
 Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
@@ -33,6 +32,8 @@ _N_FREQUENCIES = 4
 # (energy, px, py, pz) of the two beams and of the time direction.
 _REFERENCES = ((1.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0))
 _METRIC = (1.0, -1.0, -1.0, -1.0)
+# n_seen and n_directions of `new_velocity`.
+_Extra = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,6 @@ class VelocitySettings:
             are a head's, four scalars and two vectors, so that it must be 12 `n_heads`.
         n_vectors: Vector or multivector channels of the L-GATrs.
         frame_width: Hidden channels of the network that predicts LLoCa's frames.
-        observables: The network sees masses and the pair's pt, and velocities can be along the
-            directions that change them (`EventObservables`).
     """
 
     architecture: Architecture = "transformer"
@@ -58,7 +57,6 @@ class VelocitySettings:
     width: int = 48
     n_vectors: int = 8
     frame_width: int = 32
-    observables: bool = True
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -79,12 +77,25 @@ class VelocitySettings:
             )
 
 
-def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> nn.Module:
+def new_velocity(
+    settings: VelocitySettings,
+    coordinates: EventCoordinates,
+    *,
+    n_seen: int = 0,
+    n_directions: int = 0,
+) -> nn.Module:
     """Return an untrained velocity network; starting values are drawn from torch's generator.
+
+    It is called with coordinates (n, n_particles, 4), times (n,), numbers about the event (n,
+    n_seen), and directions (n, n_directions, n_particles, 4): each particle's velocity is the sum
+    of its own and of steps along its directions. Numbers and directions must not change in a
+    rotation about the beam, but for the shift of phi.
 
     Args:
         settings: Architecture and size.
         coordinates: Fitted ones.
+        n_seen: Numbers about the event.
+        n_directions: Directions.
 
     >>> coordinates = EventCoordinates(6, pt_min=22.0)
     >>> network = new_velocity(VelocitySettings(width=8, n_blocks=1), coordinates)
@@ -97,68 +108,48 @@ def new_velocity(settings: VelocitySettings, coordinates: EventCoordinates) -> n
         "lgatr": LGATrVelocity,
         "lloca": LLoCaVelocity,
     }
-    return kinds[settings.architecture](settings, coordinates)
+    return kinds[settings.architecture](settings, coordinates, (n_seen, n_directions))
 
 
 class _Scalars(nn.Module):
     """What does not change in a rotation about the beam, which particle it is, and the time."""
 
-    def __init__(self, n_particles: int) -> None:
+    def __init__(self, n_particles: int, n_seen: int) -> None:
         super().__init__()
         self.register_buffer("which", torch.eye(n_particles))
         frequencies = 2 * math.pi * 0.5 * 2.0 ** torch.arange(_N_FREQUENCIES)
         self.register_buffer("frequencies", frequencies)
-        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES
+        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES + n_seen
 
-    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
+    def forward(self, coordinates: Tensor, time: Tensor, seen: Tensor | None) -> Tensor:
         angle = time[:, None] * self.frequencies
-        when = torch.cat([time[:, None], angle.sin(), angle.cos()], -1)
+        of_event = [time[:, None], angle.sin(), angle.cos(), *([] if seen is None else [seen])]
         n, n_particles = coordinates.shape[:2]
         return torch.cat(
             [
                 coordinates[..., [LOG_PT, ETA, LOG_MASS]],
                 self.which.expand(n, -1, -1),
-                when[:, None].expand(-1, n_particles, -1),
+                torch.cat(of_event, -1)[:, None].expand(-1, n_particles, -1),
             ],
             -1,
         )
 
 
-class _Inputs(nn.Module):
-    """The scalars of particles, and the observables of the event if they are wanted."""
-
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
-        super().__init__()
-        self.scalars = _Scalars(coordinates.n_particles)
-        self.observables = EventObservables(coordinates) if settings.observables else None
-        self.n_channels = self.scalars.n_channels
-        self.n_directions = 0
-        if settings.observables:
-            self.n_channels += 3 * N_OBSERVABLES
-            self.n_directions = 2 * N_OBSERVABLES
-
-    def forward(self, coordinates: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return scalars (n, n_particles, n_channels), and directions of `EventObservables`."""
-        scalars = self.scalars(coordinates, time)
-        if self.observables is None:
-            return scalars, None
-        seen, directions = self.observables(coordinates, time)
-        seen = seen[:, None].expand(-1, coordinates.shape[1], -1)
-        return torch.cat([scalars, seen], -1), directions
-
-
 def _along(steps: Tensor, directions: Tensor | None) -> Tensor | float:
-    """Return velocities along directions, whose sizes are `steps` (n, n_particles, 7)."""
-    return 0.0 if directions is None else (steps[..., None] * directions).sum(-2)
+    """Return velocities along directions by `steps`, (n, n_particles, n_directions)."""
+    return 0.0 if directions is None else (steps[..., None] * directions.transpose(1, 2)).sum(2)
 
 
 class TransformerVelocity(nn.Module):
     """A plain transformer on the coordinates; phi enters as its sine and cosine."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(
+        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: _Extra
+    ) -> None:
         super().__init__()
-        self.inputs = _Inputs(settings, coordinates)
-        self.linear_in = nn.Linear(self.inputs.n_channels + 2, settings.width)
+        self.scalars = _Scalars(coordinates.n_particles, extra[0])
+        self.n_directions = extra[1]
+        self.linear_in = nn.Linear(self.scalars.n_channels + 2, settings.width)
         block = nn.TransformerEncoderLayer(
             settings.width,
             settings.n_heads,
@@ -175,12 +166,18 @@ class TransformerVelocity(nn.Module):
         for parameter in self.blocks.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.linear_out = nn.Linear(settings.width, 4 + self.inputs.n_directions)
+        self.linear_out = nn.Linear(settings.width, 4 + self.n_directions)
 
-    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
-        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+    def forward(
+        self,
+        coordinates: Tensor,
+        time: Tensor,
+        seen: Tensor | None = None,
+        directions: Tensor | None = None,
+    ) -> Tensor:
+        """Return velocities (n, n_particles, 4), see `new_velocity`."""
         phi = coordinates[..., PHI, None]
-        scalars, directions = self.inputs(coordinates, time)
+        scalars = self.scalars(coordinates, time, seen)
         inputs = torch.cat([scalars, phi.sin(), phi.cos()], -1)
         outputs = self.linear_out(self.blocks(self.linear_in(inputs)))
         return outputs[..., :4] + _along(outputs[..., 4:], directions)
@@ -189,16 +186,17 @@ class TransformerVelocity(nn.Module):
 class _FourVectorVelocity(nn.Module):
     """What the equivariant networks share: their inputs, and velocities from their outputs."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(self, coordinates: EventCoordinates, extra: _Extra) -> None:
         super().__init__()
         self.coordinates = coordinates
-        self.inputs = _Inputs(settings, coordinates)
+        self.scalars = _Scalars(coordinates.n_particles, extra[0])
+        self.n_directions = extra[1]
         self.register_buffer("references", torch.tensor(_REFERENCES))
 
     @property
     def n_scalars_out(self) -> int:
         """Scalars that the network predicts for a particle, besides one four-vector."""
-        return 2 + self.inputs.n_directions
+        return 2 + self.n_directions
 
     def vectors(self, coordinates: Tensor) -> Tensor:
         """Return momenta, directions with pt 1, and references: (n, n_particles, 5, 4)."""
@@ -237,24 +235,32 @@ class _FourVectorVelocity(nn.Module):
 class LGATrSlimVelocity(_FourVectorVelocity):
     """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(
+        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: _Extra
+    ) -> None:
         from lgatr import LGATrSlim
 
-        super().__init__(settings, coordinates)
+        super().__init__(coordinates, extra)
         self.network = LGATrSlim(
             num_blocks=settings.n_blocks,
             in_v_channels=2 + len(_REFERENCES),
             out_v_channels=1,
             hidden_v_channels=settings.n_vectors,
-            in_s_channels=self.inputs.n_channels,
+            in_s_channels=self.scalars.n_channels,
             out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             num_heads=settings.n_heads,
         )
 
-    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
-        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
-        scalars, directions = self.inputs(coordinates, time)
+    def forward(
+        self,
+        coordinates: Tensor,
+        time: Tensor,
+        seen: Tensor | None = None,
+        directions: Tensor | None = None,
+    ) -> Tensor:
+        """Return velocities (n, n_particles, 4), see `new_velocity`."""
+        scalars = self.scalars(coordinates, time, seen)
         outputs = self.network(self.vectors(coordinates), scalars)
         return self.velocity(coordinates, *outputs, directions)
 
@@ -262,27 +268,35 @@ class LGATrSlimVelocity(_FourVectorVelocity):
 class LGATrVelocity(_FourVectorVelocity):
     """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(
+        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: _Extra
+    ) -> None:
         from lgatr import LGATr
 
-        super().__init__(settings, coordinates)
+        super().__init__(coordinates, extra)
         self.network = LGATr(
             num_blocks=settings.n_blocks,
             in_mv_channels=2 + len(_REFERENCES),
             out_mv_channels=1,
             hidden_mv_channels=settings.n_vectors,
-            in_s_channels=self.inputs.n_channels,
+            in_s_channels=self.scalars.n_channels,
             out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
             attention={"num_heads": settings.n_heads},
             mlp={},
         )
 
-    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
-        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+    def forward(
+        self,
+        coordinates: Tensor,
+        time: Tensor,
+        seen: Tensor | None = None,
+        directions: Tensor | None = None,
+    ) -> Tensor:
+        """Return velocities (n, n_particles, 4), see `new_velocity`."""
         from lgatr import embed_vector, extract_vector
 
-        scalars, directions = self.inputs(coordinates, time)
+        scalars = self.scalars(coordinates, time, seen)
         multivectors, scalars = self.network(embed_vector(self.vectors(coordinates)), scalars)
         return self.velocity(coordinates, extract_vector(multivectors), scalars, directions)
 
@@ -290,13 +304,15 @@ class LGATrVelocity(_FourVectorVelocity):
 class LLoCaVelocity(_FourVectorVelocity):
     """A transformer in local frames that a small equivariant network predicts (lloca)."""
 
-    def __init__(self, settings: VelocitySettings, coordinates: EventCoordinates) -> None:
+    def __init__(
+        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: _Extra
+    ) -> None:
         from lloca.backbone.transformer import Transformer
         from lloca.equivectors.mlp import MLPVectors
         from lloca.framesnet.equi_frames import LearnedPDFrames
 
-        super().__init__(settings, coordinates)
-        n_scalars = self.inputs.n_channels
+        super().__init__(coordinates, extra)
+        n_scalars = self.scalars.n_channels
         # Reference vectors are tokens of the network of frames; these are their scalars.
         self.reference_scalars = nn.Parameter(0.3 * torch.randn(len(_REFERENCES), n_scalars))
         self.frames = LearnedPDFrames(
@@ -324,11 +340,17 @@ class LLoCaVelocity(_FourVectorVelocity):
             )
             self.frames.equivectors.init_standardization(self._tokens(typical))
 
-    def forward(self, coordinates: Tensor, time: Tensor) -> Tensor:
-        """Return velocities (n, n_particles, 4) at coordinates of that shape and times (n,)."""
+    def forward(
+        self,
+        coordinates: Tensor,
+        time: Tensor,
+        seen: Tensor | None = None,
+        directions: Tensor | None = None,
+    ) -> Tensor:
+        """Return velocities (n, n_particles, 4), see `new_velocity`."""
         from lloca.framesnet.frames import Frames
 
-        scalars, directions = self.inputs(coordinates, time)
+        scalars = self.scalars(coordinates, time, seen)
         n, n_particles = scalars.shape[:2]
         references = self.reference_scalars.expand(n, -1, -1)
         tokens = torch.cat([scalars, references], 1)

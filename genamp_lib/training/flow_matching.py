@@ -66,6 +66,10 @@ class FlowMatchingState:
         # Shape (n_copies, n_train, n_particles, 4).
         self.events = torch.stack([self.flow.coordinates.encode(x).float() for x in copies])
         self.validation = self.flow.coordinates.encode(again[0]).float()
+        # For batches only: other numbers of events would be compiled anew.
+        self.batch_loss = self.flow.loss
+        if task.training.compile:
+            self.batch_loss = torch.compile(self.flow.loss, dynamic=False)
         self.trained = {
             name: value for name, value in self.flow.named_parameters() if value.requires_grad
         }
@@ -102,7 +106,7 @@ class FlowMatchingState:
             events[:n] = self.outside[chosen]
         if training.augment:
             events = self._mirrored_and_turned(events, generator)
-        loss = self._loss(events, generator)
+        loss = self._loss(self.batch_loss, events, generator)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained.values(), training.largest_gradient)
@@ -161,13 +165,17 @@ class FlowMatchingState:
                 moments = {moment: arrays[f"{moment}.{name}"] for moment in _MOMENTS}
                 self.optimiser.state[value] = moments
 
-    def _loss(self, events: Tensor, generator: torch.Generator) -> Tensor:
+    def _loss(
+        self,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        events: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
         n = len(events)
         base = self.flow.pair(events, self.flow.base.sample(n, generator=generator))
         # One time in each of n equal parts: less noise than independent times.
         parts = torch.randperm(n, generator=generator)
-        uniform = (parts + torch.rand(n, generator=generator)) / n
-        return self.flow.loss(events, base, uniform**self.task.training.time_power)
+        return loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
 
     @torch.no_grad()
     def _find_outside(self) -> None:
@@ -216,7 +224,7 @@ class FlowMatchingState:
         with torch.no_grad():
             for name, value in self.trained.items():
                 value.copy_(self.average[name])
-            loss = self._loss(self.validation, generator)
+            loss = self._loss(self.flow.loss, self.validation, generator)
             for name, value in self.trained.items():
                 value.copy_(own[name])
         self.validation_losses[(self.step - 1) // LOSS_STEPS] = loss

@@ -162,7 +162,7 @@ class TestBase:
         assert sample[..., PHI].abs().max() <= math.pi
 
     def test_the_papers_base_keeps_the_cuts(self) -> None:
-        model = flow(base="momentum")
+        model = flow(base="momentum", skip="none")
         drawn = model.base.sample(500, generator=torch.Generator().manual_seed(1))
         momenta = model.coordinates.decode(drawn)
         assert momenta[..., 0].min() > 22.0
@@ -231,7 +231,7 @@ class TestEveryNetwork:
 
 class TestDensity:
     def test_a_flow_that_stands_still_has_the_density_of_its_base(self) -> None:
-        model = flow(skip=False)
+        model = flow(skip="none")
         torch.nn.init.zeros_(model.velocity.linear_out.weight)
         torch.nn.init.zeros_(model.velocity.linear_out.bias)
         events = jets(40, seed=5)
@@ -255,7 +255,7 @@ class TestDensity:
 
     def test_the_papers_base_has_no_density(self) -> None:
         with pytest.raises(ValueError, match='`base` must be "normal" or "correlated"'):
-            flow(base="momentum").log_prob(jets(2))
+            flow(base="momentum", skip="none").log_prob(jets(2))
 
 
 class TestSolvers:
@@ -461,8 +461,8 @@ class TestNormalVelocity:
         made = model.transport(base, solver="midpoint", n_steps=20)[..., [0, 1, 3]].flatten(1)
         expected = model.coordinates.covariance.float()
         assert (torch.cov(made.T) - expected).abs().max() < 0.12  # six standard deviations
-        assert flow(skip=False).skip is None
-        assert flow(base="momentum").skip is None
+        assert flow(skip="none").skip is None
+        assert flow(base="momentum", skip="none").skip is None
 
 
 class TestCuts:
@@ -500,6 +500,8 @@ class TestCuts:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="`n_particles` must be at least 6, got 5"):
         settings(n_particles=5)
+    with pytest.raises(ValueError, match='`skip` must be "none" with the base "momentum", got'):
+        settings(base="momentum")
     with pytest.raises(ValueError, match="`base` must be one of momentum, normal, correlated"):
         settings(base="uniform")
     with pytest.raises(ValueError, match="`arrays` must be of a flow with the same settings"):
