@@ -119,17 +119,15 @@ class FlowMatchingTask:
                 f"`train` must be (n_train, {self.flow.n_particles}, 4), got {shape}; "
                 "`flow.n_particles` is the multiplicity of the sample."
             )
-        if self.training.cut_steps:
-            momenta = torch.from_numpy(np.array(self.train, dtype=np.float64))
-            n_failing = int((~self.flow.accepts(momenta)).sum())
-            if n_failing > _MOST_FAILING * len(momenta):
-                cuts = self.flow
-                raise ValueError(
-                    f"`train` must pass the cuts pt > {cuts.pt_min:g} GeV, |eta| < "
-                    f"{cuts.eta_max:g}, distance > {cuts.delta_r_min:g}, got {n_failing} of "
-                    f"{len(momenta)} events that do not; set the cuts of `flow` to those of the "
-                    "events, or `cut_steps` to None."
-                )
+        momenta = torch.from_numpy(np.array(self.train, dtype=np.float64))
+        n_failing = int((~self.flow.accepts(momenta)).sum())
+        if n_failing > _MOST_FAILING * len(momenta):
+            cuts = self.flow
+            raise ValueError(
+                f"`train` must pass the cuts pt > {cuts.pt_min:g} GeV, |eta| < {cuts.eta_max:g}, "
+                f"distance > {cuts.delta_r_min:g}, got {n_failing} of {len(momenta)} events that "
+                "do not; set the cuts of `flow` to those of the events."
+            )
 
     @property
     def key(self) -> str:

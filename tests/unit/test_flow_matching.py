@@ -41,16 +41,20 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
-def jets(n: int, seed: int = 0, n_particles: int = N_PARTICLES) -> torch.Tensor:
+def jets(n: int, seed: int = 0, n_particles: int = N_PARTICLES, cuts: bool = True) -> torch.Tensor:
+    """Jets without correlations, within the cuts or not."""
     rng = np.random.default_rng(seed)
-    shape = (n, n_particles)
+    shape = (20 * n, n_particles)
     columns = (
         22.5 + rng.exponential(40.0, shape),
         rng.normal(0.0, 1.2, shape),
         rng.uniform(-math.pi, math.pi, shape),
         3.0 + rng.gamma(3.0, 2.0, shape),
     )
-    return torch.from_numpy(np.stack(columns, -1))
+    events = torch.from_numpy(np.stack(columns, -1))
+    if cuts:
+        events = events[FlowMatchingSettings(n_particles=n_particles).accepts(events)]
+    return events[:n]
 
 
 def settings(architecture: str = "transformer", **changes) -> FlowMatchingSettings:
@@ -197,7 +201,7 @@ class TestEveryNetwork:
         turned[..., PHI] = wrapped(turned[..., PHI] + 2.0)
         time = torch.rand(200)
         with torch.no_grad():
-            change = (model.velocity(turned, time) - model.velocity(events, time)).abs()
+            change = (model._velocity(turned, time) - model._velocity(events, time)).abs()
         if architecture == "transformer":  # it has to learn this; the check can fail
             assert change.max() > 0.01
         else:
@@ -260,16 +264,14 @@ class TestDensity:
 
 class TestSolvers:
     def test_they_agree_when_steps_are_short(self) -> None:
-        model = flow()
+        model = flow(skip="normal")
         base = model.base.sample(50, generator=torch.Generator().manual_seed(1))
         reference = model.transport(base, solver="rk4", n_steps=40)
         for solver, n_steps in (("midpoint", 40), ("heun2", 40), ("dopri5", 1)):
             found = model.transport(base, solver=solver, n_steps=n_steps)
-            difference = (found - reference).abs()
-            assert difference.quantile(0.9) < 2e-3  # the rest: where a mass is small
-            assert difference.max() < 0.1
+            assert (found - reference).abs().max() < 2e-3
         coarse = model.transport(base, solver="euler", n_steps=4)
-        assert (coarse - reference).abs().quantile(0.9) > 2e-3
+        assert (coarse - reference).abs().max() > 2e-3
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -314,7 +316,7 @@ class TestCoupling:
 
 def task(**changes) -> FlowMatchingTask:
     training = FlowMatchingTraining(
-        n_steps=12, batch_size=32, n_warmup=5, average_steps=10, cut_steps=None
+        n_steps=12, batch_size=32, n_warmup=5, average_steps=10, compile=False
     )
     given = FlowMatchingTask(jets(300).numpy(), settings(), training, seed=4)
     return replace(given, **changes)
@@ -322,7 +324,7 @@ def task(**changes) -> FlowMatchingTask:
 
 class TestTraining:
     def test_the_loss_falls(self) -> None:
-        training = FlowMatchingTraining(n_steps=150, batch_size=64, n_warmup=20, cut_steps=None)
+        training = FlowMatchingTraining(n_steps=150, batch_size=64, n_warmup=20, compile=False)
         state = fit_flow_matching(task(training=training))
         assert state.losses[-30:].mean() < 0.95 * state.losses[:10].mean()
         assert np.isfinite(state.loss_curve()[1]).all()
@@ -345,9 +347,7 @@ class TestTraining:
     ) -> None:
         """In the proportion in which they are made, and the same after a stop."""
         monkeypatch.setattr("genamp_lib.training.flow_matching._N_MADE", 300)
-        events = jets(1000)
-        events = events[flow().settings.accepts(events)]
-        given = task(train=events.numpy(), training=replace(task().training, cut_steps=3))
+        given = task(training=replace(task().training, cut_steps=3))
         seen = []
         whole = FlowMatchingState(given)
         monkeypatch.setattr(whole.flow, "pair", lambda x, base: seen.append(x) or base)
@@ -356,7 +356,7 @@ class TestTraining:
             whole.advance()
         made = whole.flow.coordinates.decode(whole.outside)
         assert not whole.flow.settings.accepts(made).any()
-        assert len(made) == round(whole.outside_fraction * 300) > 30
+        assert len(made) == round(whole.outside_fraction * 300) > 10
         inside = [
             whole.flow.settings.accepts(whole.flow.coordinates.decode(x))
             for x in (seen[2], seen[3])
@@ -373,7 +373,7 @@ class TestTraining:
         fit_flow_matching(given, checkpoint=stopped, stop_at=4)
         continued = fit_flow_matching(given, checkpoint=stopped).averaged_flow().arrays()
         assert all(torch.equal(reference[name], value) for name, value in continued.items())
-        other = fit_flow_matching(replace(given, training=replace(given.training, cut_steps=None)))
+        other = fit_flow_matching(replace(given, training=replace(given.training, compile=False)))
         assert any(
             not torch.equal(reference[name], value)
             for name, value in other.averaged_flow().arrays().items()
@@ -405,12 +405,12 @@ class TestTraining:
         with pytest.raises(
             ValueError, match=r"`train` must pass the cuts pt > 22 .*, got \d+ of 300"
         ):
-            FlowMatchingState(task(training=FlowMatchingTraining(n_steps=2)))
+            task(train=jets(300, cuts=False).numpy())
         with pytest.raises(ValueError, match="`cut_steps` must be positive or None, got 0"):
             FlowMatchingTraining(cut_steps=0)
 
     def test_a_loss_that_is_not_finite(self) -> None:
-        training = FlowMatchingTraining(n_steps=30, n_warmup=1, learning_rate=1e30, cut_steps=None)
+        training = FlowMatchingTraining(n_steps=30, n_warmup=1, learning_rate=1e30, compile=False)
         with pytest.raises(GenampError, match="lower `learning_rate`"):
             fit_flow_matching(task(training=training))
 
@@ -453,7 +453,7 @@ class TestNormalVelocity:
             )
 
     def test_without_a_network_it_makes_the_covariance_of_the_events(self) -> None:
-        model = flow()
+        model = flow(skip="normal")
         with torch.no_grad():
             for parameter in model.velocity.parameters():
                 parameter.zero_()

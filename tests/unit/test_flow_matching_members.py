@@ -25,19 +25,22 @@ from genamp_lib.training.flow_matching_members import (
 from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 FLOW = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
-TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, cut_steps=None)
+TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, compile=False)
 
 
-def momenta(n: int, n_particles: int = 6) -> np.ndarray:
+def momenta(n: int, cuts: bool = True) -> np.ndarray:
     rng = np.random.default_rng(1)
-    shape = (n, n_particles)
+    shape = (10 * n, 6)
     columns = (
         22.5 + rng.exponential(40.0, shape),
         rng.normal(0.0, 1.2, shape),
         rng.uniform(-np.pi, np.pi, shape),
         3.0 + rng.gamma(3.0, 2.0, shape),
     )
-    return np.stack(columns, -1)
+    events = np.stack(columns, -1)
+    if cuts:
+        events = events[FLOW.accepts(torch.from_numpy(events)).numpy()]
+    return events[:n]
 
 
 def tasks(n_members: int = 2, bootstrap: bool = True):
@@ -118,18 +121,21 @@ class TestGeneratorFiles:
             read_generator(path)
 
 
+def write_sample(path: Path, events: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file["ttbar+0jet"] = to_cartesian(events).reshape(len(events), -1)
+    return path
+
+
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
-    path = tmp_path / "events.h5"
-    with h5py.File(path, "w") as file:
-        file["ttbar+0jet"] = to_cartesian(momenta(200)).reshape(200, -1)
-    return path
+    return write_sample(tmp_path / "events.h5", momenta(200))
 
 
 class TestCommand:
     def test_it_trains_and_says_where(self, genamp, sample: Path, tmp_path: Path) -> None:
         options = ["--members", "2", "--n-steps", "3", "--batch-size", "16", "--jobs", "1"]
-        options += ["--cut-steps", "0"]
+        options += ["--no-compile"]
         out = tmp_path / "out"
         done = genamp(
             ROOT, "train", "top-pairs", *options, "--source", str(sample), "--output", str(out)
@@ -146,8 +152,7 @@ class TestCommand:
             (["--arch", "lorentznet"], "`architecture` must be one of transformer, lgatr-slim"),
             (["--n-steps", "0"], "`n_steps` must be positive, got 0"),
             (["--extra-jets", "1"], "ttbar+1jet"),
-            ([], "`train` must pass the cuts pt > 22 GeV, |eta| < 5, distance > 0.5, got"),
-            (["--base", "momentum"], '`coordinates` must be "jets" for the base "momentum"'),
+            (["--base", "momentum"], '`skip` must be "none" with the base "momentum", got'),
         ],
     )
     def test_wrong_input(self, genamp, sample: Path, options: list[str], message: str) -> None:
@@ -155,3 +160,10 @@ class TestCommand:
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert message in done.stderr
+
+    def test_events_of_other_cuts(self, genamp, tmp_path: Path) -> None:
+        sample = write_sample(tmp_path / "other.h5", momenta(200, cuts=False))
+        done = genamp(ROOT, "train", "top-pairs", "--source", str(sample))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "`train` must pass the cuts pt > 22 GeV, |eta| < 5, distance" in done.stderr

@@ -79,7 +79,7 @@ def test_a_wrong_mass_is_seen() -> None:
 
 def trials(*names: str) -> list[Trial]:
     flow = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
-    training = FlowMatchingTraining(n_steps=3, batch_size=32, n_warmup=2, cut_steps=None)
+    training = FlowMatchingTraining(n_steps=3, batch_size=32, n_warmup=2, compile=False)
     return [
         Trial(name, flow, replace(training, learning_rate=1e-3 * (1 + number)))
         for number, name in enumerate(names)

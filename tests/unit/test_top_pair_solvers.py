@@ -24,7 +24,7 @@ def flow() -> FlowMatching:
         axis=-1,
     )
     torch.manual_seed(1)
-    settings = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
+    settings = FlowMatchingSettings(skip="normal", velocity=VelocitySettings(n_blocks=1, width=16))
     made = FlowMatching(settings, torch.from_numpy(momenta))
     with torch.no_grad():  # a flow that bends, as an untrained one does not
         for parameter in made.velocity.parameters():
