@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,3 +32,18 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text, f"{old!r} is not in {path}"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def separated_jets(n: int, seed: int) -> np.ndarray:
+    """Return six jets far apart that pass the cuts of top pairs, shape (n, 6, 4)."""
+    rng = np.random.default_rng(seed)
+    events = np.stack(
+        [
+            30.0 + rng.exponential(40.0, (n, 6)),
+            np.linspace(-2.5, 2.5, 6) + rng.uniform(-0.1, 0.1, (n, 6)),
+            rng.uniform(-np.pi, np.pi, (n, 6)),
+            3.0 + rng.gamma(3.0, 2.0, (n, 6)),
+        ],
+        axis=-1,
+    )
+    return events

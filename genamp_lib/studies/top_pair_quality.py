@@ -7,7 +7,6 @@ leaves its measures and its losses only.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from genamp_lib._parallel import finished_tasks
-from genamp_lib._project import project_root, replace_file
+from genamp_lib._project import project_root
 from genamp_lib.datasets.top_pair_kinematics import (
     TOP_PAIR_OBSERVABLES,
     top_pair_features,
@@ -151,7 +150,7 @@ def run_trials(
     # The events themselves, not their file: a longer one begins with the same events.
     common = {
         "measuring": asdict(measuring),
-        "holdout": hashlib.sha256(np.ascontiguousarray(holdout).tobytes()).hexdigest(),
+        "holdout": checksum(holdout),
     }
     stages = {
         name: Stage(STAGE, CODE_VERSION, {**common, "task": task.key})
@@ -189,36 +188,32 @@ def measure(
     Returns:
         The quality, and the momenta of the generated events.
     """
-    arrays, generated = _measured(flow, train, holdout, measuring, seed)
-    return _quality(arrays), generated
+    arrays, generated = measured_arrays(flow, train, holdout, measuring, seed)
+    return quality_of(arrays), generated
+
+
+def checksum(events: Array) -> str:
+    """Return the SHA-256 of events, hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(events).tobytes()).hexdigest()
 
 
 def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
     task, holdout, measuring, folder = work
     checkpoint = folder / f"trial-{task.key}.safetensors"
-    clock = folder / f"trial-{task.key}.seconds"
-    earlier = float(clock.read_text()) if clock.exists() else 0.0
-    start = time.process_time()
-
-    def progress(_: int) -> None:
-        with replace_file(clock) as temporary:
-            temporary.write_text(f"{earlier + time.process_time() - start:.1f}")
-
-    state = fit_flow_matching(task, checkpoint=checkpoint, progress=progress)
-    progress(state.step)
-    arrays, _ = _measured(
+    state = fit_flow_matching(task, checkpoint=checkpoint)
+    arrays, _ = measured_arrays(
         state.averaged_flow(), np.asarray(task.train), holdout, measuring, task.seed
     )
     arrays["losses"] = np.stack(state.loss_curve())
-    arrays["cpu_seconds"] = np.array(float(clock.read_text()))
+    arrays["cpu_seconds"] = np.array(state.cpu_seconds)
     checkpoint.unlink()
-    clock.unlink()
     return arrays
 
 
-def _measured(
+def measured_arrays(
     flow: FlowMatching, train: Array, holdout: Array, measuring: Measuring, seed: int
 ) -> tuple[Arrays, Array]:
+    """Do the work of `measure` and return the quality as arrays, for `quality_of`."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -258,7 +253,8 @@ def _distances(sample: Array, reference: Array) -> Array:
     return np.array([ks_2samp(*pair, method="asymp").statistic for pair in pairs])
 
 
-def _quality(arrays: Arrays) -> Quality:
+def quality_of(arrays: Arrays) -> Quality:
+    """Return the quality that `measured_arrays` found."""
     named = [
         dict(zip(TOP_PAIR_OBSERVABLES, arrays[name].tolist(), strict=True))
         for name in ("ks", "ks_of_train")
@@ -269,4 +265,6 @@ def _quality(arrays: Arrays) -> Quality:
 
 def _result(arrays: Arrays) -> TrialResult:
     train_loss, validation_loss = arrays["losses"]
-    return TrialResult(_quality(arrays), train_loss, validation_loss, arrays["cpu_seconds"].item())
+    return TrialResult(
+        quality_of(arrays), train_loss, validation_loss, arrays["cpu_seconds"].item()
+    )

@@ -8,6 +8,7 @@ was never stopped on the same class of machine.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,8 @@ class FlowMatchingState:
         self.validation_losses = torch.full((n_points,), math.nan)
         # Coordinates of generated events outside of the cuts, and their part of what was generated.
         self.outside, self.outside_fraction = torch.empty(0, *self.events.shape[2:]), 0.0
+        # Processor time of all steps, on the machines that did them.
+        self.cpu_seconds = 0.0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
@@ -140,6 +143,7 @@ class FlowMatchingState:
         arrays = {"losses": self.losses, "validation_losses": self.validation_losses}
         arrays["outside"] = self.outside
         arrays["outside_fraction"] = torch.tensor(self.outside_fraction, dtype=torch.float64)
+        arrays["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
         for name, value in self.trained.items():
             arrays[f"parameter.{name}"] = value.detach()
             arrays[f"average.{name}"] = self.average[name]
@@ -157,6 +161,7 @@ class FlowMatchingState:
         arrays, self.step = read_checkpoint(path, key=self.task.key)
         self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
         self.outside, self.outside_fraction = arrays["outside"], arrays["outside_fraction"].item()
+        self.cpu_seconds = arrays["cpu_seconds"].item()
         for name, value in self.trained.items():
             with torch.no_grad():
                 value.copy_(arrays[f"parameter.{name}"])
@@ -262,13 +267,16 @@ def fit_flow_matching(
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        start = time.process_time()
         state = FlowMatchingState(task)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
+        earlier = state.cpu_seconds
         last = task.training.n_steps if stop_at is None else min(stop_at, task.training.n_steps)
         while state.step < last:
             state.advance()
             if state.step % checkpoint_steps == 0 or state.step == last:
+                state.cpu_seconds = earlier + time.process_time() - start
                 if checkpoint is not None:
                     state.save(checkpoint)
                 if progress is not None:

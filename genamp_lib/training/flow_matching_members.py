@@ -7,7 +7,7 @@ equally far. Not for one training: training.flow_matching.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,12 +36,14 @@ class Generator:
         flow: In evaluation mode.
         train_loss: Means over every 500 steps.
         validation_loss: After the same steps.
+        cpu_seconds: Processor time of the training, on the machines that did it.
         description: Settings, training, seed and number of training events.
     """
 
     flow: FlowMatching
     train_loss: np.ndarray
     validation_loss: np.ndarray
+    cpu_seconds: float
     description: dict
 
 
@@ -92,7 +94,7 @@ def fit_members(
     folder: Path,
     *,
     jobs: int = 1,
-    steps_per_turn: int = 2500,
+    steps_per_turn: int = 5000,
     label: str = "",
 ) -> list[Path]:
     """Fit members and write each, when it is finished, to a file for `read_generator`.
@@ -135,20 +137,27 @@ def fit_members(
 
 def write_generator(state: FlowMatchingState, path: Path) -> None:
     """Write a finished training's generator, its losses and settings; whole or not at all."""
-    task = state.task
-    description = {
-        "flow": asdict(task.flow),
-        "training": asdict(task.training),
-        "seed": task.seed,
-        "bootstrap": task.bootstrap,
-        "n_train": len(np.asarray(task.train)),
-        "key": task.key,
-    }
     train_loss, validation_loss = state.loss_curve()
     arrays = {n: a.detach().contiguous() for n, a in state.averaged_flow().arrays().items()}
     arrays["losses"] = torch.from_numpy(np.stack([train_loss, validation_loss]))
+    arrays["cpu_seconds"] = torch.tensor(state.cpu_seconds, dtype=torch.float64)
     with replace_file(path) as temporary:
-        save_file(arrays, temporary, {"generator": json.dumps(description)})
+        save_file(arrays, temporary, {"generator": json.dumps(_description(state.task))})
+
+
+def read_generator_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays that `write_generator` wrote, without their settings."""
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def generator_of(task: FlowMatchingTask, arrays: Mapping[str, np.ndarray]) -> Generator:
+    """Return the generator of a training from its arrays.
+
+    Raises:
+        ValueError: They are not those of its settings.
+    """
+    return _generator(_description(task), task.flow, arrays)
 
 
 def read_generator(path: Path) -> Generator:
@@ -165,20 +174,39 @@ def read_generator(path: Path) -> Generator:
     if not path.is_file():
         raise GenampError(f"generator {path}: not found; genamp train makes it")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             description = json.loads((file.metadata() or {})["generator"])
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         settings = dict(description["flow"])
         settings["velocity"] = VelocitySettings(**settings["velocity"])
-        losses = arrays.pop("losses").numpy()
-        flow = FlowMatching(FlowMatchingSettings(**settings), None)
-        flow.load_arrays(arrays)
+        flow = FlowMatchingSettings(**settings)
+        return _generator(description, flow, read_generator_arrays(path))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise GenampError(
             f"generator {path}: must be a file of genamp train, got {reason}; make it again"
         ) from error
-    return Generator(flow.eval(), losses[0], losses[1], description)
+
+
+def _description(task: FlowMatchingTask) -> dict:
+    return {
+        "flow": asdict(task.flow),
+        "training": asdict(task.training),
+        "seed": task.seed,
+        "bootstrap": task.bootstrap,
+        "n_train": len(np.asarray(task.train)),
+        "key": task.key,
+    }
+
+
+def _generator(
+    description: dict, settings: FlowMatchingSettings, arrays: Mapping[str, np.ndarray]
+) -> Generator:
+    own = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    train_loss, validation_loss = own.pop("losses").numpy()
+    cpu_seconds = own.pop("cpu_seconds").item()
+    flow = FlowMatching(settings, None)
+    flow.load_arrays(own)
+    return Generator(flow.eval(), train_loss, validation_loss, cpu_seconds, description)
 
 
 def _advance(work: tuple[FlowMatchingTask, Path, int]) -> None:

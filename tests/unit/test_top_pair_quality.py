@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests_support import separated_jets as momenta
 
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import VelocitySettings
@@ -20,21 +21,6 @@ MEASURING = Measuring(
     n_generated=1500,
     classifier=ClassifierSettings(n_layers=1, n_hidden=16, n_epochs=8, learning_rate=1e-2),
 )
-
-
-def momenta(n: int, seed: int) -> np.ndarray:
-    """Six jets far apart, so that all pass the cuts."""
-    rng = np.random.default_rng(seed)
-    events = np.stack(
-        [
-            30.0 + rng.exponential(40.0, (n, 6)),
-            np.linspace(-2.5, 2.5, 6) + rng.uniform(-0.1, 0.1, (n, 6)),
-            rng.uniform(-np.pi, np.pi, (n, 6)),
-            3.0 + rng.gamma(3.0, 2.0, (n, 6)),
-        ],
-        axis=-1,
-    )
-    return events
 
 
 def generator_of(events: np.ndarray, outside: float = 0.0):

@@ -1,0 +1,175 @@
+"""The generators of top pairs that chapters use: which events, which set-up, how many of them.
+
+What was tried before these settings were chosen: the page "How good are the top-pair generators?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from genamp_lib._parallel import finished_tasks
+from genamp_lib._project import project_root
+from genamp_lib.models.flow_matching import FlowMatchingSettings
+from genamp_lib.models.velocity import Architecture, VelocitySettings
+from genamp_lib.training.artefacts import ArtefactStore, Stage
+from genamp_lib.training.flow_matching_members import (
+    Generator,
+    fit_members,
+    generator_of,
+    member_tasks,
+    read_generator_arrays,
+)
+from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
+
+STAGE = "top-pair-generator"
+# Part of every artefact's key: raise it when the code of a training changes its numbers.
+CODE_VERSION = 1
+# Steps of 512 events that take a core ten minutes.
+STEPS: dict[Architecture, int] = {"transformer": 14_000, "lgatr-slim": 8_000, "lloca": 4_800}
+
+
+class Division(NamedTuple):
+    """Events by their place in the file; each part has shape (n, n_particles, 4).
+
+    Attributes:
+        train: For trials of set-ups.
+        holdout: What trials are compared with.
+        fresh_holdout: What the chosen set-up is compared with, once.
+        fresh_train: What it is fitted to.
+    """
+
+    train: NDArray[np.float64]
+    holdout: NDArray[np.float64]
+    fresh_holdout: NDArray[np.float64]
+    fresh_train: NDArray[np.float64]
+
+
+def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000) -> Division:
+    """Divide a sample of top pairs into parts for a search and for its result.
+
+    Args:
+        momenta: Shape (n, n_particles, 4).
+        n_train: Events of each training set.
+        n_holdout: Events of each holdout.
+
+    Raises:
+        ValueError: There are not that many events.
+
+    >>> [len(part) for part in divide(np.zeros((100, 6, 4)), n_train=20, n_holdout=30)]
+    [20, 30, 30, 20]
+    """
+    momenta = np.asarray(momenta, dtype=np.float64)
+    if n_train < 1 or n_holdout < 1 or 2 * (n_train + n_holdout) > len(momenta):
+        raise ValueError(
+            "`n_train` and `n_holdout` must be positive and at most half of the "
+            f"{len(momenta)} events together, got {n_train} and {n_holdout}."
+        )
+    edges = np.cumsum([0, n_train, n_holdout, n_holdout, n_train])
+    parts = pairwise(edges.tolist())
+    return Division(*(momenta[low:high] for low, high in parts))
+
+
+def ensemble_tasks(
+    train: ArrayLike,
+    architecture: Architecture,
+    *,
+    n_members: int = 10,
+    bootstrap: bool = True,
+    seed: int = 1,
+    n_steps: int | None = None,
+    training: FlowMatchingTraining | None = None,
+) -> list[FlowMatchingTask]:
+    """Return the trainings of the chosen set-up.
+
+    Args:
+        train: Momenta, shape (n_train, n_particles, 4).
+        architecture: Of the velocity network.
+        n_members: Number of generators; the first ones do not depend on it.
+        bootstrap: Each member has its own draw of the events with replacement.
+        seed: Of everything.
+        n_steps: Steps of the optimiser; `STEPS`, ten minutes of a core, when None.
+        training: All else of the training; its defaults when None.
+
+    Raises:
+        ValueError: As `member_tasks`.
+    """
+    training = training or FlowMatchingTraining()
+    training = replace(training, n_steps=n_steps or STEPS[architecture])
+    flow = FlowMatchingSettings(
+        n_particles=np.shape(train)[1], velocity=VelocitySettings(architecture=architecture)
+    )
+    return member_tasks(train, flow, training, n_members=n_members, seed=seed, bootstrap=bootstrap)
+
+
+def fitted_generators(
+    tasks: Sequence[FlowMatchingTask],
+    *,
+    store: ArtefactStore,
+    jobs: int = 1,
+    label: str = "",
+) -> list[Generator]:
+    """Return the generators of trainings: kept ones, or fitted now, which a stopped run continues.
+
+    Args:
+        tasks: The trainings.
+        store: Where generators are kept.
+        jobs: Processes of one thread each.
+        label: What the progress line calls the work; no line when empty.
+
+    Raises:
+        GenampError: As `fit_members`.
+    """
+    stages = [Stage(STAGE, CODE_VERSION, {"task": task.key}) for task in tasks]
+    missing = [k for k, stage in enumerate(stages) if not store.has(stage)]
+    folder = project_root() / "_build" / "generators" / ("fresh" if store.fresh else "")
+    files = fit_members([tasks[k] for k in missing], folder, jobs=jobs, label=label)
+    trained = dict(zip(missing, files, strict=True))
+    found = []
+    for k, (task, stage) in enumerate(zip(tasks, stages, strict=True)):
+        arrays = store.load_or_compute(stage, lambda k=k: read_generator_arrays(trained[k]))
+        found.append(generator_of(task, arrays))
+    for file in trained.values():
+        file.unlink()
+    return found
+
+
+def sample_generators(
+    generators: Sequence[Generator], n_generated: int, *, seed: int, jobs: int = 1, label: str = ""
+) -> NDArray[np.float64]:
+    """Generate events with each of several generators.
+
+    Args:
+        generators: All of one multiplicity.
+        n_generated: Events of each, within the cuts.
+        seed: Of everything; a generator's events do not depend on the others.
+        jobs: Processes of one thread each.
+        label: What the progress line calls the work; no line when empty.
+
+    Returns:
+        Momenta, shape (n_generators, n_generated, n_particles, 4): pt (GeV), eta, phi, mass (GeV).
+
+    Raises:
+        GenampError: A generator makes hardly any event within the cuts.
+    """
+    work = [(generator, n_generated, seed, k) for k, generator in enumerate(generators)]
+    found = dict(finished_tasks(_sampled, work, jobs=jobs, label=label))
+    return np.stack([found[k] for k in range(len(work))])
+
+
+def _sampled(work: tuple[Generator, int, int, int]) -> NDArray[np.float64]:
+    generator, n_generated, seed, number = work
+    words = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        source = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        return generator.flow.sample(n_generated, generator=source).numpy()
+    finally:
+        torch.set_num_threads(n_threads)
