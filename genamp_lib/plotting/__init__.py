@@ -17,7 +17,7 @@ from genamp_lib.plotting.differential import (
     plot_expected_distance,
 )
 from genamp_lib.plotting.interactive import explorer
-from genamp_lib.plotting.spectra import plot_spectra
+from genamp_lib.plotting.spectra import plot_members, plot_spectra
 from genamp_lib.plotting.style import COLOURS, use_style
 from genamp_lib.plotting.verdicts import plot_amplifications
 from genamp_lib.plotting.weights import (
@@ -47,6 +47,7 @@ __all__ = [
     "plot_expected_distance",
     "plot_four_panels",
     "plot_measured",
+    "plot_members",
     "plot_roc",
     "plot_spectra",
     "plot_uncertainties",

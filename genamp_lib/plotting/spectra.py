@@ -83,3 +83,80 @@ def plot_spectra(
         )
     ax.set(xlim=(edges[0], edges[-1]), ylabel="density")
     return ax
+
+
+def plot_members(
+    members: Mapping[str, ArrayLike],
+    truth: ArrayLike,
+    truth_errors: ArrayLike,
+    edges: ArrayLike,
+    *,
+    axes: tuple[Axes, Axes] | None = None,
+) -> tuple[Axes, Axes]:
+    """Draw densities of ensembles beside that of the truth, and below them their ratios to it.
+
+    Lines are means over members, bands are one standard deviation of a single member; the truth
+    has error bars, and a grey band of its relative errors in the lower panel.
+
+    Args:
+        members: Label -> densities, shape (n_members, n_bins); at most four.
+        truth: Density of the truth, shape (n_bins,).
+        truth_errors: Standard deviations, shape (n_bins,).
+        edges: Bin edges, ascending, shape (n_bins + 1,).
+        axes: Upper and lower axes; new ones when None.
+
+    Raises:
+        ValueError: There are more than four ensembles, or none, or shapes do not fit.
+
+    >>> upper, lower = plot_members({"toy": [[0.4, 0.6]]}, [0.5, 0.5], [0.1, 0.1], [0.0, 1.0, 2.0])
+    >>> lower.patches[0].get_data().values
+    array([0.8, 1.2])
+    """
+    if not 1 <= len(members) < len(_LINES):
+        raise ValueError(f"`members` must be 1 to {len(_LINES) - 1}, got {len(members)}.")
+    edges, truth, errors = (
+        np.asarray(array, dtype=np.float64) for array in (edges, truth, truth_errors)
+    )
+    if not truth.shape == errors.shape == (len(edges) - 1,):
+        raise ValueError(
+            f"`truth` and `truth_errors` must have {len(edges) - 1} bins, got {truth.shape} and "
+            f"{errors.shape}."
+        )
+    if axes is None:
+        axes = plt.subplots(2, 1, sharex=True, height_ratios=(3, 1))[1]
+    upper, lower = axes
+    known = truth > 0
+    centres = (edges[1:] + edges[:-1]) / 2
+    relative = np.divide(errors, truth, out=np.zeros_like(truth), where=known)
+    upper.errorbar(
+        centres[known],
+        truth[known],
+        yerr=errors[known],
+        fmt=".",
+        markersize=4,
+        color=_LINES[0][0],
+        elinewidth=1.0,
+        label="held-out events",
+    )
+    for (label, densities), (colour, line) in zip(members.items(), _LINES[1:], strict=False):
+        densities = np.asarray(densities, dtype=np.float64)
+        mean, spread = (
+            densities.mean(axis=0),
+            densities.std(axis=0, ddof=min(1, len(densities) - 1)),
+        )
+        upper.stairs(mean, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
+        ratio, band = (
+            np.divide(x, truth, out=np.full_like(truth, np.nan), where=known)
+            for x in (mean, spread)
+        )
+        lower.stairs(ratio, edges, color=colour, linestyle=line, linewidth=1.5)
+        lower.stairs(
+            ratio + band, edges, baseline=ratio - band, color=colour, alpha=0.25, fill=True
+        )
+    lower.stairs(
+        1 + relative, edges, baseline=1 - relative, color=COLOURS["reference"], alpha=0.3, fill=True
+    )
+    lower.axhline(1.0, color=COLOURS["reference"], linewidth=1.0)
+    lower.set_ylim(0.7, 1.3)
+    lower.set_ylabel("ratio")
+    return upper, lower

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib._parallel import finished_tasks
 from genamp_lib._project import project_root
+from genamp_lib.datasets import load_top_pairs
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import Architecture, VelocitySettings
 from genamp_lib.training.artefacts import ArtefactStore, Stage
@@ -161,6 +162,34 @@ def sample_generators(
     work = [(generator, n_generated, seed, k) for k, generator in enumerate(generators)]
     found = dict(finished_tasks(_sampled, work, jobs=jobs, label=label))
     return np.stack([found[k] for k in range(len(work))])
+
+
+def sample_ensemble(
+    architecture: Architecture,
+    n_generated: int,
+    *,
+    n_members: int = 10,
+    seed: int = 1,
+    jobs: int = 1,
+) -> NDArray[np.float64]:
+    """Generate top pairs with the kept generators of one architecture.
+
+    Those that are not kept are trained first, ten minutes each.
+
+    Args:
+        architecture: Of the velocity network.
+        n_generated: Events of each generator, within the cuts.
+        n_members: Number of generators.
+        seed: Of the generated events.
+        jobs: Processes of one thread each.
+
+    Returns:
+        Momenta, shape (n_members, n_generated, 6, 4): pt (GeV), eta, phi, mass (GeV).
+    """
+    train = divide(load_top_pairs(0).momenta).fresh_train
+    tasks = ensemble_tasks(train, architecture, n_members=n_members)
+    generators = fitted_generators(tasks, store=ArtefactStore(), jobs=jobs, label=architecture)
+    return sample_generators(generators, n_generated, seed=seed, jobs=jobs, label="sampling")
 
 
 def _sampled(work: tuple[Generator, int, int, int]) -> NDArray[np.float64]:

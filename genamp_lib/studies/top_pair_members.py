@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from types import MappingProxyType
@@ -110,12 +111,15 @@ def densities_of(events: Array) -> dict[str, Array]:
 
 
 def peaks_of(events: Array) -> dict[str, Peak]:
-    """Return the peaks of "m_w" and "m_t" of the first top candidate, in GeV."""
+    """Return the peaks of "m_w" and "m_t" of the first top candidate, in GeV; NaN without one."""
     columns = dict(zip(TOP_PAIR_OBSERVABLES, top_pair_observables(events).T, strict=True))
-    return {
-        name: find_peak(columns[name], low, high, bandwidth=bandwidth)
-        for name, (low, high, bandwidth) in _PEAKS.items()
-    }
+    peaks = {}
+    for name, (low, high, bandwidth) in _PEAKS.items():
+        try:
+            peaks[name] = find_peak(columns[name], low, high, bandwidth=bandwidth)
+        except ValueError:  # little is left of a peak in a generator's first steps
+            peaks[name] = Peak(*(4 * (math.nan,)))
+    return peaks
 
 
 def _run(work: tuple[Generator, Array, Array, Measuring, int]) -> Arrays:
