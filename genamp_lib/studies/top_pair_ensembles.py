@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib._parallel import finished_tasks
+from genamp_lib._parallel import finished_tasks, sharing
 from genamp_lib._project import project_root
 from genamp_lib.datasets import load_top_pairs
 from genamp_lib.models.flow_matching import FlowMatchingSettings
@@ -113,7 +113,7 @@ def fitted_generators(
     tasks: Sequence[FlowMatchingTask],
     *,
     store: ArtefactStore,
-    jobs: int = 1,
+    jobs: int | None = None,
     label: str = "",
 ) -> list[Generator]:
     """Return the generators of trainings: kept ones, or fitted now, which a stopped run continues.
@@ -121,7 +121,7 @@ def fitted_generators(
     Args:
         tasks: The trainings.
         store: Where generators are kept.
-        jobs: Processes of one thread each.
+        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
         label: What the progress line calls the work; no line when empty.
 
     Raises:
@@ -130,7 +130,9 @@ def fitted_generators(
     stages = [Stage(STAGE, CODE_VERSION, {"task": task.key}) for task in tasks]
     missing = [k for k, stage in enumerate(stages) if not store.has(stage)]
     folder = project_root() / "_build" / "generators" / ("fresh" if store.fresh else "")
-    files = fit_members([tasks[k] for k in missing], folder, jobs=jobs, label=label)
+    files = fit_members(
+        [tasks[k] for k in missing], folder, jobs=sharing(jobs, None)["jobs"], label=label
+    )
     trained = dict(zip(missing, files, strict=True))
     found = []
     for k, (task, stage) in enumerate(zip(tasks, stages, strict=True)):
@@ -142,7 +144,12 @@ def fitted_generators(
 
 
 def sample_generators(
-    generators: Sequence[Generator], n_generated: int, *, seed: int, jobs: int = 1, label: str = ""
+    generators: Sequence[Generator],
+    n_generated: int,
+    *,
+    seed: int,
+    jobs: int | None = None,
+    label: str = "",
 ) -> NDArray[np.float64]:
     """Generate events with each of several generators.
 
@@ -150,7 +157,7 @@ def sample_generators(
         generators: All of one multiplicity.
         n_generated: Events of each, within the cuts.
         seed: Of everything; a generator's events do not depend on the others.
-        jobs: Processes of one thread each.
+        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
         label: What the progress line calls the work; no line when empty.
 
     Returns:
@@ -160,7 +167,7 @@ def sample_generators(
         GenampError: A generator makes hardly any event within the cuts.
     """
     work = [(generator, n_generated, seed, k) for k, generator in enumerate(generators)]
-    found = dict(finished_tasks(_sampled, work, jobs=jobs, label=label))
+    found = dict(finished_tasks(_sampled, work, **sharing(jobs, None), label=label))
     return np.stack([found[k] for k in range(len(work))])
 
 
@@ -170,7 +177,7 @@ def sample_ensemble(
     *,
     n_members: int = 10,
     seed: int = 1,
-    jobs: int = 1,
+    jobs: int | None = None,
 ) -> NDArray[np.float64]:
     """Generate top pairs with the kept generators of one architecture.
 
@@ -181,7 +188,7 @@ def sample_ensemble(
         n_generated: Events of each generator, within the cuts.
         n_members: Number of generators.
         seed: Of the generated events.
-        jobs: Processes of one thread each.
+        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
 
     Returns:
         Momenta, shape (n_members, n_generated, 6, 4): pt (GeV), eta, phi, mass (GeV).

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from genamp_lib._parallel import finished_tasks
+from genamp_lib._parallel import finished_tasks, sharing
 from genamp_lib.datasets.peaks import Peak, find_peak
 from genamp_lib.datasets.top_pair_kinematics import TOP_PAIR_OBSERVABLES, top_pair_observables
 from genamp_lib.studies.top_pair_quality import (
@@ -69,7 +69,7 @@ def measure_members(
     measuring: Measuring,
     seed: int,
     store: ArtefactStore,
-    jobs: int = 1,
+    jobs: int | None = None,
     label: str = "",
 ) -> list[MemberQuality]:
     """Compare generators with held-out events one by one; what is measured is kept.
@@ -81,7 +81,7 @@ def measure_members(
         measuring: How they are compared.
         seed: Of the generated events and the classifiers.
         store: Where results are kept.
-        jobs: Processes of one thread each.
+        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
         label: What the progress line calls the work; no line when empty.
     """
     common = {"measuring": asdict(measuring), "seed": seed}
@@ -95,7 +95,7 @@ def measure_members(
     }
     missing = [k for k in range(len(stages)) if k not in kept]
     work = [(generators[k], train, holdout, measuring, seed) for k in missing]
-    for number, found in finished_tasks(_run, work, jobs=jobs, label=label):
+    for number, found in finished_tasks(_run, work, **sharing(jobs, None), label=label):
         k = missing[number]
         kept[k] = store.load_or_compute(stages[k], lambda found=found: found)
     return [_member(kept[k]) for k in range(len(stages))]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from genamp_lib._parallel import finished_tasks
+from genamp_lib._parallel import finished_tasks, sharing
 from genamp_lib._project import project_root
 from genamp_lib.datasets.top_pair_kinematics import (
     TOP_PAIR_OBSERVABLES,
@@ -117,7 +117,7 @@ def run_trials(
     measuring: Measuring,
     seed: int,
     store: ArtefactStore,
-    jobs: int = 1,
+    jobs: int | None = None,
     label: str = "",
 ) -> dict[str, TrialResult]:
     """Fit a generator for each trial and compare it with held-out events; each is kept.
@@ -131,7 +131,7 @@ def run_trials(
         measuring: How they are compared.
         seed: Of everything.
         store: Where results are kept.
-        jobs: Processes that share the trials.
+        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
         label: What the progress line calls the work; no line when empty.
 
     Returns:
@@ -162,7 +162,7 @@ def run_trials(
     missing = [name for name in names if name not in arrays]
     folder = project_root() / "_build" / "generators"
     work = [(tasks[name], holdout, measuring, folder) for name in missing]
-    for number, found in finished_tasks(_run, work, jobs=jobs, label=label):
+    for number, found in finished_tasks(_run, work, **sharing(jobs, None), label=label):
         name = missing[number]
         arrays[name] = store.load_or_compute(stages[name], lambda found=found: found)
     return {name: _result(arrays[name]) for name in names}

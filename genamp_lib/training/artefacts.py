@@ -102,7 +102,7 @@ class ArtefactStore:
             self._note(path, origin)
             return arrays
         start = time.perf_counter()
-        arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
         path = self._local_path(stage)
         write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
         self._note(path, "computed")
