@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.kinematics import to_cartesian
+from genamp_lib.datasets.kinematics import mass_of_sum, to_cartesian
+from genamp_lib.datasets.top_pair_assignment import assignment_chi2, assignments
 from genamp_lib.models.event_coordinates import (
     PHI,
     EventCoordinates,
@@ -21,10 +22,11 @@ from genamp_lib.models.event_coordinates import (
     wrapped,
 )
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
-from genamp_lib.models.top_pair_order import exchanges, in_order
+from genamp_lib.models.top_pair_order import exchanges, in_order, reconstructed
 from genamp_lib.models.velocity import ARCHITECTURES, VelocitySettings, new_velocity
 from genamp_lib.training.flow_matching import (
     FlowMatchingState,
+    _copies,
     fit_flow_matching,
 )
 from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
@@ -148,6 +150,27 @@ def test_what_is_identical_may_be_exchanged() -> None:
     )
     assert (top_pt[:, 0] >= top_pt[:, 1]).all()
     assert (events[:, 6, 0] >= events[:, 7, 0]).all()
+
+
+def test_jets_are_assigned_by_the_smallest_chi2() -> None:
+    """Against the formula, one assignment at a time."""
+    events = jets(60, seed=2, n_particles=7)
+    chi2 = assignment_chi2(events)
+    orders = assignments(7)
+    assert len(orders) == 30 == len({tuple(order) for order in orders.tolist()})
+    for column, order in zip(chi2.T, orders, strict=True):
+        x = events.numpy()[:, order]
+        tops = [mass_of_sum(x[:, [0, 1, 2]]), mass_of_sum(x[:, [3, 4, 5]])]
+        ws = [mass_of_sum(x[:, [1, 2]]), mass_of_sum(x[:, [4, 5]])]
+        expected = (tops[0] - tops[1]) ** 2 / (2 * 10.7**2)
+        expected += sum((w - 80.4) ** 2 for w in ws) / 5.9**2
+        np.testing.assert_allclose(column, expected, rtol=1e-9)
+    found = reconstructed(events)
+    np.testing.assert_allclose(assignment_chi2(found).min(1), chi2.min(1), rtol=1e-9)
+    # What is in order of pt does not change which is smallest.
+    np.testing.assert_allclose(assignment_chi2(found)[:, 0], chi2.min(1), rtol=1e-9)
+    with pytest.raises(ValueError, match="`n_particles` must be at least 6, got 5"):
+        assignments(5)
 
 
 class TestBase:
@@ -314,6 +337,17 @@ class TestCoupling:
         assert wrapped(difference - 1.0).abs().max() < 1e-4
 
 
+def as_given() -> FlowMatchingTraining:
+    return FlowMatchingTraining(n_steps=2, chi2_scale=0.0, augment=False, compile=False)
+
+
+def _pairs_of(copies: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """Number of the jet in `events` that is with b1, and that are its two quarks', sorted."""
+    number = (copies[:, :, :, None, 0] == events[None, :, None, :, 0]).argmax(-1)
+    with_first = np.where(number[..., :1] == 0, number[..., 1:3], number[..., 4:6])
+    return np.sort(with_first, axis=-1)
+
+
 def task(**changes) -> FlowMatchingTask:
     training = FlowMatchingTraining(
         n_steps=12, batch_size=32, n_warmup=5, average_steps=10, compile=False
@@ -378,6 +412,42 @@ class TestTraining:
             not torch.equal(reference[name], value)
             for name, value in other.averaged_flow().arrays().items()
         )
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    def test_compiled_steps_are_the_same_but_for_rounding(self) -> None:
+        training = replace(task().training, n_steps=3)
+        one, two = (
+            fit_flow_matching(task(training=replace(training, compile=compiled)))
+            for compiled in (False, True)
+        )
+        torch.testing.assert_close(one.losses, two.losses, rtol=1e-4, atol=1e-5)
+        assert one.cpu_seconds > 0
+
+    def test_no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("shutil.which", lambda _: None)
+        with pytest.raises(ValueError, match="`compile` must be false where there is no C"):
+            FlowMatchingTraining()
+        FlowMatchingTraining(compile=False)
+
+    def test_assignments_of_jets_are_drawn_by_their_chi2(self) -> None:
+        events = in_order(jets(400)).numpy()
+        given = task(train=events, training=replace(task().training, chi2_scale=400.0))
+        copies = _copies(events, given, seed=3)
+        assert copies.shape == (32, 400, 6, 4)
+        # Which assignment each copy has: its W candidates, as sets of jets.
+        chi2 = assignment_chi2(events)
+        probability = np.exp(-(chi2 - chi2.min(1, keepdims=True)) / 400.0)
+        probability /= probability.sum(1, keepdims=True)
+        first = (_pairs_of(copies, events) == _pairs_of(events[None], events)).all(-1)
+        expected, error = 32 * probability[:, 0].sum(), 0.0
+        error = np.sqrt(32 * (probability[:, 0] * (1 - probability[:, 0])).sum())
+        assert abs(first.sum() - expected) < 5 * error  # 6e-7
+        assert 0.1 < first.mean() < 0.9
+        # All are the same events, and in the order of the data when drawn with no scale.
+        best = reconstructed(torch.from_numpy(copies[5]))
+        torch.testing.assert_close(best, reconstructed(torch.from_numpy(events)))
+        one = _copies(events, task(train=events, training=as_given()), seed=3)
+        assert np.array_equal(one, events[None])
 
     def test_other_seeds_and_draws_give_others(self) -> None:
         steps = replace(task().training, n_steps=2)

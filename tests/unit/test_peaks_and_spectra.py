@@ -7,7 +7,7 @@ import pytest
 from scipy.special import voigt_profile
 
 from genamp_lib.datasets import find_peak
-from genamp_lib.plotting import plot_spectra
+from genamp_lib.plotting import plot_members, plot_spectra
 
 matplotlib.use("Agg")
 
@@ -73,3 +73,27 @@ def test_spectra_show_counts_errors_and_names():
 def test_too_many_spectra_are_refused():
     with pytest.raises(ValueError, match="`samples` must be 1 to 5, got 6"):
         plot_spectra({str(i): [1.0] for i in range(6)}, [0, 1])
+
+
+def test_members_beside_the_truth() -> None:
+    truth, errors = np.array([0.2, 0.3, 0.0]), np.array([0.02, 0.03, 0.0])
+    members = {"one": [[0.2, 0.3, 0.1], [0.4, 0.3, 0.1]], "two": [[0.1, 0.3, 0.0]]}
+    upper, lower = plot_members(members, truth, errors, [0.0, 1.0, 2.0, 3.0])
+    assert [text.get_text() for text in upper.legend().get_texts()] == [
+        "one",
+        "two",
+        "held-out events",
+    ]
+    ratio, band = (patch.get_data() for patch in lower.patches[:2])
+    np.testing.assert_allclose(ratio.values, [1.5, 1.0, np.nan])
+    # One standard deviation of a member: of 0.2 and 0.4, over 0.2.
+    np.testing.assert_allclose(band.values - ratio.values, [0.5**0.5, 0.0, np.nan])
+    alone = lower.patches[3].get_data()
+    np.testing.assert_allclose(alone.values, alone.baseline)
+
+
+def test_members_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="`truth` and `truth_errors` must have 2 bins, got"):
+        plot_members({"one": [[1.0]]}, [1.0], [1.0], [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="`members` must be 1 to 4, got 0"):
+        plot_members({}, [1.0], [1.0], [0.0, 1.0])
