@@ -51,7 +51,7 @@ class FlowMatchingTraining:
 
     n_steps: int = 20_000
     batch_size: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     n_warmup: int = 200
     weight_decay: float = 0.01
     largest_gradient: float = 5.0
