@@ -8,6 +8,8 @@ was never stopped on the same class of machine.
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +50,12 @@ class FlowMatchingState:
 
     Raises:
         ValueError: As `EventCoordinates.fit`.
+        GenampError: There is no C++ compiler for a training that is compiled.
     """
 
     def __init__(self, task: FlowMatchingTask) -> None:
+        if task.training.compile:
+            _require_compiler()
         self.task, self.step = task, 0
         momenta = torch.from_numpy(np.array(task.train, dtype=np.float64))
         fit, validation = split_events(
@@ -262,7 +267,8 @@ def fit_flow_matching(
 
     Raises:
         ValueError: As `EventCoordinates.fit`.
-        GenampError: The checkpoint is damaged or of another task, or the loss is not finite.
+        GenampError: The checkpoint is damaged or of another task, the loss is not finite, or there
+            is no C++ compiler for a training that is compiled.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -308,3 +314,11 @@ def _copies(momenta: np.ndarray, task: FlowMatchingTask, seed: int) -> np.ndarra
         )
         copy[:] = np.take_along_axis(momenta, order[..., None], axis=1)
     return copies
+
+
+def _require_compiler() -> None:
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise GenampError(
+            "flow matching: `compile` needs a C++ compiler, got neither g++ nor clang++; install "
+            "one, or train with `compile` false (--no-compile)"
+        )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -74,11 +72,6 @@ class FlowMatchingTraining:
         for name in ("weight_decay", "chi2_scale"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if self.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-            raise ValueError(
-                "`compile` must be false where there is no C++ compiler, got true and neither g++ "
-                "nor clang++; install one, or train without."
-            )
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(
                 f"`validation_fraction` must be between 0 and 1, got {self.validation_fraction}."

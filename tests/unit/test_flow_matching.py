@@ -425,9 +425,10 @@ class TestTraining:
 
     def test_no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("shutil.which", lambda _: None)
-        with pytest.raises(ValueError, match="`compile` must be false where there is no C"):
-            FlowMatchingTraining()
-        FlowMatchingTraining(compile=False)
+        compiled = task(training=replace(task().training, compile=True))
+        with pytest.raises(GenampError, match="`compile` needs a C.. compiler, got neither"):
+            fit_flow_matching(compiled)
+        FlowMatchingState(task())
 
     def test_assignments_of_jets_are_drawn_by_their_chi2(self) -> None:
         events = in_order(jets(400)).numpy()
