@@ -32,6 +32,8 @@ from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchin
 STAGE = "top-pair-generator"
 # Part of every artefact's key: raise it when the code of a training changes its numbers.
 CODE_VERSION = 1
+# Generators of each architecture that are kept in the repository.
+N_KEPT = 2
 # Steps of 512 events that take a core ten minutes.
 STEPS: dict[Architecture, int] = {"transformer": 14_000, "lgatr-slim": 8_000, "lloca": 4_800}
 
@@ -175,18 +177,18 @@ def sample_ensemble(
     architecture: Architecture,
     n_generated: int,
     *,
-    n_members: int = 10,
+    n_members: int = N_KEPT,
     seed: int = 1,
     jobs: int | None = None,
 ) -> NDArray[np.float64]:
     """Generate top pairs with the kept generators of one architecture.
 
-    Those that are not kept are trained first, ten minutes each.
+    Training one takes a core ten minutes.
 
     Args:
         architecture: Of the velocity network.
         n_generated: Events of each generator, within the cuts.
-        n_members: Number of generators.
+        n_members: Number of generators; more than are kept are trained first.
         seed: Of the generated events.
         jobs: Processes of one thread each; as `genamp run --jobs` says when None.
 

@@ -426,7 +426,7 @@ class TestTraining:
     def test_no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("shutil.which", lambda _: None)
         compiled = task(training=replace(task().training, compile=True))
-        with pytest.raises(GenampError, match="`compile` needs a C.. compiler, got neither"):
+        with pytest.raises(GenampError, match=r"`compile` needs a C\+\+ compiler, got neither"):
             fit_flow_matching(compiled)
         FlowMatchingState(task())
 
