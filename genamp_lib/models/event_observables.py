@@ -35,9 +35,9 @@ N_OBSERVABLES = len(_MEMBERS) + 3
 class EventObservables(nn.Module):
     """Compute five masses, the pair's pt along and across the first top's, and a distance.
 
-    Logarithms of the masses; of distances of particles a smooth function close to the smallest.
-    Each in a unit of its own, of about the width of the data. None changes in a rotation about the
-    beam.
+    Logarithms of the masses, and of both tops' masses their mean and their difference; of the
+    distances of particles a smooth function close to the smallest. Each in a unit of its own, of
+    about the width of the data. None changes in a rotation about the beam.
 
     Args:
         coordinates: Fitted ones.
@@ -59,6 +59,10 @@ class EventObservables(nn.Module):
         which = torch.eye(coordinates.n_particles)
         self.register_buffer("pairs", which[pairs[0]] - which[pairs[1]], persistent=False)
         self.register_buffer("typical", torch.tensor(_TYPICAL) / SCALE, persistent=False)
+        # Both tops have almost the same mass: mean and difference in place of two masses.
+        combined = torch.eye(N_OBSERVABLES)
+        combined[2:4, 2:4] = torch.tensor([[0.5, 0.5], [1.0, -1.0]])
+        self.register_buffer("combined", combined, persistent=False)
         self.register_buffer("metric", torch.tensor([1.0, -1.0, -1.0, -1.0]), persistent=False)
 
     def forward(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +88,8 @@ class EventObservables(nn.Module):
         # The chain rule, for the particles that an observable is of.
         gradients = by_momentum[:, None] @ jacobian.transpose(-1, -2)
         gradients = torch.cat([gradients.transpose(1, 2) * members[..., None], by_angles], 1)
-        return values.clamp(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE), gradients
+        values = (values @ self.combined.T).clamp(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE)
+        return values, (self.combined @ gradients.flatten(2)).unflatten(2, (-1, 4))
 
     def _distance(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Return the smallest distance of two particles (n, 1) and (n, 1, n_particles, 4)."""

@@ -5,6 +5,7 @@ with covariance P, if the data are normal (`NormalVelocity`). An observable f of
 normal about f(m) with variance s^2 = df P df too. Data are not normal: if r is the density of f in
 the data over that of normal events, the expected value is f(m) + s^2 d log r_s / df at f(m), with
 r_s smeared by s. So m has to move along P df such that all observables have their expected values.
+A network that sees them can move along P df too.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class ObservableVelocity(nn.Module):
         middles = 0.5 * (edges[1:] + edges[:-1])
         at = _LOWEST + _STEP * torch.arange(self.scores.shape[-1], dtype=torch.float64)
         smearings = torch.logspace(math.log10(_SMALLEST_S), math.log10(_LARGEST_S), _N_S)
-        for table, ratio in zip(self.scores, ratios, strict=True):
+        # The last one, of distances, has an edge that ratios smear: the network gets its direction
+        # only.
+        for table, ratio in zip(self.scores[:-1], ratios[:-1], strict=True):
             for row, s in zip(table, smearings.double(), strict=True):
                 weights = ratio * torch.exp(-0.5 * ((at[:, None] - middles) / s) ** 2)
                 mean = (weights * middles).sum(1) / weights.sum(1)
