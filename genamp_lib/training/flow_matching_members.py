@@ -46,6 +46,13 @@ class Generator:
     cpu_seconds: float
     description: dict
 
+    def __reduce__(self) -> tuple:
+        """Go to other processes as arrays: lloca's networks cannot be pickled."""
+        arrays = {name: x.detach().numpy() for name, x in self.flow.arrays().items()}
+        arrays["losses"] = np.stack([self.train_loss, self.validation_loss])
+        arrays["cpu_seconds"] = np.array(self.cpu_seconds)
+        return _generator, (self.description, self.flow.settings, arrays)
+
 
 def member_tasks(
     train: ArrayLike,

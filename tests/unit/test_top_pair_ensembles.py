@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import astuple
 
 import numpy as np
@@ -87,6 +88,19 @@ class TestGenerators:
         assert not np.array_equal(events[0], events[1])
         assert np.array_equal(events[:1], sample_generators(generators[:1], 30, seed=3))
         assert not np.array_equal(events, sample_generators(generators, 30, seed=4))
+
+    def test_every_architecture_can_be_sent_to_another_process(self, store: ArtefactStore) -> None:
+        for architecture in STEPS:
+            (task,) = ensemble_tasks(
+                momenta(100, 1), architecture, n_members=1, n_steps=1, training=TRAINING
+            )
+            one = fitted_generators([task], store=store)
+            other = [pickle.loads(pickle.dumps(one[0]))]
+            assert other[0].description == one[0].description
+            assert other[0].cpu_seconds == one[0].cpu_seconds
+            assert np.array_equal(other[0].validation_loss, one[0].validation_loss)
+            found = sample_generators(other, 5, seed=3)
+            assert np.array_equal(found, sample_generators(one, 5, seed=3))
 
     def test_members_are_measured_once(self, store: ArtefactStore) -> None:
         generators = fitted_generators(tasks(2), store=store)
