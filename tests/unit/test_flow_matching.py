@@ -268,7 +268,7 @@ class TestDensity:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
     def test_density_is_normalised(self) -> None:
-        model = flow(base="correlated")
+        model = flow(base="correlated", skip="normal")
         with torch.no_grad():  # so close to the base density that its events are a good sample
             for parameter in model.velocity.parameters():
                 parameter *= 0.7
@@ -407,7 +407,7 @@ class TestTraining:
         fit_flow_matching(given, checkpoint=stopped, stop_at=4)
         continued = fit_flow_matching(given, checkpoint=stopped).averaged_flow().arrays()
         assert all(torch.equal(reference[name], value) for name, value in continued.items())
-        other = fit_flow_matching(replace(given, training=replace(given.training, compile=False)))
+        other = fit_flow_matching(replace(given, training=replace(given.training, cut_steps=None)))
         assert any(
             not torch.equal(reference[name], value)
             for name, value in other.averaged_flow().arrays().items()
