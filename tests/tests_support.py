@@ -5,9 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    import torch
+
+    from genamp_lib.models.flow_matching import FlowMatchingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +53,34 @@ def separated_jets(n: int, seed: int) -> np.ndarray:
         axis=-1,
     )
     return events
+
+
+def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) -> torch.Tensor:
+    """Return jets without correlations, within the cuts of top pairs or not, as tensors."""
+    import torch
+
+    from genamp_lib.models.flow_matching import FlowMatchingSettings
+
+    rng = np.random.default_rng(seed)
+    shape = (20 * n, n_particles)
+    columns = (
+        22.5 + rng.exponential(40.0, shape),
+        rng.normal(0.0, 1.2, shape),
+        rng.uniform(-np.pi, np.pi, shape),
+        3.0 + rng.gamma(3.0, 2.0, shape),
+    )
+    events = torch.from_numpy(np.stack(columns, -1))
+    if cuts:
+        events = events[FlowMatchingSettings(n_particles=n_particles).accepts(events)]
+    return events[:n]
+
+
+def small_flow_matching(architecture: str = "transformer", **changes) -> FlowMatchingSettings:
+    """Return a flow whose network is as small as can be."""
+    from genamp_lib.models.flow_matching import FlowMatchingSettings
+    from genamp_lib.models.velocity import VelocitySettings
+
+    network = VelocitySettings(
+        architecture=architecture, n_blocks=1, n_heads=2, width=24, n_vectors=4, frame_width=8
+    )
+    return FlowMatchingSettings(velocity=network, **changes)

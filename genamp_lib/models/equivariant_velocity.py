@@ -49,20 +49,20 @@ class _FourVectorVelocity(nn.Module):
         references = self.references.to(momenta).expand(*momenta.shape[:2], -1, -1)
         return torch.cat([particles, references], -2)
 
-    def velocity(
-        self, coordinates: Tensor, vectors: Tensor, scalars: Tensor, directions: Tensor | None
+    def forward(
+        self,
+        coordinates: Tensor,
+        time: Tensor,
+        seen: Tensor | None = None,
+        directions: Tensor | None = None,
     ) -> Tensor:
-        """Return velocities from the network's vectors and scalars.
+        """Return velocities (n, n_particles, 4), see `new_velocity`.
 
-        The vector is that of a momentum over pt, the first scalars those of log_pt and log_mass:
+        The network's vector is the velocity of a momentum over pt, its first scalars are those of
+        log_pt and log_mass:
         d phi = cos(phi) u_y - sin(phi) u_x, d eta = (u_z - sinh(eta) u_T) / cosh(eta).
-
-        Args:
-            coordinates: Shape (n, n_particles, 4).
-            vectors: Shape (n, n_particles, 1, 4).
-            scalars: Shape (n, n_particles, n_scalars_out).
-            directions: Of `EventObservables`.
         """
+        vectors, scalars = self.outputs(coordinates, self.scalars(coordinates, time, seen))
         _, eta, phi, _ = coordinates.unbind(-1)
         eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
         _, u_x, u_y, u_z = vectors[..., 0, :].unbind(-1)
@@ -93,17 +93,9 @@ class LGATrSlimVelocity(_FourVectorVelocity):
             num_heads=settings.n_heads,
         )
 
-    def forward(
-        self,
-        coordinates: Tensor,
-        time: Tensor,
-        seen: Tensor | None = None,
-        directions: Tensor | None = None,
-    ) -> Tensor:
-        """Return velocities (n, n_particles, 4), see `new_velocity`."""
-        scalars = self.scalars(coordinates, time, seen)
-        outputs = self.network(self.vectors(coordinates), scalars)
-        return self.velocity(coordinates, *outputs, directions)
+    def outputs(self, coordinates: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's vectors and scalars."""
+        return self.network(self.vectors(coordinates), scalars)
 
 
 class LGATrVelocity(_FourVectorVelocity):
@@ -127,19 +119,12 @@ class LGATrVelocity(_FourVectorVelocity):
             mlp={},
         )
 
-    def forward(
-        self,
-        coordinates: Tensor,
-        time: Tensor,
-        seen: Tensor | None = None,
-        directions: Tensor | None = None,
-    ) -> Tensor:
-        """Return velocities (n, n_particles, 4), see `new_velocity`."""
+    def outputs(self, coordinates: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's vectors and scalars."""
         from lgatr import embed_vector, extract_vector
 
-        scalars = self.scalars(coordinates, time, seen)
         multivectors, scalars = self.network(embed_vector(self.vectors(coordinates)), scalars)
-        return self.velocity(coordinates, extract_vector(multivectors), scalars, directions)
+        return extract_vector(multivectors), scalars
 
 
 class LLoCaVelocity(_FourVectorVelocity):
@@ -181,17 +166,10 @@ class LLoCaVelocity(_FourVectorVelocity):
             )
             self.frames.equivectors.init_standardization(self._tokens(typical))
 
-    def forward(
-        self,
-        coordinates: Tensor,
-        time: Tensor,
-        seen: Tensor | None = None,
-        directions: Tensor | None = None,
-    ) -> Tensor:
-        """Return velocities (n, n_particles, 4), see `new_velocity`."""
+    def outputs(self, coordinates: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's vectors and scalars."""
         from lloca.framesnet.frames import Frames
 
-        scalars = self.scalars(coordinates, time, seen)
         n, n_particles = scalars.shape[:2]
         references = self.reference_scalars.expand(n, -1, -1)
         tokens = torch.cat([scalars, references], 1)
@@ -207,7 +185,7 @@ class LLoCaVelocity(_FourVectorVelocity):
         outputs = self.network(torch.cat([scalars, local], -1), frames)
         vectors, scalars = outputs.split([4, self.n_scalars_out], -1)
         vectors = vectors.unflatten(-1, (-1, 4)) @ inverse.float().transpose(-1, -2)
-        return self.velocity(coordinates, vectors, scalars, directions)
+        return vectors, scalars
 
     def _tokens(self, coordinates: Tensor) -> Tensor:
         momenta = self.coordinates.four_momenta(coordinates)

@@ -116,6 +116,27 @@ class EventCoordinates(nn.Module):
         energy = torch.sqrt(mass_squared + pt**2 + pz**2)
         return torch.stack([energy, pt * torch.cos(phi), pt * torch.sin(phi), pz], -1)
 
+    def four_momenta_and_gradients(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `four_momenta`, and (n, n_particles, 4, 4): rows by coordinate."""
+        mean, scale = self.mean.to(coordinates), self.scale.to(coordinates)
+        log_pt, eta, phi, log_mass = (coordinates * scale + mean).unbind(-1)
+        above = log_pt.clamp_max(LARGEST_LOG).exp()
+        pt = above + self.pt_min / SCALE
+        mass_squared = log_mass.clamp_max(LARGEST_LOG).exp()
+        eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
+        sinh, cosh, sin, cos = eta.sinh(), eta.cosh(), phi.sin(), phi.cos()
+        energy = torch.sqrt(mass_squared + (pt * cosh) ** 2)
+        none = torch.zeros_like(pt)
+        momenta = torch.stack([energy, pt * cos, pt * sin, pt * sinh], -1)
+        by_pt = torch.stack([pt * cosh**2 / energy, cos, sin, sinh], -1)
+        rows = (
+            (above * scale[:, 0])[..., None] * by_pt,
+            torch.stack([pt**2 * cosh * sinh / energy, none, none, pt * cosh], -1),
+            torch.stack([none, -pt * sin, pt * cos, none], -1),
+            torch.stack([mass_squared / (2 * energy) * scale[:, 3], none, none, none], -1),
+        )
+        return momenta, torch.stack(rows, -2)
+
 
 class NormalBase(nn.Module):
     """A base density like the data: log_pt, eta, log_mass normal, phi uniform.

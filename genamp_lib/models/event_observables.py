@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from genamp_lib.models.event_coordinates import (
     ETA,
-    LARGEST_ETA,
-    LARGEST_LOG,
     PHI,
     SCALE,
     EventCoordinates,
@@ -71,7 +69,7 @@ class EventObservables(nn.Module):
         Args:
             coordinates: Shape (n, n_particles, 4).
         """
-        momenta, jacobian = self._momenta(coordinates)
+        momenta, jacobian = self.coordinates.four_momenta_and_gradients(coordinates)
         sums = self.members @ momenta  # (n, 5, 4)
         squared = (sums**2 * self.metric).sum(-1).clamp_min(1e-6)
         log_mass = 0.5 * squared.log() - self.typical.log()
@@ -83,7 +81,7 @@ class EventObservables(nn.Module):
         distance, by_angles = self._distance(coordinates)
         values = torch.cat([log_mass / _LOG_WIDTH, pt * (SCALE / _PT_WIDTH), distance], 1)
         by_pt = nn.functional.pad(axes, (1, 1)) * (SCALE / _PT_WIDTH)
-        by_momentum = torch.cat([by_mass / _LOG_WIDTH, by_pt], 1)  # (n, 7, 4)
+        by_momentum = torch.cat([by_mass / _LOG_WIDTH, by_pt], 1)  # (n, N_OBSERVABLES - 1, 4)
         members = torch.cat([self.members, self.members[-1:].expand(2, -1)])
         # The chain rule, for the particles that an observable is of.
         gradients = by_momentum[:, None] @ jacobian.transpose(-1, -2)
@@ -102,24 +100,3 @@ class EventObservables(nn.Module):
         gradients[..., ETA] = (weights * eta) @ self.pairs
         gradients[..., PHI] = (weights * phi) @ self.pairs
         return smallest / _DISTANCE_WIDTH, gradients[:, None]
-
-    def _momenta(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (energy, px, py, pz) in units of SCALE, and (.., 4, 4): rows by coordinate."""
-        mean, scale = (x.to(coordinates) for x in (self.coordinates.mean, self.coordinates.scale))
-        log_pt, eta, phi, log_mass = (coordinates * scale + mean).unbind(-1)
-        above = log_pt.clamp_max(LARGEST_LOG).exp()
-        pt = above + self.coordinates.pt_min / SCALE
-        mass_squared = log_mass.clamp_max(LARGEST_LOG).exp()
-        eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
-        sinh, cosh, sin, cos = eta.sinh(), eta.cosh(), phi.sin(), phi.cos()
-        energy = torch.sqrt(mass_squared + (pt * cosh) ** 2)
-        none = torch.zeros_like(pt)
-        momenta = torch.stack([energy, pt * cos, pt * sin, pt * sinh], -1)
-        by_pt = torch.stack([pt * cosh**2 / energy, cos, sin, sinh], -1)
-        rows = (
-            (above * scale[:, 0])[..., None] * by_pt,
-            torch.stack([pt**2 * cosh * sinh / energy, none, none, pt * cosh], -1),
-            torch.stack([none, -pt * sin, pt * cos, none], -1),
-            torch.stack([mass_squared / (2 * energy) * scale[:, 3], none, none, none], -1),
-        )
-        return momenta, torch.stack(rows, -2)

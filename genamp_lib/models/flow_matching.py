@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from genamp_lib._project import GenampError
+from genamp_lib.models.coupling import Coupling, paired
 from genamp_lib.models.event_coordinates import (
-    ETA,
-    LOG_MASS,
-    LOG_PT,
     PHI,
     EventCoordinates,
     MomentumBase,
@@ -34,7 +31,6 @@ from genamp_lib.models.velocity import VelocitySettings, new_velocity
 
 Base = Literal["momentum", "normal", "correlated"]
 Skip = Literal["none", "normal", "observables"]
-Coupling = Literal["independent", "rotated", "optimal"]
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
 Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
 # Events at a time in sampling: this many stay in a processor's cache.
@@ -56,13 +52,13 @@ class FlowMatchingSettings:
             with the widths of the data; "correlated", with their covariance.
         skip: What a network need not learn, as its velocities are differences from it: "none";
             "normal", the velocity of normal events (`NormalVelocity`); "observables", that with the
-            distributions of masses, of the pair's pt and of distances (`ObservableVelocity`), which
-            the network sees too. The base "momentum" has no such velocity.
+            distributions of masses and of the pair's pt (`ObservableVelocity`), which the network
+            sees, with the smallest distance. The base "momentum" has no such velocity.
         coupling: How events and base events of a batch are paired: "independent"; "rotated", each
             base event is turned about the beam to fit its event; "optimal", pairs are exchanged
             too so that the sum of squared distances is smallest.
-        reassign: Jets of generated events are assigned to the top quarks as those of the data were,
-            by the smallest chi^2.
+        reassign: Jets of generated events are assigned to the top quarks as those of the samples
+            were, by the smallest chi^2 of datasets.top_pair_assignment.
         velocity: The network.
     """
 
@@ -185,23 +181,8 @@ class FlowMatching(nn.Module):
         return 0.5 * (self._velocity(between, time) - velocity).square().mean()
 
     def pair(self, events: Tensor, base: Tensor) -> Tensor:
-        """Return the base events in the order, and turned about the beam, of their partners.
-
-        Neither changes the base density, as events have no preferred direction about the beam.
-
-        Args:
-            events: Coordinates of events, shape (n, n_particles, 4).
-            base: The same of the base density.
-        """
-        if self.settings.coupling == "independent":
-            return base
-        if self.settings.coupling == "optimal":
-            base = base[_best_order(events, base)]
-        difference = events[..., PHI] - base[..., PHI]
-        turn = torch.atan2(difference.sin().sum(1), difference.cos().sum(1))
-        base = base.clone()
-        base[..., PHI] = wrapped(base[..., PHI] + turn[:, None])
-        return base
+        """Return the base events as `paired` with events, as the settings say."""
+        return paired(events, base, self.settings.coupling)
 
     @torch.no_grad()
     def sample(
@@ -321,16 +302,3 @@ class FlowMatching(nn.Module):
         options = {} if solver == "dopri5" else {"step_size": 1 / n_steps}
         path = odeint(function, start, torch.tensor(times), method=solver, options=options)
         return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)
-
-
-def _best_order(events: Tensor, base: Tensor) -> Tensor:
-    """Return the order of base events with the smallest sum of squared distances.
-
-    Angles differ by 2 (1 - cos), the square for small differences, after the turn of `pair`: by
-    2 (number - |sum exp(i difference)|).
-    """
-    flat = [x[..., [LOG_PT, ETA, LOG_MASS]].flatten(1) for x in (events, base)]
-    turned = [torch.polar(torch.ones_like(x[..., PHI]), x[..., PHI]) for x in (events, base)]
-    common = (turned[0] @ turned[1].mH).abs()
-    cost = torch.cdist(*flat).square() + 2 * (events.shape[1] - common)
-    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

@@ -78,7 +78,7 @@ class ObservableVelocity(nn.Module):
                 row.copy_((mean - at) / s**2)
 
     def _counts(self, events: Tensor) -> Tensor:
-        """Return densities of the observables, smeared by a little, (7, n_bins), float64."""
+        """Return densities of the observables, smeared by a little, (N_OBSERVABLES, n_bins)."""
         values = torch.cat([self.observables(x)[0] for x in events.split(10_000)]).double()
         edges = _edges()
         inside = values.clamp(edges[0], edges[-1] - 1e-6)
@@ -113,7 +113,7 @@ class ObservableVelocity(nn.Module):
         open_ = of_events * of_base / ((1 - t) ** 2 * of_events + t**2 * of_base)
         open_[..., PHI] = of_base[:, PHI]
         values, gradients = self.observables(start)
-        roots = (gradients * open_.sqrt()[:, None]).flatten(2)  # (n, 7, 4 n_particles)
+        roots = (gradients * open_.sqrt()[:, None]).flatten(2)  # (n, N_OBSERVABLES, 4 n_particles)
         norms = roots.norm(dim=-1).clamp_min(1e-3)
         s = time[:, None] * norms
         shift = s * self._score(values, s)  # expected change over s
@@ -133,7 +133,7 @@ class ObservableVelocity(nn.Module):
         column = ((values - _LOWEST) / _STEP).clamp(0.0, self.scores.shape[-1] - 1.001)
         i, j = row.detach().floor(), column.detach().floor()
         down, right = row - i, column - j
-        flat = self.scores.flatten(1).T  # (n_s n_values, 7)
+        flat = self.scores.flatten(1).T  # (n_s n_values, N_OBSERVABLES)
         index = (i * self.scores.shape[-1] + j).long()
         n_values = self.scores.shape[-1]
         near = [flat.gather(0, index + k) for k in (0, 1, n_values, n_values + 1)]

@@ -5,7 +5,7 @@ What was tried before these settings were chosen: the page "How good are the top
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -19,7 +19,8 @@ from genamp_lib._project import project_root
 from genamp_lib.datasets import load_top_pairs
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 from genamp_lib.models.velocity import Architecture, VelocitySettings
-from genamp_lib.training.artefacts import ArtefactStore, Stage
+from genamp_lib.training._threads import one_thread
+from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.flow_matching_members import (
     Generator,
     fit_members,
@@ -101,13 +102,15 @@ def ensemble_tasks(
         training: All else of the training; its defaults when None.
 
     Raises:
-        ValueError: As `member_tasks`.
+        ValueError: As `member_tasks`, or `n_steps` is None for an architecture without `STEPS`.
     """
-    training = training or FlowMatchingTraining()
-    training = replace(training, n_steps=n_steps or STEPS[architecture])
     flow = FlowMatchingSettings(
         n_particles=np.shape(train)[1], velocity=VelocitySettings(architecture=architecture)
     )
+    if n_steps is None and architecture not in STEPS:
+        raise ValueError(f"`n_steps` must be given for {architecture}, got None.")
+    training = training or FlowMatchingTraining()
+    training = replace(training, n_steps=STEPS[architecture] if n_steps is None else n_steps)
     return member_tasks(train, flow, training, n_members=n_members, seed=seed, bootstrap=bootstrap)
 
 
@@ -130,19 +133,17 @@ def fitted_generators(
         GenampError: As `fit_members`.
     """
     stages = [Stage(STAGE, CODE_VERSION, {"task": task.key}) for task in tasks]
-    missing = [k for k, stage in enumerate(stages) if not store.has(stage)]
     folder = project_root() / "_build" / "generators" / ("fresh" if store.fresh else "")
-    files = fit_members(
-        [tasks[k] for k in missing], folder, jobs=sharing(jobs, None)["jobs"], label=label
-    )
-    trained = dict(zip(missing, files, strict=True))
-    found = []
-    for k, (task, stage) in enumerate(zip(tasks, stages, strict=True)):
-        arrays = store.load_or_compute(stage, lambda k=k: read_generator_arrays(trained[k]))
-        found.append(generator_of(task, arrays))
-    for file in trained.values():
-        file.unlink()
-    return found
+
+    def compute(missing: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+        share = {"jobs": sharing(jobs, None)["jobs"], "label": label}
+        files = fit_members([tasks[k] for k in missing], folder, **share)
+        for number, file in zip(missing, files, strict=True):
+            yield number, read_generator_arrays(file)
+            file.unlink()
+
+    arrays = store.load_or_compute_each(stages, compute)
+    return [generator_of(task, found) for task, found in zip(tasks, arrays, strict=True)]
 
 
 def sample_generators(
@@ -204,10 +205,6 @@ def sample_ensemble(
 def _sampled(work: tuple[Generator, int, int, int]) -> NDArray[np.float64]:
     generator, n_generated, seed, number = work
     words = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         source = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         return generator.flow.sample(n_generated, generator=source).numpy()
-    finally:
-        torch.set_num_threads(n_threads)

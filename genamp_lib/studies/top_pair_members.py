@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from genamp_lib.studies.top_pair_quality import (
     Measuring,
     Quality,
     checksum,
-    measured_arrays,
+    measure,
     quality_of,
 )
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
@@ -90,15 +90,13 @@ def measure_members(
         Stage(STAGE, CODE_VERSION, {**common, "task": generator.description["key"]})
         for generator in generators
     ]
-    kept = {
-        k: store.load_or_compute(stage, dict) for k, stage in enumerate(stages) if store.has(stage)
-    }
-    missing = [k for k in range(len(stages)) if k not in kept]
-    work = [(generators[k], train, holdout, measuring, seed) for k in missing]
-    for number, found in finished_tasks(_run, work, **sharing(jobs, None), label=label):
-        k = missing[number]
-        kept[k] = store.load_or_compute(stages[k], lambda found=found: found)
-    return [_member(kept[k]) for k in range(len(stages))]
+
+    def compute(missing: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+        work = [(generators[k], train, holdout, measuring, seed) for k in missing]
+        for number, arrays in finished_tasks(_run, work, **sharing(jobs, None), label=label):
+            yield missing[number], arrays
+
+    return [_member(arrays) for arrays in store.load_or_compute_each(stages, compute)]
 
 
 def densities_of(events: Array) -> dict[str, Array]:
@@ -124,7 +122,7 @@ def peaks_of(events: Array) -> dict[str, Peak]:
 
 def _run(work: tuple[Generator, Array, Array, Measuring, int]) -> Arrays:
     generator, train, holdout, measuring, seed = work
-    arrays, generated = measured_arrays(generator.flow, train, holdout, measuring, seed)
+    arrays, generated = measure(generator.flow, train, holdout, measuring=measuring, seed=seed)
     peaks = peaks_of(generated)
     arrays["peaks"] = np.array([astuple(peaks[name]) for name in _PEAKS])
     for name, density in densities_of(generated).items():

@@ -7,7 +7,7 @@ leaves its measures and its losses only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from genamp_lib.datasets.top_pair_kinematics import (
 )
 from genamp_lib.diagnostics import auc_from_weights, auc_interval, likelihood_ratio_weights
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.cross_fit import cross_fitted_logits
@@ -143,53 +144,19 @@ def run_trials(
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         raise ValueError(f"`trials` must have different names, got {names}.")
-    tasks = {
-        trial.name: FlowMatchingTask(train, trial.flow, trial.training, seed=seed)
-        for trial in trials
-    }
+    tasks = [FlowMatchingTask(train, trial.flow, trial.training, seed=seed) for trial in trials]
     # The events themselves, not their file: a longer one begins with the same events.
-    common = {
-        "measuring": asdict(measuring),
-        "holdout": checksum(holdout),
-    }
-    stages = {
-        name: Stage(STAGE, CODE_VERSION, {**common, "task": task.key})
-        for name, task in tasks.items()
-    }
-    arrays = {
-        name: store.load_or_compute(stages[name], dict) for name in names if store.has(stages[name])
-    }
-    missing = [name for name in names if name not in arrays]
+    common = {"measuring": asdict(measuring), "holdout": checksum(holdout)}
+    stages = [Stage(STAGE, CODE_VERSION, {**common, "task": task.key}) for task in tasks]
     folder = project_root() / "_build" / "generators"
-    work = [(tasks[name], holdout, measuring, folder) for name in missing]
-    for number, found in finished_tasks(_run, work, **sharing(jobs, None), label=label):
-        name = missing[number]
-        arrays[name] = store.load_or_compute(stages[name], lambda found=found: found)
-    return {name: _result(arrays[name]) for name in names}
 
+    def compute(missing: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+        work = [(tasks[k], holdout, measuring, folder) for k in missing]
+        for number, arrays in finished_tasks(_run, work, **sharing(jobs, None), label=label):
+            yield missing[number], arrays
 
-def measure(
-    flow: FlowMatching,
-    train: Array,
-    holdout: Array,
-    *,
-    measuring: Measuring,
-    seed: int,
-) -> tuple[Quality, Array]:
-    """Compare a generator with held-out events.
-
-    Args:
-        flow: In evaluation mode.
-        train: Momenta of its training events, shape (n_train, n_particles, 4).
-        holdout: Of others.
-        measuring: How.
-        seed: Of the generated events and of the classifier.
-
-    Returns:
-        The quality, and the momenta of the generated events.
-    """
-    arrays, generated = measured_arrays(flow, train, holdout, measuring, seed)
-    return quality_of(arrays), generated
+    arrays = store.load_or_compute_each(stages, compute)
+    return {name: _result(found) for name, found in zip(names, arrays, strict=True)}
 
 
 def checksum(events: Array) -> str:
@@ -201,8 +168,12 @@ def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
     task, holdout, measuring, folder = work
     checkpoint = folder / f"trial-{task.key}.safetensors"
     state = fit_flow_matching(task, checkpoint=checkpoint)
-    arrays, _ = measured_arrays(
-        state.averaged_flow(), np.asarray(task.train), holdout, measuring, task.seed
+    arrays, _ = measure(
+        state.averaged_flow(),
+        np.asarray(task.train),
+        holdout,
+        measuring=measuring,
+        seed=task.seed,
     )
     arrays["losses"] = np.stack(state.loss_curve())
     arrays["cpu_seconds"] = np.array(state.cpu_seconds)
@@ -210,19 +181,26 @@ def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
     return arrays
 
 
-def measured_arrays(
-    flow: FlowMatching, train: Array, holdout: Array, measuring: Measuring, seed: int
+def measure(
+    flow: FlowMatching, train: Array, holdout: Array, *, measuring: Measuring, seed: int
 ) -> tuple[Arrays, Array]:
-    """Do the work of `measure` and return the quality as arrays, for `quality_of`."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """Compare a generator with held-out events.
+
+    Args:
+        flow: In evaluation mode.
+        train: Momenta of its training events, shape (n_train, n_particles, 4).
+        holdout: Of others.
+        measuring: How.
+        seed: Of the generated events and of the classifier.
+
+    Returns:
+        The quality as arrays, for `quality_of`, and the momenta of the generated events.
+    """
+    with one_thread():
         generator = torch.Generator().manual_seed(seed)
         n = measuring.n_generated
         every = flow.sample(n, generator=generator, selected=False)
         generated = flow.sample(n, generator=generator).numpy()
-    finally:
-        torch.set_num_threads(n_threads)
     close = top_pair_observables(every.numpy())[:, TOP_PAIR_OBSERVABLES.index("delta_r_min")]
     columns = [top_pair_observables(events) for events in (holdout, generated, train)]
     fit = cross_fitted_logits(
@@ -254,7 +232,7 @@ def _distances(sample: Array, reference: Array) -> Array:
 
 
 def quality_of(arrays: Arrays) -> Quality:
-    """Return the quality that `measured_arrays` found."""
+    """Return the quality that `measure` found."""
     named = [
         dict(zip(TOP_PAIR_OBSERVABLES, arrays[name].tolist(), strict=True))
         for name in ("ks", "ks_of_train")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genamp_lib.datasets.top_pair_kinematics import TOP_PAIR_OBSERVABLES, top_pair_observables
 from genamp_lib.models.flow_matching import FlowMatching, Solver
+from genamp_lib.training._threads import one_thread
 
 # Network calls of one step.
 CALLS_PER_STEP: dict[Solver, int] = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
@@ -66,9 +67,7 @@ def check_solvers(
         raise ValueError(f"`solvers` must be of {', '.join(CALLS_PER_STEP)}, got {unknown[0]!r}.")
     if n_events < 1:
         raise ValueError(f"`n_events` must be positive, got {n_events}.")
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         base = flow.base.sample(n_events, generator=torch.Generator().manual_seed(seed))
         expected, checks = None, []
         for name, n_steps in (reference, *solvers):
@@ -83,8 +82,6 @@ def check_solvers(
             ks = dict(zip(TOP_PAIR_OBSERVABLES, distances, strict=True))
             checks.append(SolverCheck(name, n_steps, CALLS_PER_STEP[name] * n_steps, ks, rate))
         return checks
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _solved(flow: FlowMatching, base: Tensor, solver: Solver, n_steps: int) -> Tensor:

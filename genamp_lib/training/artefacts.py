@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,37 @@ class ArtefactStore:
             self._note(path, origin)
             return arrays
         start = time.perf_counter()
+        # Not ascontiguousarray, which makes a single number an array of one.
         arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
         path = self._local_path(stage)
         write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
         self._note(path, "computed")
         return arrays
+
+    def load_or_compute_each(
+        self,
+        stages: Sequence[Stage],
+        compute: Callable[[Sequence[int]], Iterable[tuple[int, Arrays]]],
+    ) -> list[Arrays]:
+        """Return the arrays of many stages; those that are computed are kept one by one.
+
+        Args:
+            stages: What is wanted.
+            compute: Called with the numbers of the stages that have no artefact; it yields each
+                number with its arrays.
+
+        Raises:
+            GenampError: As `load_or_compute`.
+        """
+        kept = {
+            number: self.load_or_compute(stage, dict)
+            for number, stage in enumerate(stages)
+            if self.has(stage)
+        }
+        missing = [number for number in range(len(stages)) if number not in kept]
+        for number, arrays in compute(missing):
+            kept[number] = self.load_or_compute(stages[number], lambda arrays=arrays: arrays)
+        return [kept[number] for number in range(len(stages))]
 
     def has(self, stage: Stage) -> bool:
         """Return whether `load_or_compute` would load."""

@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.classifier import Classifier
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays
 
 # Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
@@ -123,14 +124,9 @@ def fit_classifier(
             f"`validation_truth` must have {train[0].shape[1]} features as `truth`, "
             f"got {validation[0].shape[1]}."
         )
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _fit(train, validation, settings, progress, watch)
-    finally:
-        torch.set_num_threads(n_threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fit(train, validation, settings, progress, watch)
 
 
 def ensemble_logits(classifiers: list[Classifier], features: ArrayLike) -> np.ndarray:

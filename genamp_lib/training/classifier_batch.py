@@ -17,6 +17,7 @@ from torch.nn.functional import leaky_relu, softplus
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.standardisation import mean_and_scale
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.classifier import ClassifierSettings
 
 # Part of an artefact's key: raise it when this code changes the numbers that it gives.
@@ -61,14 +62,9 @@ def cross_fitted_logits_of_many(
     (3, 40)
     """
     samples = _check(truth, generated, n_folds)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _cross_fit(samples, settings, n_folds)
-    finally:
-        torch.set_num_threads(n_threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _cross_fit(samples, settings, n_folds)
 
 
 class _Networks:

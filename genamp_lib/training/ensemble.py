@@ -22,6 +22,7 @@ from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer, MixtureTransformerSettings
 from genamp_lib.models.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.training._ensemble_state import LOSS_STEPS, TrainingState
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore
 from genamp_lib.training.ensemble_task import (
     CODE_VERSION,
@@ -84,16 +85,12 @@ def fit_ensemble(
     >>> fit.model.n_members, fit.loss.shape
     (3, (2, 3))
     """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         state = TrainingState(task)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
         _run(state, checkpoint, checkpoint_steps, progress)
         return EnsembleFit(state.model(), state.loss_curve(), state.posterior())
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def fit_ensembles(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.flow import Flow
+from genamp_lib.training._threads import one_thread
 
 # With fewer there is nothing to choose an epoch on.
 FEWEST_EVENTS = 50
@@ -155,14 +156,9 @@ def fit_flow(
         bootstrap=bootstrap,
     )
     parts = [torch.from_numpy(events[part]) for part in indices]
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _fit(parts[0], parts[1], settings, progress)
-    finally:
-        torch.set_num_threads(n_threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fit(parts[0], parts[1], settings, progress)
 
 
 def generate(flow: Flow, n_generated: int, *, seed: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from genamp_lib.models.event_coordinates import PHI, wrapped
 from genamp_lib.models.flow_matching import FlowMatching
 from genamp_lib.models.top_pair_order import exchanges
 from genamp_lib.training._checkpoint import read_checkpoint, write_checkpoint
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.flow import split_events
 from genamp_lib.training.flow_matching_task import FlowMatchingTask
 
@@ -270,9 +271,7 @@ def fit_flow_matching(
         GenampError: The checkpoint is damaged or of another task, the loss is not finite, or there
             is no C++ compiler for a training that is compiled.
     """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         start = time.process_time()
         state = FlowMatchingState(task)
         if checkpoint is not None and checkpoint.exists():
@@ -288,8 +287,6 @@ def fit_flow_matching(
                 if progress is not None:
                     progress(state.step)
         return state
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _copies(momenta: np.ndarray, task: FlowMatchingTask, seed: int) -> np.ndarray:

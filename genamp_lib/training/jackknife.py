@@ -29,6 +29,7 @@ from torch import Tensor
 
 from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore
 from genamp_lib.training.ensemble import fit_ensemble
 from genamp_lib.training.ensemble_task import (
@@ -220,9 +221,7 @@ def _variances_of_fit(
 ) -> NDArray[np.float64]:
     number, task = numbered
     model = fit_ensemble(task, checkpoint=folder / f"{number}.safetensors").model
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = [
             region_variances(
                 model.members(member),
@@ -234,8 +233,6 @@ def _variances_of_fit(
             )
             for member, train in enumerate(task.training_sets)
         ]
-    finally:
-        torch.set_num_threads(n_threads)
     return np.stack(rows)
 
 

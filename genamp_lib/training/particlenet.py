@@ -17,6 +17,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.particlenet import ParticleNetLite, Particles
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 
 # Part of every artefact's key: raise it when this code changes the numbers that it gives.
@@ -161,29 +162,24 @@ def _fit(
     part: Stage,
     progress: Callable[[str], None] | None,
 ) -> Arrays:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            training = _Training(train, validation, settings, seed)
-            kept = store.kept_part(part)
-            if kept is not None:
-                training.load(kept)
-            while len(training.losses) < settings.n_epochs:
-                start = time.perf_counter()
-                training.epoch()
-                store.keep_part(part, training.arrays())
-                if progress is not None:
-                    left = settings.n_epochs - len(training.losses)
-                    seconds = left * (time.perf_counter() - start)
-                    progress(
-                        f"training {seed[1] + 1}/{settings.n_trainings}, epoch "
-                        f"{len(training.losses)}/{settings.n_epochs}: loss "
-                        f"{training.losses[-1][1]:.5f}, about {seconds:.0f} s left"
-                    )
-            return {k: a for k, a in training.arrays().items() if k.startswith(("best.", "losses"))}
-    finally:
-        torch.set_num_threads(n_threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        training = _Training(train, validation, settings, seed)
+        kept = store.kept_part(part)
+        if kept is not None:
+            training.load(kept)
+        while len(training.losses) < settings.n_epochs:
+            start = time.perf_counter()
+            training.epoch()
+            store.keep_part(part, training.arrays())
+            if progress is not None:
+                left = settings.n_epochs - len(training.losses)
+                seconds = left * (time.perf_counter() - start)
+                progress(
+                    f"training {seed[1] + 1}/{settings.n_trainings}, epoch "
+                    f"{len(training.losses)}/{settings.n_epochs}: loss "
+                    f"{training.losses[-1][1]:.5f}, about {seconds:.0f} s left"
+                )
+        return {k: a for k, a in training.arrays().items() if k.startswith(("best.", "losses"))}
 
 
 class _Training:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from genamp_lib._parallel import map_tasks, sharing
 from genamp_lib.models.mixture_transformer import MixtureTransformer
 from genamp_lib.models.region_probabilities import RegionProbabilities, region_probabilities
+from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.ensemble import EnsembleFit, fit_ensemble
 from genamp_lib.training.ensemble_task import CODE_VERSION, EnsembleTask, stage_of_tasks
@@ -234,9 +235,5 @@ def _count(
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Networks this small are slower on two threads than on one."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         yield
-    finally:
-        torch.set_num_threads(n_threads)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests_support import ROOT
+from tests_support import ROOT, random_jets
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import to_cartesian
@@ -28,24 +28,14 @@ FLOW = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
 TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, compile=False)
 
 
-def momenta(n: int, cuts: bool = True) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    shape = (10 * n, 6)
-    columns = (
-        22.5 + rng.exponential(40.0, shape),
-        rng.normal(0.0, 1.2, shape),
-        rng.uniform(-np.pi, np.pi, shape),
-        3.0 + rng.gamma(3.0, 2.0, shape),
-    )
-    events = np.stack(columns, -1)
-    if cuts:
-        events = events[FLOW.accepts(torch.from_numpy(events)).numpy()]
-    return events[:n]
-
-
 def tasks(n_members: int = 2, bootstrap: bool = True):
     return member_tasks(
-        momenta(200), FLOW, TRAINING, n_members=n_members, seed=3, bootstrap=bootstrap
+        random_jets(200, seed=1).numpy(),
+        FLOW,
+        TRAINING,
+        n_members=n_members,
+        seed=3,
+        bootstrap=bootstrap,
     )
 
 
@@ -129,7 +119,7 @@ def write_sample(path: Path, events: np.ndarray) -> Path:
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
-    return write_sample(tmp_path / "events.h5", momenta(200))
+    return write_sample(tmp_path / "events.h5", random_jets(200, seed=1).numpy())
 
 
 class TestCommand:
@@ -162,7 +152,7 @@ class TestCommand:
         assert message in done.stderr
 
     def test_events_of_other_cuts(self, genamp, tmp_path: Path) -> None:
-        sample = write_sample(tmp_path / "other.h5", momenta(200, cuts=False))
+        sample = write_sample(tmp_path / "other.h5", random_jets(200, seed=1, cuts=False).numpy())
         done = genamp(ROOT, "train", "top-pairs", "--source", str(sample))
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1

@@ -65,6 +65,19 @@ def test_the_chosen_set_up() -> None:
         assert task.flow == FlowMatchingSettings(velocity=task.flow.velocity)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "n_steps", "message"),
+    [
+        ("magic", None, "`architecture` must be one of transformer, .*got 'magic'"),
+        ("lgatr", None, "`n_steps` must be given for lgatr, got None"),
+        ("transformer", 0, "`n_steps` must be positive, got 0"),
+    ],
+)
+def test_set_ups_that_are_none(architecture: str, n_steps: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ensemble_tasks(momenta(100, 1), architecture, n_members=1, n_steps=n_steps)
+
+
 class TestGenerators:
     def test_they_are_kept(self, store: ArtefactStore, tmp_path) -> None:
         first = fitted_generators(tasks(1), store=store)
