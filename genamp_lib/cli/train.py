@@ -37,6 +37,9 @@ def train_top_pairs_command(
     n_steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Events per step.")] = 512,
     learning_rate: Annotated[float, typer.Option(help="At the start; it falls to zero.")] = 4e-3,
+    optimiser: Annotated[
+        str, typer.Option(help="muon, for the matrices of the network's blocks, or adamw for all.")
+    ] = "muon",
     base: Annotated[
         str, typer.Option(help="normal, correlated, or momentum: that of paper A's code.")
     ] = "normal",
@@ -47,12 +50,6 @@ def train_top_pairs_command(
         ),
     ] = "observables",
     coupling: Annotated[str, typer.Option(help="independent, rotated or optimal.")] = "rotated",
-    cut_steps: Annotated[
-        int,
-        typer.Option(
-            help="Every so many steps take in what is generated outside of the cuts; 0: never."
-        ),
-    ] = 0,
     compile_: Annotated[
         bool,
         typer.Option(
@@ -70,7 +67,7 @@ def train_top_pairs_command(
 
     Members advance by turns, and the state of each is written every 500 steps: Ctrl-C loses at
     most that, and the same command continues, to the same numbers bit for bit. A step of 512 events
-    takes a core 0.04 s with the transformer, 0.08 s with lgatr-slim, 0.12 s with lloca.
+    takes a core 0.05 s with the transformer, 0.09 s with lgatr-slim, 0.13 s with lloca.
 
     Read a generator with genamp_lib.training.flow_matching_members.read_generator(FILE).
     """
@@ -94,7 +91,7 @@ def train_top_pairs_command(
             n_steps=n_steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            cut_steps=cut_steps or None,
+            optimiser=optimiser,
             compile=compile_,
         )
         events = load_top_pairs(extra_jets, source=source, n_events=n_train)

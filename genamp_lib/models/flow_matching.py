@@ -1,7 +1,7 @@
 """Conditional flow matching of top pairs, Eqs. (40) to (42) of paper A. Not for fitting it.
 
 Time runs from 0, the events, to 1, the base density. A network learns the velocity of the
-coordinates of models.event_coordinates; torchdiffeq solves the differential equation.
+coordinates of models.event_coordinates; models.solving solves the differential equation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint
 
 from genamp_lib._project import GenampError
 from genamp_lib.models.coupling import Coupling, paired
@@ -26,13 +25,12 @@ from genamp_lib.models.event_coordinates import (
 )
 from genamp_lib.models.event_observables import N_OBSERVABLES
 from genamp_lib.models.observable_velocity import ObservableVelocity
+from genamp_lib.models.solving import DENSITIES, GENERATING, Solving, solve
 from genamp_lib.models.top_pair_order import in_order, reconstructed
 from genamp_lib.models.velocity import VelocitySettings, new_velocity
 
 Base = Literal["momentum", "normal", "correlated"]
 Skip = Literal["none", "normal", "observables"]
-# torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
-Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
 # Events at a time in sampling: this many stay in a processor's cache.
 _CHUNK = 1000
 # A generator that makes fewer events within the cuts than this part is not one.
@@ -190,8 +188,7 @@ class FlowMatching(nn.Module):
         n_generated: int,
         *,
         generator: torch.Generator,
-        solver: Solver = "rk4",
-        n_steps: int = 6,
+        solving: Solving = GENERATING,
         selected: bool = True,
     ) -> Tensor:
         """Generate momenta, shape (n_generated, n_particles, 4), float64.
@@ -201,13 +198,12 @@ class FlowMatching(nn.Module):
         Args:
             n_generated: Number of events.
             generator: All randomness comes from it.
-            solver: Of torchdiffeq.
-            n_steps: Steps of equal length; "dopri5" chooses its own.
+            solving: The solver and its steps.
             selected: Keep events that pass the cuts only, see `FlowMatchingSettings.accepts`; else
                 all that are finite.
 
         Raises:
-            ValueError: `n_generated` is negative or `n_steps` not positive.
+            ValueError: `n_generated` is negative.
             GenampError: Fewer than one event in a thousand is kept.
         """
         if n_generated < 0:
@@ -216,7 +212,7 @@ class FlowMatching(nn.Module):
         n_kept = n_made = 0
         while n_kept < n_generated:
             base = self.base.sample(_CHUNK, generator=generator)
-            found = self.coordinates.decode(self.transport(base, solver=solver, n_steps=n_steps))
+            found = self.coordinates.decode(self.transport(base, solving))
             finite = torch.isfinite(found).flatten(1).all(1)
             momenta.append(found[self.settings.accepts(found) if selected else finite])
             n_kept, n_made = n_kept + len(momenta[-1]), n_made + len(found)
@@ -229,11 +225,11 @@ class FlowMatching(nn.Module):
         return reconstructed(found) if self.settings.reassign else in_order(found)
 
     @torch.no_grad()
-    def transport(self, base: Tensor, *, solver: Solver, n_steps: int) -> Tensor:
+    def transport(self, base: Tensor, solving: Solving) -> Tensor:
         """Return coordinates at time 0 of what has the coordinates `base` at time 1."""
-        return self._solve(self._velocity_at, base, (1.0, 0.0), solver, n_steps)
+        return solve(self._velocity_at, base, solving, to_events=True)
 
-    def log_prob(self, momenta: Tensor, *, solver: Solver = "rk4", n_steps: int = 25) -> Tensor:
+    def log_prob(self, momenta: Tensor, *, solving: Solving = DENSITIES) -> Tensor:
         """Return the logarithm of the density at momenta, shape (n,), float64.
 
         d log p / dt = -div v along the flow, with the exact divergence: 4 n_particles gradients
@@ -242,8 +238,7 @@ class FlowMatching(nn.Module):
 
         Args:
             momenta: Shape (n, n_particles, 4).
-            solver: Of torchdiffeq.
-            n_steps: Steps of equal length.
+            solving: The solver and its steps.
 
         Raises:
             ValueError: The base density has no log_prob ("momentum").
@@ -253,7 +248,7 @@ class FlowMatching(nn.Module):
         start = self.coordinates.encode(momenta).float()
         state = start, torch.zeros(len(start))
         with torch.no_grad():
-            end, divergence = self._solve(self._with_divergence, state, (0.0, 1.0), solver, n_steps)
+            end, divergence = solve(self._with_divergence, state, solving, to_events=False)
         at_base = self.base.log_prob(end) + divergence.double()
         return at_base + self.coordinates.log_abs_det(momenta)
 
@@ -290,15 +285,3 @@ class FlowMatching(nn.Module):
                     )
                     divergence += gradient[:, particle, channel]
         return velocity.detach(), divergence
-
-    @staticmethod
-    def _solve(function, start, times: tuple[float, float], solver: Solver, n_steps: int):
-        if n_steps < 1:
-            raise ValueError(f"`n_steps` must be positive, got {n_steps}.")
-        if solver not in get_args(Solver):
-            raise ValueError(
-                f"`solver` must be one of {', '.join(get_args(Solver))}, got {solver!r}."
-            )
-        options = {} if solver == "dopri5" else {"step_size": 1 / n_steps}
-        path = odeint(function, start, torch.tensor(times), method=solver, options=options)
-        return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)

@@ -25,6 +25,7 @@ from genamp_lib.datasets.top_pair_kinematics import (
 )
 from genamp_lib.diagnostics import auc_from_weights, auc_interval, likelihood_ratio_weights
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.models.solving import GENERATING, Solving
 from genamp_lib.training._threads import one_thread
 from genamp_lib.training.artefacts import Arrays, ArtefactStore, Stage
 from genamp_lib.training.classifier import ClassifierSettings
@@ -59,11 +60,15 @@ class Measuring:
 
     Attributes:
         n_generated: Generated events, within the cuts.
+        n_before_cuts: Others, before the cuts, which tell how many do not pass.
+        solving: How events are generated.
         n_folds: Of the cross-fitted classifier.
         classifier: Its network and training.
     """
 
     n_generated: int = 20_000
+    n_before_cuts: int = 20_000
+    solving: Solving = GENERATING
     n_folds: int = 3
     classifier: ClassifierSettings = field(
         default_factory=lambda: ClassifierSettings(n_hidden=128, n_epochs=25)
@@ -198,9 +203,9 @@ def measure(
     """
     with one_thread():
         generator = torch.Generator().manual_seed(seed)
-        n = measuring.n_generated
-        every = flow.sample(n, generator=generator, selected=False)
-        generated = flow.sample(n, generator=generator).numpy()
+        how = {"generator": generator, "solving": measuring.solving}
+        every = flow.sample(measuring.n_before_cuts, selected=False, **how)
+        generated = flow.sample(measuring.n_generated, **how).numpy()
     close = top_pair_observables(every.numpy())[:, TOP_PAIR_OBSERVABLES.index("delta_r_min")]
     columns = [top_pair_observables(events) for events in (holdout, generated, train)]
     fit = cross_fitted_logits(

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +26,15 @@ from genamp_lib.models.top_pair_order import exchanges
 from genamp_lib.training._checkpoint import read_checkpoint, write_checkpoint
 from genamp_lib.training._threads import one_thread
 from genamp_lib.training.flow import split_events
-from genamp_lib.training.flow_matching_task import FlowMatchingTask
+from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
 
 # Steps whose mean loss is one point of the loss curve, after which the validation loss is taken.
 LOSS_STEPS = 500
 # Streams of random numbers, by the last entry of their seeds.
-_START, _ORDER, _STEP, _VALIDATION, _OUTSIDE, _COPIES = range(6)
+_START, _ORDER, _STEP, _VALIDATION, _COPIES = 0, 1, 2, 3, 5
 # Orders in which each event is kept, drawn once.
 _N_COPIES = 32
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-# Events that are made at a time to find those outside of the cuts, with so many steps each; and
-# how many of the latest outside are kept.
-_N_MADE, _MADE_STEPS = 4000, 8
-_N_OUTSIDE = 8000
-# Part of a batch that they can be: an untrained generator makes hardly any event within the cuts.
-_MOST_OUTSIDE = 0.75
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 class FlowMatchingState:
@@ -81,14 +75,10 @@ class FlowMatchingState:
             name: value for name, value in self.flow.named_parameters() if value.requires_grad
         }
         self.average = {name: value.detach().clone() for name, value in self.trained.items()}
-        self.optimiser = torch.optim.AdamW(
-            self.trained.values(), lr=0.0, weight_decay=task.training.weight_decay, fused=True
-        )
+        self.optimisers = _new_optimisers(self.trained, task.training)
         n_points = -(-task.training.n_steps // LOSS_STEPS)
         self.losses = torch.full((task.training.n_steps,), math.nan)
         self.validation_losses = torch.full((n_points,), math.nan)
-        # Coordinates of generated events outside of the cuts, and their part of what was generated.
-        self.outside, self.outside_fraction = torch.empty(0, *self.events.shape[2:]), 0.0
         # Processor time of all steps, on the machines that did them.
         self.cpu_seconds = 0.0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -109,19 +99,16 @@ class FlowMatchingState:
         batch = self._batch()
         which = torch.randint(len(self.events), (len(batch),), generator=generator)
         events = self.events[which, batch]
-        if len(self.outside):
-            n = round(min(self.outside_fraction, _MOST_OUTSIDE) * len(events))
-            chosen = torch.randint(len(self.outside), (n,), generator=generator)
-            events[:n] = self.outside[chosen]
         if training.augment:
             events = self._mirrored_and_turned(events, generator)
         loss = self._loss(self.batch_loss, events, generator)
-        self.optimiser.zero_grad()
+        self.flow.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained.values(), training.largest_gradient)
-        for group in self.optimiser.param_groups:
-            group["lr"] = training.learning_rate * training.rate(self.step)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = training.learning_rate * training.rate(self.step)
+            optimiser.step()
         # Short at the start, when the parameters still move fast.
         weight = max(1.0 / training.average_steps, 1.0 / (1.0 + 0.1 * self.step))
         with torch.no_grad():
@@ -130,8 +117,6 @@ class FlowMatchingState:
         self.step += 1
         if self.step % LOSS_STEPS == 0 or self.finished:
             self._check()
-        if training.cut_steps and self.step % training.cut_steps == 0 and not self.finished:
-            self._find_outside()
 
     def averaged_flow(self) -> FlowMatching:
         """Return a generator with the averaged parameters, in evaluation mode."""
@@ -147,15 +132,13 @@ class FlowMatchingState:
     def save(self, path: Path) -> None:
         """Write the state; the file is whole or absent, whenever the process is killed."""
         arrays = {"losses": self.losses, "validation_losses": self.validation_losses}
-        arrays["outside"] = self.outside
-        arrays["outside_fraction"] = torch.tensor(self.outside_fraction, dtype=torch.float64)
         arrays["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
         for name, value in self.trained.items():
             arrays[f"parameter.{name}"] = value.detach()
             arrays[f"average.{name}"] = self.average[name]
-            for moment in _MOMENTS:
-                if self.step:
-                    arrays[f"{moment}.{name}"] = self.optimiser.state[value][moment]
+            for optimiser in self.optimisers:
+                for moment, array in optimiser.state.get(value, {}).items():
+                    arrays[f"{moment}.{name}"] = array
         write_checkpoint(path, arrays, key=self.task.key, step=self.step)
 
     def load(self, path: Path) -> None:
@@ -166,15 +149,19 @@ class FlowMatchingState:
         """
         arrays, self.step = read_checkpoint(path, key=self.task.key)
         self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
-        self.outside, self.outside_fraction = arrays["outside"], arrays["outside_fraction"].item()
         self.cpu_seconds = arrays["cpu_seconds"].item()
         for name, value in self.trained.items():
             with torch.no_grad():
                 value.copy_(arrays[f"parameter.{name}"])
             self.average[name] = arrays[f"average.{name}"]
-            if self.step:
-                moments = {moment: arrays[f"{moment}.{name}"] for moment in _MOMENTS}
-                self.optimiser.state[value] = moments
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                for name, value in zip(group["param_names"], group["params"], strict=True):
+                    optimiser.state[value] = {
+                        moment: arrays[f"{moment}.{name}"]
+                        for moment in _MOMENTS
+                        if f"{moment}.{name}" in arrays
+                    }
 
     def _loss(
         self,
@@ -187,22 +174,6 @@ class FlowMatchingState:
         # One time in each of n equal parts: less noise than independent times.
         parts = torch.randperm(n, generator=generator)
         return loss(events, base, (parts + torch.rand(n, generator=generator)) / n)
-
-    @torch.no_grad()
-    def _find_outside(self) -> None:
-        flow = self.averaged_flow()
-        generator = torch.Generator().manual_seed(self._seed(self.step, _OUTSIDE))
-        base = flow.base.sample(_N_MADE, generator=generator)
-        made = torch.cat(
-            [
-                flow.transport(part, solver="midpoint", n_steps=_MADE_STEPS)
-                for part in base.split(1000)
-            ]
-        )
-        made = made[torch.isfinite(made).flatten(1).all(1)]
-        outside = ~self.task.flow.accepts(flow.coordinates.decode(made))
-        self.outside = torch.cat([self.outside, made[outside]])[-_N_OUTSIDE:]
-        self.outside_fraction = outside.double().mean().item()
 
     def _mirrored_and_turned(self, events: Tensor, generator: torch.Generator) -> Tensor:
         n = len(events)
@@ -287,6 +258,22 @@ def fit_flow_matching(
                 if progress is not None:
                     progress(state.step)
         return state
+
+
+def _new_optimisers(
+    parameters: Mapping[str, Tensor], training: FlowMatchingTraining
+) -> list[torch.optim.Optimizer]:
+    """Return AdamW, and Muon for the matrices of the network's blocks if it is wanted."""
+    by_muon, by_adam = [], []
+    for item in parameters.items():
+        in_block = "blocks." in item[0] and item[1].ndim == 2
+        (by_muon if in_block and training.optimiser == "muon" else by_adam).append(item)
+    common = {"lr": 0.0, "weight_decay": training.weight_decay}
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(by_adam, fused=True, **common)]
+    if by_muon:
+        # Steps as long as those of AdamW, so that one learning rate is for both.
+        optimisers.append(torch.optim.Muon(by_muon, adjust_lr_fn="match_rms_adamw", **common))
+    return optimisers
 
 
 def _copies(momenta: np.ndarray, task: FlowMatchingTask, seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from genamp_lib.models.flow_matching import FlowMatchingSettings
 
+Optimiser = Literal["muon", "adamw"]
 # Training events that may fail the cuts by rounding.
 _MOST_FAILING = 0.01
 
@@ -24,9 +26,11 @@ class FlowMatchingTraining:
     Attributes:
         n_steps: Steps of the optimiser.
         batch_size: Events per step.
-        learning_rate: Of AdamW, after `n_warmup` steps; it falls to zero along a cosine.
+        optimiser: "adamw"; "muon", the matrices of the network's blocks by Muon, which makes all
+            directions of a step equally long, and all else by AdamW.
+        learning_rate: After `n_warmup` steps; it falls to zero along a cosine.
         n_warmup: Steps over which the learning rate rises.
-        weight_decay: Of AdamW.
+        weight_decay: Of both.
         largest_gradient: Norm to which gradients are scaled down.
         average_steps: The parameters that are kept are a moving average over about so many steps.
         augment: At random, turn each event about the beam, mirror it along the beam and across,
@@ -35,12 +39,7 @@ class FlowMatchingTraining:
         chi2_scale: Events stand in the batches with all assignments of jets to top quarks, each
             with a probability that falls as exp(-chi^2 / chi2_scale), so that the density has no
             edge where another assignment gets the smallest chi^2; generated events are assigned
-            anew. 0 keeps the assignments that the events come with.
-        cut_steps: After every so many steps the generator makes events, and those outside of the
-            cuts of the training events stand in the batches from then on, in the proportion in
-            which they were made: expectation maximisation for a truncated sample. The density goes
-            on beyond the cuts, so that no edge has to be learned; `sample` applies the cuts. None
-            learns the edges.
+            anew. 2 is the likelihood of a chi^2. 0 keeps the assignments that the events come with.
         validation_fraction: Part of the events that is kept back for the validation loss.
         compile: Make machine code of the network with torch.compile: half a minute, and steps take
             two thirds of the time. Numbers differ by rounding from those without. Needs a C++
@@ -49,23 +48,26 @@ class FlowMatchingTraining:
 
     n_steps: int = 20_000
     batch_size: int = 512
+    optimiser: Optimiser = "muon"
     learning_rate: float = 4e-3
     n_warmup: int = 200
     weight_decay: float = 0.01
     largest_gradient: float = 5.0
     average_steps: int = 500
     augment: bool = True
-    chi2_scale: float = 16.0
-    cut_steps: int | None = None
+    chi2_scale: float = 2.0
     validation_fraction: float = 0.05
     compile: bool = True
 
     def __post_init__(self) -> None:
+        if self.optimiser not in get_args(Optimiser):
+            raise ValueError(
+                f"`optimiser` must be one of {', '.join(get_args(Optimiser))}, "
+                f"got {self.optimiser!r}."
+            )
         for name in ("n_steps", "batch_size", "n_warmup", "average_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if self.cut_steps is not None and self.cut_steps < 1:
-            raise ValueError(f"`cut_steps` must be positive or None, got {self.cut_steps}.")
         for name in ("learning_rate", "largest_gradient"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")

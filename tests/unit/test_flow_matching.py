@@ -22,6 +22,7 @@ from genamp_lib.models.event_coordinates import (
     wrapped,
 )
 from genamp_lib.models.flow_matching import FlowMatching
+from genamp_lib.models.solving import Solving, solve
 from genamp_lib.models.top_pair_order import exchanges, in_order, reconstructed
 from genamp_lib.models.velocity import ARCHITECTURES, VelocitySettings, new_velocity
 from genamp_lib.training._threads import one_thread
@@ -234,7 +235,7 @@ class TestDensity:
         events = jets(40, seed=5)
         coordinates = model.coordinates.encode(events)
         expected = model.base.log_prob(coordinates) + model.coordinates.log_abs_det(events)
-        found = model.log_prob(events, n_steps=2)
+        found = model.log_prob(events, solving=Solving(n_steps=2))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
     def test_density_is_normalised(self) -> None:
@@ -245,7 +246,7 @@ class TestDensity:
         drawn = model.base.sample(100, generator=torch.Generator().manual_seed(1))
         events = model.coordinates.decode(drawn)
         at_base = model.base.log_prob(drawn) + model.coordinates.log_abs_det(events)
-        ratio = (model.log_prob(events, n_steps=4) - at_base).exp()
+        ratio = (model.log_prob(events, solving=Solving(n_steps=4)) - at_base).exp()
         error = ratio.std() / math.sqrt(len(ratio))
         assert ratio.std() > 0.01  # it does move
         assert abs(ratio.mean() - 1) < 5 * error  # 6e-7
@@ -259,23 +260,34 @@ class TestSolvers:
     def test_they_agree_when_steps_are_short(self) -> None:
         model = flow(skip="normal")
         base = model.base.sample(50, generator=torch.Generator().manual_seed(1))
-        reference = model.transport(base, solver="rk4", n_steps=40)
+        reference = model.transport(base, Solving(n_steps=40))
         for solver, n_steps in (("midpoint", 40), ("heun2", 40), ("dopri5", 1)):
-            found = model.transport(base, solver=solver, n_steps=n_steps)
-            assert (found - reference).abs().max() < 2e-3
-        coarse = model.transport(base, solver="euler", n_steps=4)
-        assert (coarse - reference).abs().max() > 2e-3
+            for time_power in (1.0, 1.75):
+                found = model.transport(base, Solving(solver, n_steps, time_power))
+                assert (found - reference).abs().max() < 5e-3
+        coarse = model.transport(base, Solving("euler", n_steps=4))
+        assert (coarse - reference).abs().max() > 0.1
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             ({"solver": "magic"}, "`solver` must be one of rk4, .*got 'magic'"),
             ({"n_steps": 0}, "`n_steps` must be positive, got 0"),
+            ({"time_power": 0.0}, "`time_power` must be positive, got 0"),
         ],
     )
     def test_bad_arguments(self, arguments: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            flow().sample(1, generator=torch.Generator(), **arguments)
+            Solving(**arguments)
+
+    def test_steps_are_where_they_should_be(self) -> None:
+        """Euler steps of dx/dt = 2 t, from either end: the sums are known."""
+        start, solving = torch.zeros(1), Solving("euler", 4, 2.0)
+        ends = torch.tensor([0.0, 1 / 16, 4 / 16, 9 / 16, 1.0])
+        up = solve(lambda t, x: 2 * t.expand(1), start, solving, to_events=False)
+        assert up.item() == pytest.approx((2 * ends[:-1] * ends.diff()).sum().item())
+        down = solve(lambda t, x: 2 * t.expand(1), start, solving, to_events=True)
+        assert down.item() == pytest.approx(-(2 * ends[1:] * ends.diff()).sum().item())
 
 
 class TestCoupling:
@@ -350,7 +362,7 @@ class TestNormalVelocity:
             for parameter in model.velocity.parameters():
                 parameter.zero_()
         base = model.base.sample(5000, generator=torch.Generator().manual_seed(1))
-        made = model.transport(base, solver="midpoint", n_steps=20)[..., [0, 1, 3]].flatten(1)
+        made = model.transport(base, Solving("midpoint", n_steps=20))[..., [0, 1, 3]].flatten(1)
         expected = model.coordinates.covariance.float()
         assert (torch.cov(made.T) - expected).abs().max() < 0.12  # six standard deviations
         assert flow(skip="none").skip is None

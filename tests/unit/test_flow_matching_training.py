@@ -57,9 +57,16 @@ class TestTraining:
         assert state.losses[-30:].mean() < 0.95 * state.losses[:10].mean()
         assert np.isfinite(state.loss_curve()[1]).all()
 
-    @pytest.mark.parametrize("architecture", ["transformer", "lloca"])
-    def test_stopped_and_continued(self, architecture: str, tmp_path: Path) -> None:
-        given = task(flow=settings(architecture), bootstrap=True)
+    @pytest.mark.parametrize(
+        ("architecture", "optimiser"),
+        [("transformer", "muon"), ("transformer", "adamw"), ("lloca", "muon")],
+    )
+    def test_stopped_and_continued(self, architecture: str, optimiser: str, tmp_path: Path) -> None:
+        given = task(
+            flow=settings(architecture),
+            training=replace(task().training, optimiser=optimiser),
+            bootstrap=True,
+        )
         whole = fit_flow_matching(given)
         stopped = FlowMatchingState(given)
         for _ in range(7):
@@ -70,42 +77,22 @@ class TestTraining:
             assert torch.equal(value, continued.averaged_flow().arrays()[name]), name
         assert torch.equal(whole.losses, continued.losses)
 
-    def test_events_outside_of_the_cuts_are_trained_on(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """In the proportion in which they are made, and the same after a stop."""
-        monkeypatch.setattr("genamp_lib.training.flow_matching._N_MADE", 300)
-        given = task(training=replace(task().training, cut_steps=3))
-        seen = []
-        whole = FlowMatchingState(given)
-        monkeypatch.setattr(whole.flow, "pair", lambda x, base: seen.append(x) or base)
-        whole.flow.settings = replace(whole.flow.settings, coupling="independent")
-        for _ in range(4):
-            whole.advance()
-        made = whole.flow.coordinates.decode(whole.outside)
-        assert not whole.flow.settings.accepts(made).any()
-        assert len(made) == round(whole.outside_fraction * 300) > 10
-        inside = [
-            whole.flow.settings.accepts(whole.flow.coordinates.decode(x))
-            for x in (seen[2], seen[3])
-        ]
-        assert inside[0].all()
-        assert (~inside[1]).sum() == round(min(whole.outside_fraction, 0.75) * len(seen[3]))
-        first = len(whole.outside)
-        for _ in range(3):
-            whole.advance()
-        assert len(whole.outside) == first + round(whole.outside_fraction * 300)
-
-        reference = fit_flow_matching(given).averaged_flow().arrays()
-        stopped = tmp_path / "state.safetensors"
-        fit_flow_matching(given, checkpoint=stopped, stop_at=4)
-        continued = fit_flow_matching(given, checkpoint=stopped).averaged_flow().arrays()
-        assert all(torch.equal(reference[name], value) for name, value in continued.items())
-        other = fit_flow_matching(replace(given, training=replace(given.training, cut_steps=None)))
-        assert any(
-            not torch.equal(reference[name], value)
-            for name, value in other.averaged_flow().arrays().items()
-        )
+    def test_muon_steps_have_the_size_of_adamw(self) -> None:
+        """The root mean square of a step is 0.2 learning rates, in every direction alike."""
+        training = replace(task().training, n_warmup=1, weight_decay=0.0, optimiser="muon")
+        state = FlowMatchingState(task(training=training))
+        before = {name: value.detach().clone() for name, value in state.trained.items()}
+        state.advance()
+        steps = {name: value.detach() - before[name] for name, value in state.trained.items()}
+        matrices = [name for name in steps if "blocks." in name and steps[name].ndim == 2]
+        assert len(matrices) > 3
+        for name in matrices:
+            singular = torch.linalg.svdvals(steps[name])
+            largest = 0.2 * max(steps[name].shape) ** 0.5 * training.learning_rate
+            assert (singular / largest).median().item() == pytest.approx(1.0, abs=0.35), name
+        # AdamW's first step has one length for every parameter.
+        other = steps["linear_out.bias"] if "linear_out.bias" in steps else steps[max(steps)]
+        assert other.abs().max().item() <= 1.01 * training.learning_rate
 
     @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
     def test_compiled_steps_are_the_same_but_for_rounding(self) -> None:
@@ -171,8 +158,10 @@ class TestTraining:
             ValueError, match=r"`train` must pass the cuts pt > 22 .*, got \d+ of 300"
         ):
             task(train=jets(300, cuts=False).numpy())
-        with pytest.raises(ValueError, match="`cut_steps` must be positive or None, got 0"):
-            FlowMatchingTraining(cut_steps=0)
+
+    def test_an_optimiser_that_is_none(self) -> None:
+        with pytest.raises(ValueError, match="`optimiser` must be one of muon, adamw, got 'sgd'"):
+            FlowMatchingTraining(optimiser="sgd")
 
     def test_a_loss_that_is_not_finite(self) -> None:
         training = FlowMatchingTraining(n_steps=30, n_warmup=1, learning_rate=1e30, compile=False)

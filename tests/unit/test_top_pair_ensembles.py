@@ -11,6 +11,7 @@ import torch
 from tests_support import separated_jets as momenta
 
 from genamp_lib.models.flow_matching import FlowMatchingSettings
+from genamp_lib.models.solving import Solving
 from genamp_lib.studies import top_pair_ensembles
 from genamp_lib.studies.top_pair_ensembles import (
     STEPS,
@@ -21,12 +22,15 @@ from genamp_lib.studies.top_pair_ensembles import (
 )
 from genamp_lib.studies.top_pair_members import EDGES, densities_of, measure_members
 from genamp_lib.studies.top_pair_quality import Measuring
+from genamp_lib.studies.top_pair_solvers import check_solvers, measure_solvers
 from genamp_lib.training.artefacts import ArtefactStore
 from genamp_lib.training.classifier import ClassifierSettings
 from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 MEASURING = Measuring(
-    n_generated=60, classifier=ClassifierSettings(n_layers=1, n_hidden=8, n_epochs=2)
+    n_generated=60,
+    n_before_cuts=60,
+    classifier=ClassifierSettings(n_layers=1, n_hidden=8, n_epochs=2),
 )
 TRAINING = FlowMatchingTraining(batch_size=32, n_warmup=2, compile=False)
 
@@ -140,6 +144,24 @@ class TestGenerators:
         assert set(one.peaks) == {"m_w", "m_t"}
         for name in EDGES:
             assert np.array_equal(again.densities[name], one.densities[name])
+
+    def test_solvers_are_measured_once(self, store: ArtefactStore) -> None:
+        generators = fitted_generators(tasks(2), store=store)
+        solvers = [Solving("midpoint", 3)]
+
+        def measured():
+            return measure_solvers(generators, solvers, n_events=40, seed=2, store=store)
+
+        found = measured()
+        n_used = len(store.used)
+        assert measured() == found  # the rates too, as they were kept
+        assert [used["origin"] for used in store.used[n_used:]] == ["local", "local"]
+        for generator, checks in zip(generators, found, strict=True):
+            again = check_solvers(generator.flow, solvers, n_events=40, seed=2)
+            assert [check.ks for check in checks] == [check.ks for check in again]
+            assert [check.solving.n_calls for check in checks] == [200, 6]
+        with pytest.raises(ValueError, match="`solvers` must have a number of steps, got 'dopri5'"):
+            measure_solvers(generators, [Solving("dopri5")], n_events=40, seed=2, store=store)
 
 
 def replace_store(store: ArtefactStore, *, fresh: bool) -> ArtefactStore:

@@ -25,6 +25,7 @@ from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 MEASURING = Measuring(
     n_generated=1500,
+    n_before_cuts=1500,
     classifier=ClassifierSettings(n_layers=1, n_hidden=16, n_epochs=8, learning_rate=1e-2),
 )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.models.solving import Solving
 from genamp_lib.models.velocity import VelocitySettings
 from genamp_lib.studies.top_pair_solvers import check_solvers
 
@@ -33,9 +34,10 @@ def flow() -> FlowMatching:
 
 
 def test_more_steps_are_closer_and_the_reference_is_itself(flow: FlowMatching) -> None:
-    solvers = [("rk4", 20), ("euler", 4), ("midpoint", 4), ("midpoint", 12)]
-    checks = check_solvers(flow, solvers, n_events=1500, seed=2, reference=("rk4", 20))
-    assert [check.n_calls for check in checks] == [80, 80, 4, 8, 24]
+    fine = Solving("rk4", 20)
+    solvers = [fine, Solving("euler", 4), Solving("midpoint", 4), Solving("midpoint", 12)]
+    checks = check_solvers(flow, solvers, n_events=1500, seed=2, reference=fine)
+    assert [check.solving.n_calls for check in checks] == [80, 80, 4, 8, 24]
     largest = [max(check.ks.values()) for check in checks]
     assert largest[0] == largest[1] == 0.0
     assert largest[2] > 2 * largest[4] > 0.0
@@ -44,7 +46,7 @@ def test_more_steps_are_closer_and_the_reference_is_itself(flow: FlowMatching) -
 
 
 def test_wrong_input(flow: FlowMatching) -> None:
-    with pytest.raises(ValueError, match=r"`solvers` must be of euler, .* got 'dopri5'"):
-        check_solvers(flow, [("dopri5", 1)], n_events=10, seed=1)
+    with pytest.raises(ValueError, match="`solvers` must have a number of steps, got 'dopri5'"):
+        check_solvers(flow, [Solving("dopri5")], n_events=10, seed=1)
     with pytest.raises(ValueError, match="`n_events` must be positive, got 0"):
         check_solvers(flow, [], n_events=0, seed=1)
