@@ -120,7 +120,8 @@ class FlowMatchingState:
 
     def averaged_flow(self) -> FlowMatching:
         """Return a generator with the averaged parameters, in evaluation mode."""
-        flow = FlowMatching(self.task.flow, None)
+        with torch.random.fork_rng(devices=[]):  # starting values, which are replaced
+            flow = FlowMatching(self.task.flow, None)
         flow.load_arrays({**self.flow.arrays(), **self.average})
         return flow.eval()
 

@@ -207,7 +207,7 @@ class TestEveryNetwork:
     def test_samples_are_events_and_follow_the_seed(self, architecture: str) -> None:
         model = flow(architecture)
         first, second = (
-            model.sample(20, generator=torch.Generator().manual_seed(3), n_steps=3)
+            model.sample(20, generator=torch.Generator().manual_seed(3), solving=Solving(n_steps=3))
             for _ in range(2)
         )
         assert torch.equal(first, second)
@@ -221,7 +221,7 @@ class TestEveryNetwork:
         other = FlowMatching(settings(architecture), None)
         other.load_arrays(model.arrays())
         one, two = (
-            one.sample(5, generator=torch.Generator().manual_seed(3), n_steps=2)
+            one.sample(5, generator=torch.Generator().manual_seed(3), solving=Solving(n_steps=2))
             for one in (model, other)
         )
         assert torch.equal(one, two)
@@ -376,7 +376,7 @@ class TestCuts:
             model.sample(
                 200,
                 generator=torch.Generator().manual_seed(1),
-                n_steps=2,
+                solving=Solving(n_steps=2),
                 selected=selected,
             )
             for selected in (True, False)
@@ -398,7 +398,9 @@ class TestCuts:
 
     def test_nothing_within_the_cuts(self) -> None:
         with pytest.raises(GenampError, match="must make one event in 1000 within the cuts, got 0"):
-            flow(eta_max=1e-9).sample(1, generator=torch.Generator().manual_seed(1), n_steps=1)
+            flow(eta_max=1e-9).sample(
+                1, generator=torch.Generator().manual_seed(1), solving=Solving(n_steps=1)
+            )
 
 
 def test_bad_settings() -> None:

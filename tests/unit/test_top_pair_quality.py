@@ -33,7 +33,8 @@ MEASURING = Measuring(
 def generator_of(events: np.ndarray, outside: float = 0.0):
     """Stand in for a flow whose events are these; of those before the cuts a part is outside."""
 
-    def sample(n: int, *, generator: torch.Generator, selected: bool = True) -> torch.Tensor:
+    def sample(n: int, *, selected: bool = True, **how) -> torch.Tensor:
+        assert how.keys() == {"generator", "solving"}
         drawn = torch.from_numpy(events[:n].copy())
         if not selected:
             drawn[: round(outside * n), 1] = drawn[: round(outside * n), 2]  # two in one place
