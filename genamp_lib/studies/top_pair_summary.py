@@ -62,6 +62,29 @@ def summarise_truth(member: MemberQuality, holdout: NDArray[np.float64]) -> Summ
     return summary | _of_peaks(peaks_of(holdout))
 
 
+def table_of(truth: Summary, summaries: Mapping[str, Summary]) -> list[str]:
+    """Return the lines of a Markdown table: what is measured, the truth, each of `summaries`.
+
+    Args:
+        truth: From `summarise_truth`.
+        summaries: From `summarise_members`, by what their column is called.
+
+    >>> for line in table_of({"KS m_t": (0.01, 0.0)}, {"LLoCa": {"KS m_t": (0.04, 0.005)}}):
+    ...     print(line)
+    | | truth | LLoCa |
+    |---|---|---|
+    | KS m_t | 0.010 | 0.040 ± 0.005 |
+    """
+    lines = ["| | truth | " + " | ".join(summaries) + " |", "|" + "---|" * (len(summaries) + 2)]
+    for what, value in truth.items():
+        digits = 1 if what.endswith("GeV") else 3
+        cells = [what]
+        for mean, error in (value, *(summary[what] for summary in summaries.values())):
+            cells.append(f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error else ""))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def _of_member(member: MemberQuality, distance: float, n_before_cuts: int) -> Summary:
     quality = member.quality
     low, high = quality.auc_interval
