@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, project_root
+from genamp_lib.cli._chapter_runs import run_or_exit
 
 if TYPE_CHECKING:  # these imports cost a second; the commands load them when they run
     from genamp_lib.chapters.catalog import Chapter
     from genamp_lib.chapters.pages import Page
-    from genamp_lib.chapters.plan import Job
     from genamp_lib.chapters.scoreboard import Row
 
 Preset = Annotated[
@@ -123,7 +122,7 @@ def run(
         changed=changed,
     )
     with _lock(lock):
-        _run_or_exit(root, [job], 1, sharing)
+        run_or_exit(root, [job], 1, sharing)
         if publish:
             for path in plan.publish_artefacts(root, folder):
                 typer.echo(f"artefact: {path.relative_to(root)}")
@@ -155,7 +154,7 @@ def build(preset: Preset = "default", jobs: Jobs = CORES) -> None:
             typer.echo(f"{name}: up to date")
         for job in todo:
             typer.echo(f"{job.chapter.name}: to run, {'; '.join(job.reasons)}")
-        _run_or_exit(root, todo, jobs)
+        run_or_exit(root, todo, jobs)
         try:
             rendered = site.build_site(
                 root, _pages(root, preset, known), site.site_folder(root, preset)
@@ -251,64 +250,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
     return dict(text.split("=", 1) for text in texts)
-
-
-def _run_or_exit(
-    root: Path, todo: list[Job], n_parallel: int, sharing: Mapping[str, str] | None = None
-) -> None:
-    """Run jobs with progress; print failures and exit with 1 when there are any."""
-    from genamp_lib.chapters import plan, runs
-
-    if not todo:
-        return
-    try:
-        with _progress(root, todo) as report:
-            done, failures = runs.run_jobs(
-                root, todo, n_parallel=n_parallel, report=report, sharing=sharing
-            )
-    except KeyboardInterrupt as stop:
-        typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
-        raise typer.Exit(130) from stop
-    for job in done:
-        seconds = plan.read_record(job.folder)["wall_seconds"]
-        typer.echo(f"{job.chapter.name}: done in {seconds} s")
-    for failure in failures:
-        typer.echo(f"failed: {failure}", err=True)
-    if failures:
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _progress(root: Path, todo: list[Job]) -> Iterator[Any]:
-    """Show cells and the time left where there is a terminal, a line per chapter elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from genamp_lib.chapters import plan
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("cell {task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[estimate]}"),
-    )
-    with Progress(*columns, console=_console(), disable=not _console().is_terminal) as bars:
-        tasks = {}
-        for job in todo:
-            record = plan.read_record(plan.run_folder(root, job.preset, job.chapter.name))
-            estimate = f"last run: {record['wall_seconds']:.0f} s" if record else ""
-            tasks[job.chapter.name] = bars.add_task(
-                job.chapter.name, total=None, start=False, estimate=estimate
-            )
-            if bars.disable:
-                typer.echo(f"{time.strftime('%H:%M:%S')} {job.chapter.name} queued {estimate}")
-
-        def report(job: Job, cell: int, cells: int) -> None:
-            task = tasks[job.chapter.name]
-            bars.start_task(task)
-            bars.update(task, completed=cell, total=cells)
-
-        yield report
 
 
 def _print_results(folder: Path) -> None:

@@ -34,7 +34,7 @@ STAGE = "top-pair-generator"
 # Part of every artefact's key: raise it when the code of a training changes its numbers.
 CODE_VERSION = 1
 # Generators of each architecture that are kept in the repository.
-N_KEPT = 3
+N_KEPT = 10
 # Steps of 512 events that take a core five minutes.
 STEPS: dict[Architecture, int] = {"transformer": 6_000, "lgatr-slim": 3_400, "lloca": 2_200}
 
@@ -45,14 +45,16 @@ class Division(NamedTuple):
     Attributes:
         train: For trials of set-ups.
         holdout: What trials are compared with.
-        fresh_holdout: What the chosen set-up is compared with, once.
-        fresh_train: What it is fitted to.
+        spent_holdout: What earlier set-ups were compared with; no longer for judging.
+        fresh_train: What the chosen set-up is fitted to.
+        fresh_holdout: What it is compared with, once.
     """
 
     train: NDArray[np.float64]
     holdout: NDArray[np.float64]
-    fresh_holdout: NDArray[np.float64]
+    spent_holdout: NDArray[np.float64]
     fresh_train: NDArray[np.float64]
+    fresh_holdout: NDArray[np.float64]
 
 
 def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000) -> Division:
@@ -66,16 +68,16 @@ def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000
     Raises:
         ValueError: There are not that many events.
 
-    >>> [len(part) for part in divide(np.zeros((100, 6, 4)), n_train=20, n_holdout=30)]
-    [20, 30, 30, 20]
+    >>> [len(part) for part in divide(np.zeros((100, 6, 4)), n_train=20, n_holdout=10)]
+    [20, 10, 10, 20, 10]
     """
     momenta = np.asarray(momenta, dtype=np.float64)
-    if n_train < 1 or n_holdout < 1 or 2 * (n_train + n_holdout) > len(momenta):
+    if n_train < 1 or n_holdout < 1 or 2 * n_train + 3 * n_holdout > len(momenta):
         raise ValueError(
-            "`n_train` and `n_holdout` must be positive and at most half of the "
-            f"{len(momenta)} events together, got {n_train} and {n_holdout}."
+            "`n_train` and `n_holdout` must be positive, twice the first and three times the "
+            f"second at most {len(momenta)} events, got {n_train} and {n_holdout}."
         )
-    edges = np.cumsum([0, n_train, n_holdout, n_holdout, n_train])
+    edges = np.cumsum([0, n_train, n_holdout, n_holdout, n_train, n_holdout])
     parts = pairwise(edges.tolist())
     return Division(*(momenta[low:high] for low, high in parts))
 
@@ -84,7 +86,7 @@ def ensemble_tasks(
     train: ArrayLike,
     architecture: Architecture,
     *,
-    n_members: int = 10,
+    n_members: int = N_KEPT,
     bootstrap: bool = True,
     seed: int = 1,
     n_steps: int | None = None,

@@ -16,13 +16,24 @@ _PARTS = {"closer than 0.5, before the cuts": "close", "outside of the cuts": "o
 _PEAKS = {"W": "m_w", "top": "m_t"}
 
 
+def distance_error(n_first: int, n_second: int) -> float:
+    """Return the largest standard deviation that a Kolmogorov-Smirnov distance can have.
+
+    That of the difference of two empirical distribution functions where both are one half.
+
+    >>> distance_error(5000, 5000)
+    0.01
+    """
+    return 0.5 * math.sqrt(1 / n_first + 1 / n_second)
+
+
 def summarise_members(
     members: Sequence[MemberQuality], *, n_generated: int, n_before_cuts: int, n_holdout: int
 ) -> Summary:
     """Return means over members with the error of one member, by what is measured.
 
     The error is the statistical one and, from two members on, their standard deviation, in
-    quadrature. That of a distance is the largest that it can have, 0.5 sqrt(1/n + 1/m).
+    quadrature. That of a distance is `distance_error`.
 
     Args:
         members: Of one ensemble.
@@ -39,7 +50,7 @@ def summarise_members(
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"`{name}` must be positive, got {number}.")
-    distance = 0.5 * math.sqrt(1 / n_generated + 1 / n_holdout)
+    distance = distance_error(n_generated, n_holdout)
     each = [_of_member(member, distance, n_before_cuts) for member in members]
     summary = {}
     for what in each[0]:

@@ -52,11 +52,11 @@ def tasks(n_members: int = 2):
 
 
 def test_parts_do_not_overlap() -> None:
-    events = np.arange(10 * 6 * 4, dtype=float).reshape(10, 6, 4)
+    events = np.arange(13 * 6 * 4, dtype=float).reshape(13, 6, 4)
     parts = divide(events, n_train=2, n_holdout=3)
     assert np.array_equal(np.concatenate(parts), events)
-    assert [len(part) for part in parts] == [2, 3, 3, 2]
-    with pytest.raises(ValueError, match="at most half of the 10 events together, got 3 and 3"):
+    assert [len(part) for part in parts] == [2, 3, 3, 2, 3]
+    with pytest.raises(ValueError, match="at most 13 events, got 3 and 3"):
         divide(events, n_train=3, n_holdout=3)
 
 
