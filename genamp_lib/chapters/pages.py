@@ -9,7 +9,8 @@ import html
 import importlib.resources
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _BANNERS = {
         "that the machinery works. Its numbers and figures are not the published ones."
     ),
 }
+# More than these are folded away in the provenance of a page.
+_MANY_ARTEFACTS = 6
 
 
 @dataclass(frozen=True)
@@ -212,16 +215,11 @@ def _provenance(page: Page) -> str:
         "Started": record["started"],
         "Wall time": f"{record['wall_seconds']} s on {record['machine']}",
         "Event samples": _checksums(record["fingerprint"]["samples"]) or "none",
-        "Artefacts": _checksums(
-            {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in record["artefacts"]}
-        )
-        or "none",
         "Versions": ", ".join(f"{k} {v}" for k, v in print_versions.items()),
     }
-    lines = [
-        f'<tr><th scope="row">{key}</th><td>{html.escape(str(value))}</td></tr>'
-        for key, value in rows.items()
-    ]
+    cells = {key: html.escape(str(value)) for key, value in rows.items()}
+    cells["Artefacts"] = _artefacts(record["artefacts"])
+    lines = [f'<tr><th scope="row">{key}</th><td>{cell}</td></tr>' for key, cell in cells.items()]
     table = "\n".join(
         [
             '<div class="genamp-table"><table class="table genamp-provenance">',
@@ -234,6 +232,17 @@ def _provenance(page: Page) -> str:
         f"Download: {{download}}`the executed notebook <../downloads/{name}.ipynb>` and "
         f"{{download}}`its source <../downloads/{name}.md>`.\n\n{table}\n"
     )
+
+
+def _artefacts(used: Sequence[Mapping[str, str]]) -> str:
+    """Return HTML that lists artefacts, folded away below their numbers where they are many."""
+    named = {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in used}
+    listed = html.escape(_checksums(named) or "none")
+    if len(used) <= _MANY_ARTEFACTS:
+        return listed
+    stages = Counter(a["artefact"].rpartition("-")[0] for a in used)
+    summary = html.escape(", ".join(f"{stage}: {number}" for stage, number in stages.items()))
+    return f"<details><summary>{summary}</summary>{listed}</details>"
 
 
 def _checksums(files: Mapping[str, str]) -> str:

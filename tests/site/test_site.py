@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -55,6 +56,14 @@ def test_every_chapter_quotes_numbers_and_shows_figures(site: Path) -> None:
         assert len(soup.select("article .genamp-result")) > 5
         assert len(soup.select("article figure")) > 2
         assert soup.find(id="provenance")
+
+
+def test_many_artefacts_are_folded_away(site: Path) -> None:
+    soup = checks._soup(site / "chapters" / "11_top_pair_generators.html")
+    folded = soup.select_one(".genamp-provenance details")
+    # One of each architecture, and one with further jets.
+    assert "top-pair-generator: 4, " in folded.summary.text
+    assert len(re.findall("top-pair-generator-", folded.text)) == 4
 
 
 def damaged(site: Path, folder: Path, path: str, change: Callable[[BeautifulSoup], None]) -> Path:
