@@ -61,9 +61,13 @@ def test_every_chapter_quotes_numbers_and_shows_figures(site: Path) -> None:
 def test_many_artefacts_are_folded_away(site: Path) -> None:
     soup = checks._soup(site / "chapters" / "11_top_pair_generators.html")
     folded = soup.select_one(".genamp-provenance details")
-    # One of each architecture, and one with further jets.
-    assert "top-pair-generator: 4, " in folded.summary.text
-    assert len(re.findall("top-pair-generator-", folded.text)) == 4
+    counts = dict(re.findall(r"([a-z-]+): (\d+)", folded.summary.text))
+    assert {"top-pair-generator", "top-pair-quality"} <= set(counts)
+    for stage, number in counts.items():
+        assert len(re.findall(f"{stage}-[0-9a-f]{{16}} ", folded.text)) == int(number)
+    soup = checks._soup(site / "chapters" / "data_jets.html")
+    assert soup.select_one(".genamp-provenance")
+    assert not soup.select_one(".genamp-provenance details")
 
 
 def damaged(site: Path, folder: Path, path: str, change: Callable[[BeautifulSoup], None]) -> Path:
