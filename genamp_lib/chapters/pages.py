@@ -236,11 +236,12 @@ def _provenance(page: Page) -> str:
 
 def _artefacts(used: Sequence[Mapping[str, str]]) -> str:
     """Return HTML that lists artefacts, folded away below their numbers where they are many."""
+    # A run may have used one more than once.
     named = {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in used}
     listed = html.escape(_checksums(named) or "none")
-    if len(used) <= _MANY_ARTEFACTS:
+    if len(named) <= _MANY_ARTEFACTS:
         return listed
-    stages = Counter(a["artefact"].rpartition("-")[0] for a in used)
+    stages = Counter(name.split(" ")[0].rpartition("-")[0] for name in named)
     summary = html.escape(", ".join(f"{stage}: {number}" for stage, number in stages.items()))
     return f"<details><summary>{summary}</summary>{listed}</details>"
 
