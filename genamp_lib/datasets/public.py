@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genamp_lib._project import GenampError, read_json, write_json
+from genamp_lib.datasets._answers import Entry, entries_of, read_record
 from genamp_lib.datasets._download import HEADERS, TIMEOUT, Progress, ResumingDownload
 from genamp_lib.datasets.public_records import PUBLIC_RECORDS, PublicRecord
 
@@ -51,18 +52,9 @@ class PublicFile:
         path = self.path(folder)
         if not path.is_file():
             return "partly fetched" if _part(path).is_file() else "not fetched"
-        known = _read_record(self.record, path.parent).get(self.file)
+        known = read_record(self.record, path.parent).get(self.file)
         wrong = known is not None and known.n_bytes not in (None, path.stat().st_size)
         return "damaged" if wrong else "fetched"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What a repository says of a file; None where it says nothing."""
-
-    address: str
-    n_bytes: int | None = None
-    checksum: str | None = None  # as pooch takes it: "md5:..." or "sha256:..."
 
 
 def _pooch() -> Any:
@@ -251,12 +243,12 @@ def _mirrored(address: str, mirror: str | None) -> str:
     return f"{base.rstrip('/')}/{parts.netloc}{parts.path}{query}" if base else address
 
 
-def _entry(public: PublicFile, path: Path, mirror: str | None) -> _Entry:
+def _entry(public: PublicFile, path: Path, mirror: str | None) -> Entry:
     """Say what the repository says of a file: from the kept answer, or by asking once."""
     record = public.record
-    known = _read_record(record, path.parent)
+    known = read_record(record, path.parent)
     if not known and record.address == record.page:
-        return _Entry(record.address)
+        return Entry(record.address)
     if not known:
         import requests
 
@@ -266,41 +258,13 @@ def _entry(public: PublicFile, path: Path, mirror: str | None) -> _Entry:
             )
             answer.raise_for_status()
             content = answer.json()
-        known = _entries(record, content)
+        known = entries_of(record, content)
         write_json(path.parent / "record.json", content)
     if public.file not in known:
         raise GenampError(
             f"`{public.name}`: its record has no such file, it has {', '.join(known) or 'none'}"
         )
     return known[public.file]
-
-
-def _read_record(record: PublicRecord, folder: Path) -> dict[str, _Entry]:
-    kept = folder / "record.json"
-    return _entries(record, read_json(kept)) if kept.is_file() else {}
-
-
-def _entries(record: PublicRecord, content: Any) -> dict[str, _Entry]:
-    """Read the answers of Zenodo and of Mendeley Data."""
-    try:
-        if isinstance(content, list):
-            return {
-                file["filename"]: _Entry(
-                    file["content_details"]["download_url"],
-                    int(file["content_details"]["size"]),
-                    f"sha256:{file['content_details']['sha256_hash']}",
-                )
-                for file in content
-            }
-        return {
-            file["key"]: _Entry(file["links"]["self"], int(file["size"]), file["checksum"])
-            for file in content["files"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise GenampError(
-            f"{record.name}: {record.address} must list files with addresses, sizes and "
-            f"checksums, got {type(error).__name__}: {error}; see {record.page}"
-        ) from error
 
 
 def _noted(path: Path) -> Path:
@@ -320,7 +284,7 @@ def _note_checksum(path: Path) -> str:
     return checksum
 
 
-def _check_space(public: PublicFile, path: Path, entry: _Entry) -> None:
+def _check_space(public: PublicFile, path: Path, entry: Entry) -> None:
     import shutil
 
     part = _part(path)
