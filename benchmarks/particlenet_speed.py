@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genamp_lib.datasets import load_jets
-from genamp_lib.models.particlenet import ParticleNetLite, Particles, particle_inputs
+from genamp_lib.networks.particlenet import ParticleNetLite, Particles, particle_inputs
 
 BATCHES = (256, 1024)
 

@@ -27,13 +27,13 @@ from scipy.stats import ks_2samp
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from genamp_lib.datasets import Ring, radius
-from genamp_lib.models.mixture_transformer import MixtureTransformer, MixtureTransformerSettings
-from genamp_lib.models.region_probabilities import (
+from genamp_lib.networks.mixture.ensemble import EnsembleSettings, EnsembleTask, fit_ensemble
+from genamp_lib.networks.mixture.regions import (
     region_probabilities,
     region_probabilities_by_quadrature,
 )
-from genamp_lib.training.ensemble import EnsembleSettings, EnsembleTask, fit_ensemble
-from genamp_lib.training.training_sets import independent_sets
+from genamp_lib.networks.mixture.training_sets import independent_sets
+from genamp_lib.networks.mixture.transformer import MixtureTransformer, MixtureTransformerSettings
 
 N_TRAIN = 1000
 CHUNK = 8192

@@ -17,9 +17,9 @@ from ks_speed import N_REFERENCE, timed
 from rich.console import Console
 from rich.table import Table
 
-from genamp_lib._parallel import map_tasks
 from genamp_lib.cli import _count
-from genamp_lib.cli._count import Sharing, accumulate
+from genamp_lib.files.counting import Sharing, accumulate
+from genamp_lib.sharing import map_tasks
 
 REPEATS = 3
 N_EMPTY_TASKS = 2000

@@ -36,7 +36,7 @@ genamp:
 The answer is {result}`answer`.
 
 ```{code-cell} ipython3
-from genamp_lib.chapters.results import Results
+from genamp_lib.book.results import Results
 ```
 
 ```{code-cell} ipython3

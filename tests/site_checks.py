@@ -17,7 +17,7 @@ import jupytext
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
-from genamp_lib.chapters.results import read_results
+from genamp_lib.book.results import read_results
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -13,7 +13,7 @@ from filelock import FileLock
 if TYPE_CHECKING:
     import torch
 
-    from genamp_lib.models.flow_matching import FlowMatchingSettings
+    from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +59,7 @@ def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) 
     """Return jets without correlations, within the cuts of top pairs or not, as tensors."""
     import torch
 
-    from genamp_lib.models.flow_matching import FlowMatchingSettings
+    from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
 
     rng = np.random.default_rng(seed)
     shape = (20 * n, n_particles)
@@ -77,8 +77,8 @@ def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) 
 
 def small_flow_matching(architecture: str = "transformer", **changes) -> FlowMatchingSettings:
     """Return a flow whose network is as small as can be."""
-    from genamp_lib.models.flow_matching import FlowMatchingSettings
-    from genamp_lib.models.velocity import VelocitySettings
+    from genamp_lib.networks.top_pairs.architectures import VelocitySettings
+    from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
 
     network = VelocitySettings(
         architecture=architecture, n_blocks=1, n_heads=2, width=24, n_vectors=4, frame_width=8

@@ -1,9 +1,13 @@
-"""`genamp chapters | run | build | serve | scoreboard`: the commands around the book."""
+"""`genamp chapters | run | build | serve | scoreboard`: the commands around the book.
+
+Run chapters with progress on the terminal. Not for choosing which ones.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +16,73 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, project_root
-from genamp_lib.cli._chapter_runs import run_or_exit
 
-if TYPE_CHECKING:  # these imports cost a second; the commands load them when they run
-    from genamp_lib.chapters.catalog import Chapter
-    from genamp_lib.chapters.pages import Page
-    from genamp_lib.chapters.scoreboard import Row
+if TYPE_CHECKING:
+    from genamp_lib.book.catalog import Chapter
+    from genamp_lib.book.run import Job
+    from genamp_lib.book.scoreboard import Row
+    from genamp_lib.book.site import Page
+
+
+def run_or_exit(
+    root: Path, todo: list[Job], n_parallel: int, sharing: Mapping[str, str] | None = None
+) -> None:
+    """Run jobs with progress; print failures and exit with 1 when there are any."""
+    from genamp_lib.book import run as runs
+
+    if not todo:
+        return
+    try:
+        with _progress(root, todo) as report:
+            done, failures = runs.run_jobs(
+                root, todo, n_parallel=n_parallel, report=report, sharing=sharing
+            )
+    except KeyboardInterrupt as stop:
+        typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
+        raise typer.Exit(130) from stop
+    for job in done:
+        seconds = runs.read_record(job.folder)["wall_seconds"]
+        typer.echo(f"{job.chapter.name}: done in {seconds} s")
+    for failure in failures:
+        typer.echo(f"failed: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(root: Path, todo: list[Job]) -> Iterator[Any]:
+    """Show cells and the time left where there is a terminal, a line per chapter elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from genamp_lib.book import run as runs
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("cell {task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[estimate]}"),
+    )
+    console = Console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {}
+        for job in todo:
+            record = runs.read_record(runs.run_folder(root, job.preset, job.chapter.name))
+            estimate = f"last run: {record['wall_seconds']:.0f} s" if record else ""
+            tasks[job.chapter.name] = bars.add_task(
+                job.chapter.name, total=None, start=False, estimate=estimate
+            )
+            if bars.disable:
+                typer.echo(f"{time.strftime('%H:%M:%S')} {job.chapter.name} queued {estimate}")
+
+        def report(job: Job, cell: int, cells: int) -> None:
+            task = tasks[job.chapter.name]
+            bars.start_task(task)
+            bars.update(task, completed=cell, total=cells)
+
+        yield report
+
 
 Preset = Annotated[
     str,
@@ -36,14 +101,14 @@ def chapters(preset: Preset = "default") -> None:
     """List the chapters: what they do, their parameters, and how fresh their last run is."""
     from rich.table import Table
 
-    from genamp_lib.chapters import plan
+    from genamp_lib.book import run as runs
 
     root, known, parameters = _load(preset)
-    jobs, records = plan.plan_jobs(root, known, parameters, preset)
+    jobs, records = runs.plan_jobs(root, known, parameters, preset)
     stale = {job.chapter.name: "; ".join(job.reasons) for job in jobs}
     table = Table("Chapter", "What it does", "Parameters", "Last run", "State")
     for name, chapter in known.items():
-        record = records.get(name) or plan.read_record(plan.run_folder(root, preset, name))
+        record = records.get(name) or runs.read_record(runs.run_folder(root, preset, name))
         last = f"{record['started'][:10]}, {record['wall_seconds']} s" if record else "-"
         state = f"stale: {stale[name]}" if record and name in stale else stale.get(name, "fresh")
         names = ", ".join(chapter.parameters)
@@ -89,16 +154,17 @@ def run(
     Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
     be), or the path of a file.
     """
-    from genamp_lib._parallel import JOBS_VARIABLE, SCHEDULER_VARIABLE
-    from genamp_lib.chapters import catalog, fingerprint, plan, site
-    from genamp_lib.chapters.pages import Page
+    from genamp_lib.book import catalog, site, stale
+    from genamp_lib.book import run as runs
+    from genamp_lib.book.site import Page
+    from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE
 
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
     sharing = {JOBS_VARIABLE: str(jobs)}
     if scheduler is not None:
         sharing[SCHEDULER_VARIABLE] = scheduler
-    from genamp_lib.cli._download import prepare_source
+    from genamp_lib.cli.data import prepare_source
 
     root, known, parameters = _load(preset)
     chapter = catalog.find_chapter(known, name)
@@ -106,31 +172,31 @@ def run(
     resolved = prepare_source(chapter, chapter.resolve({**parameters[chapter.name], **given}))
     changed = {name: resolved[name] for name in given}
     if changed:
-        folder = plan.custom_folder(root, preset, chapter, changed)
+        folder = runs.custom_folder(root, preset, chapter, changed)
         lock = folder.with_name(f"{folder.name}.lock")
     else:
-        folder = plan.run_folder(root, preset, chapter.name)
+        folder = runs.run_folder(root, preset, chapter.name)
         lock = _build_lock(root, preset)
-    fingerprint.fingerprint(chapter, resolved)  # a missing sample ends here
-    job = plan.Job(
+    stale.fingerprint(chapter, resolved)  # a missing sample ends here
+    job = runs.Job(
         chapter=chapter,
         parameters=resolved,
         preset=preset,
         folder=folder,
-        fresh=fresh or preset in plan.FRESH_PRESETS,
+        fresh=fresh or preset in runs.FRESH_PRESETS,
         reasons=("asked for",),
         changed=changed,
     )
     with _lock(lock):
         run_or_exit(root, [job], 1, sharing)
         if publish:
-            for path in plan.publish_artefacts(root, folder):
+            for path in runs.publish_artefacts(root, folder):
                 typer.echo(f"artefact: {path.relative_to(root)}")
         _print_results(folder)
         if not changed:
             typer.echo("The site shows it after `genamp build`.")
             return
-        jobs, records = plan.plan_jobs(root, known, parameters, preset)
+        jobs, records = runs.plan_jobs(root, known, parameters, preset)
         pages = _pages(root, preset, {n: c for n, c in known.items() if n in records})
         pages |= {j.chapter.name: Page(j.chapter, None) for j in jobs}
         pages[chapter.name] = Page(chapter, folder)
@@ -145,11 +211,12 @@ def build(preset: Preset = "default", jobs: Jobs = CORES) -> None:
     A chapter is stale when its code cells, its parameters, the library, its event samples or the
     installed versions changed; not when its prose changed.
     """
-    from genamp_lib.chapters import plan, site
+    from genamp_lib.book import run as runs
+    from genamp_lib.book import site
 
     root, known, parameters = _load(preset)
     with _lock(_build_lock(root, preset)):
-        todo, records = plan.plan_jobs(root, known, parameters, preset)
+        todo, records = runs.plan_jobs(root, known, parameters, preset)
         for name in records:
             typer.echo(f"{name}: up to date")
         for job in todo:
@@ -174,7 +241,7 @@ def serve(
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-    from genamp_lib.chapters import site
+    from genamp_lib.book import site
 
     folder = site.site_folder(project_root(), preset)
     if not (folder / "index.html").exists():
@@ -202,8 +269,8 @@ def scoreboard(
     """Print every number of the papers beside ours, with a computed verdict."""
     from rich.table import Table
 
-    from genamp_lib.chapters import pages as pages_module
-    from genamp_lib.chapters import scoreboard as board
+    from genamp_lib.book import scoreboard as board
+    from genamp_lib.book import site as pages_module
 
     root, known, _ = _load(preset)
     results = pages_module.all_results(_pages(root, preset, known))
@@ -227,7 +294,7 @@ def scoreboard(
 
 
 def _load(preset: str) -> tuple[Path, dict[str, Chapter], dict[str, dict[str, Any]]]:
-    from genamp_lib.chapters import catalog
+    from genamp_lib.book import catalog
 
     root = project_root()
     known = catalog.load_chapters(root)
@@ -235,12 +302,12 @@ def _load(preset: str) -> tuple[Path, dict[str, Chapter], dict[str, dict[str, An
 
 
 def _pages(root: Path, preset: str, known: Mapping[str, Chapter]) -> dict[str, Page]:
-    from genamp_lib.chapters import plan
-    from genamp_lib.chapters.pages import Page
+    from genamp_lib.book import run as runs
+    from genamp_lib.book.site import Page
 
-    folders = {name: plan.run_folder(root, preset, name) for name in known}
+    folders = {name: runs.run_folder(root, preset, name) for name in known}
     return {
-        name: Page(chapter, folders[name] if plan.read_record(folders[name]) else None)
+        name: Page(chapter, folders[name] if runs.read_record(folders[name]) else None)
         for name, chapter in known.items()
     }
 
@@ -255,7 +322,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 def _print_results(folder: Path) -> None:
     from rich.table import Table
 
-    from genamp_lib.chapters.results import read_results
+    from genamp_lib.book.results import read_results
 
     table = Table("Result", "Value [interval]", "Meaning")
     for result in read_results(folder / "results.json").values():

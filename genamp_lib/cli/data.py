@@ -1,14 +1,59 @@
-"""`genamp data`: event samples and public data on the command line. No work of its own."""
+"""`genamp data`: event samples and public data on the command line. No work of its own.
+
+Downloads as the command line shows them. No download of its own: datasets.public.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genamp_lib.cli.simulate import app as simulate_app
+
+if TYPE_CHECKING:
+    from genamp_lib.book.catalog import Chapter
+    from genamp_lib.datasets._download import Progress
+
+
+@contextmanager
+def download_progress(name: str) -> Iterator[Progress]:
+    """Show a bar while something is downloaded; give what the download reports to."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=None, visible=False)
+
+        def report(done: int, total: int | None) -> None:
+            bars.update(task, completed=done, total=total, visible=True)
+
+        yield report
+
+
+def prepare_source(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with `source` as a chapter can read it, before anything is run.
+
+    Public files that stand for the chapter's samples are fetched; a path gets whole, because
+    chapters run in another folder than the user.
+    """
+    from genamp_lib.datasets.public import fetch_public, public_counterpart
+
+    source = parameters.get("source")
+    if source == "public":
+        for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
+            with download_progress(name) as progress:
+                fetch_public(name, progress=progress)
+    elif source and Path(source).is_file():
+        return {**parameters, "source": str(Path(source).resolve())}
+    return dict(parameters)
+
 
 app = typer.Typer(help="Event samples: list, fetch, verify, simulate.", no_args_is_help=True)
 app.add_typer(simulate_app, name="simulate")
@@ -29,9 +74,8 @@ def list_command(folder: Folder = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from genamp_lib.datasets.public import data_folder, list_public
-    from genamp_lib.datasets.public_records import PUBLIC_RECORDS
-    from genamp_lib.datasets.samples import list_samples
+    from genamp_lib.datasets.public import PUBLIC_RECORDS, data_folder, list_public
+    from genamp_lib.datasets.sources import list_samples
 
     console = Console()
     table = Table(title="Shipped samples", title_justify="left")
@@ -73,7 +117,7 @@ def fetch_command(
 
     Example: genamp data fetch jetnet/g.hdf5, then load_jets("jets_gluon", source="public").
     """
-    from genamp_lib.cli._download import download_progress
+    from genamp_lib.cli.data import download_progress
     from genamp_lib.datasets.public import fetch_public, find_public, verify_public
 
     public = find_public(name)
@@ -100,7 +144,7 @@ def verify_command(
     """
     from genamp_lib._project import GenampError
     from genamp_lib.datasets.public import list_public, verify_public
-    from genamp_lib.datasets.samples import find_sample, list_samples, verify_sample
+    from genamp_lib.datasets.sources import find_sample, list_samples, verify_sample
 
     def sample_text(sample: str) -> str:
         verify_sample(sample)

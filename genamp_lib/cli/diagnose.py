@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, write_json
-from genamp_lib.cli._count import one_line
+from genamp_lib.files.counting import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,12 +87,12 @@ def _diagnosis(
     features: list[str], samples: list[np.ndarray], seed: int, epochs: int, output: Path
 ) -> tuple[Diagnosis, list[np.ndarray]]:
     """Weigh all events and say what the weights tell; networks are kept until that is done."""
-    from genamp_lib._parallel import progress
     from genamp_lib.diagnostics import diagnose as of_weights
     from genamp_lib.diagnostics import likelihood_ratio_weights
-    from genamp_lib.training.artefacts import ArtefactStore, Stage
-    from genamp_lib.training.classifier import ClassifierSettings
-    from genamp_lib.training.cross_fit import cross_fitted_logits
+    from genamp_lib.networks.classifier import ClassifierSettings
+    from genamp_lib.networks.cross_fit import cross_fitted_logits
+    from genamp_lib.sharing import progress
+    from genamp_lib.store import ArtefactStore, Stage
 
     folder = output.parent / f".{output.stem}.networks"
     checksums = [hashlib.sha256(sample.tobytes()).hexdigest() for sample in samples]
@@ -135,7 +135,7 @@ def _load(
     """Return the names of the features, both samples, and what was left out."""
     import numpy as np
 
-    from genamp_lib.datasets.columns import load_features
+    from genamp_lib.files.columns import load_features
 
     loaded = [load_features(path, column) for path in (truth, generated)]
     (features, first), (others, second) = loaded

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli._count import Sharing, accumulate, count_regions, one_line
 from genamp_lib.cli._verdict import (
     check_outputs,
     plot_averaging,
@@ -17,6 +16,7 @@ from genamp_lib.cli._verdict import (
     print_differential,
     write_estimate,
 )
+from genamp_lib.files.counting import Sharing, accumulate, count_regions, one_line
 
 if TYPE_CHECKING:
     from genamp_lib.amplification import RegionCounter
@@ -166,7 +166,7 @@ def differential(
 ) -> None:
     """Estimate the differential amplification from two or three files."""
     from genamp_lib.amplification import differential_amplification
-    from genamp_lib.datasets.columns import load_column
+    from genamp_lib.files.columns import load_column
 
     check_outputs(json_path, plot_path)
     sharing = Sharing(jobs, scheduler)
@@ -197,7 +197,7 @@ def differential(
 
 
 def _n_train(n_train: int | None, train: Path | None, column: str | None) -> int:
-    from genamp_lib.datasets.columns import n_rows, read_column
+    from genamp_lib.files.columns import n_rows, read_column
 
     _check_n_train(n_train, train)
     if train is None:
@@ -257,7 +257,7 @@ def _edges(
     regions: str | None, quantiles: int | None, train: Path | None, column: str | None
 ) -> Any:
     from genamp_lib.amplification import quantile_regions
-    from genamp_lib.datasets.columns import load_column
+    from genamp_lib.files.columns import load_column
 
     if regions is not None and quantiles is not None:
         raise GenampError("--regions must not be given together with --quantiles")
@@ -275,7 +275,7 @@ def _edges(
 def _table_of_counts(
     members: list[Path], n_generated: int | None, column: str | None
 ) -> tuple[Any, int]:
-    from genamp_lib.datasets.columns import load_table
+    from genamp_lib.files.columns import load_table
 
     if len(members) != 1 or n_generated is None:
         raise GenampError(

@@ -69,16 +69,16 @@ def train_top_pairs_command(
     most that, and the same command continues, to the same numbers bit for bit. A step of 512 events
     takes a core 0.05 s with the transformer, 0.09 s with lgatr-slim, 0.13 s with lloca.
 
-    Read a generator with genamp_lib.training.flow_matching_members.read_generator(FILE).
+    Read a generator with genamp_lib.networks.top_pairs.members.read_generator(FILE).
     """
     from genamp_lib._project import GenampError, project_root
 
     try:
         from genamp_lib.datasets import load_top_pairs
-        from genamp_lib.models.flow_matching import FlowMatchingSettings
-        from genamp_lib.models.velocity import VelocitySettings
-        from genamp_lib.training.flow_matching_members import fit_members, member_tasks
-        from genamp_lib.training.flow_matching_task import FlowMatchingTraining
+        from genamp_lib.networks.top_pairs.architectures import VelocitySettings
+        from genamp_lib.networks.top_pairs.fit import FlowMatchingTraining
+        from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+        from genamp_lib.networks.top_pairs.members import fit_members, member_tasks
 
         flow = FlowMatchingSettings(
             n_particles=6 + extra_jets,

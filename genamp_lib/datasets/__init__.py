@@ -8,13 +8,15 @@ from genamp_lib.datasets.gaussian import (
     model_variance,
     true_amplification,
 )
-from genamp_lib.datasets.jet_observables import (
+from genamp_lib.datasets.jets import (
     JET_OBSERVABLES,
+    Jets,
     disjoint_pools,
+    load_jets,
     observables_from_particles,
+    relative_mass,
     tail_cut,
 )
-from genamp_lib.datasets.jets import Jets, load_jets, relative_mass
 from genamp_lib.datasets.kinematics import (
     delta_phi,
     delta_r,
@@ -25,17 +27,22 @@ from genamp_lib.datasets.kinematics import (
 from genamp_lib.datasets.peaks import Peak, find_peak
 from genamp_lib.datasets.public import fetch_public, list_public, verify_public
 from genamp_lib.datasets.rings import Ring, radius
-from genamp_lib.datasets.samples import (
+from genamp_lib.datasets.showers import (
+    SHOWER_OBSERVABLES,
+    Showers,
+    load_showers,
+    shower_observables,
+)
+from genamp_lib.datasets.sources import (
+    DataSource,
     Sample,
+    find_source,
     list_samples,
     sample_checksum,
     sample_path,
     verify_sample,
 )
-from genamp_lib.datasets.shower_observables import SHOWER_OBSERVABLES, shower_observables
-from genamp_lib.datasets.showers import Showers, load_showers
-from genamp_lib.datasets.sources import DataSource, find_source
-from genamp_lib.datasets.top_pair_kinematics import (
+from genamp_lib.datasets.top_pairs import (
     TOP_PAIR_OBSERVABLES,
     top_pair_features,
     top_pair_observables,

@@ -4,12 +4,16 @@ Not for reading it: `load_...(source="public")`. Names are RECORD/FILE, e.g. "je
 that is where a file lies in the data folder: `GENAMP_DATA`, or a folder in the user's cache. Sizes
 and checksums are those that the repository (Zenodo, Mendeley Data) states; its answer is kept as
 record.json beside the files.
+
+What repositories answer about the files of a record. Not for asking them: datasets.public.
+
+The catalogue of the papers' public data. Not for fetching them: datasets.public.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,9 +22,138 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genamp_lib._project import GenampError, read_json, write_json
-from genamp_lib.datasets._answers import Entry, entries_of, read_record
 from genamp_lib.datasets._download import HEADERS, TIMEOUT, Progress, ResumingDownload
-from genamp_lib.datasets.public_records import PUBLIC_RECORDS, PublicRecord
+
+
+@dataclass(frozen=True)
+class PublicRecord:
+    """One published data set.
+
+    Attributes:
+        name: First part of the names of its files, and their folder.
+        what: One sentence.
+        page: Where a person finds it; the DOI where there is one.
+        address: What answers with names, addresses and checksums of the files; of the file itself
+            where there is no such list.
+        files: Files known by name, and how the names of the samples begin that stand in for them;
+            empty where none does.
+        simulate: The command that makes the same kind of data.
+        doi: Empty if there is none.
+    """
+
+    name: str
+    what: str
+    page: str
+    address: str
+    files: Mapping[str, str]
+    simulate: str
+    doi: str = ""
+
+
+def _zenodo(
+    name: str, number: int, what: str, files: dict[str, str], simulate: str
+) -> PublicRecord:
+    doi = f"10.5281/zenodo.{number}"
+    address = f"https://zenodo.org/api/records/{number}"
+    return PublicRecord(name, what, f"https://doi.org/{doi}", address, files, simulate, doi)
+
+
+_TTBAR = "https://www.thphys.uni-heidelberg.de/~plehn/data/event_generation_ttbar.hdf5"
+
+PUBLIC_RECORDS = (
+    _zenodo(
+        "jetnet",
+        6975118,
+        "JetNet with 30 particles: gluon, light-quark, top, W and Z jets (paper B, sec. 3).",
+        {
+            "g.hdf5": "jets_gluon",
+            "q.hdf5": "jets_light",
+            "t.hdf5": "jets_top",
+            "w.hdf5": "",
+            "z.hdf5": "",
+        },
+        "jets",
+    ),
+    PublicRecord(
+        "ttbar",
+        "All-hadronic top pairs with 0 to 4 further jets, 4.7 GB (paper A, sec. 5).",
+        _TTBAR,
+        _TTBAR,
+        {"event_generation_ttbar.hdf5": "top_pairs"},
+        "top-pairs",
+    ),
+    _zenodo(
+        "classifier_samples",
+        10277550,
+        "Z bosons with jets and calorimeter showers, truth and generated (paper B, sec. 4 and 5).",
+        {
+            "truth.h5": "z_jets",
+            "generated.h5": "",
+            "full_cls_piplus.hdf5": "",
+            "samples_piplus.hdf5": "",
+        },
+        "z-jets",
+    ),
+    PublicRecord(
+        "calogan",
+        "Geant4 showers of positrons, photons and charged pions in three layers (CaloGAN).",
+        "https://doi.org/10.17632/pvn3xc3wy5.1",
+        "https://data.mendeley.com/public-api/datasets/pvn3xc3wy5/files?folder_id=root&version=1",
+        {
+            "eplus.hdf5": "showers_eplus",
+            "gamma.hdf5": "showers_gamma",
+            "piplus.hdf5": "showers_piplus",
+        },
+        "showers",
+        "10.17632/pvn3xc3wy5.1",
+    ),
+    _zenodo(
+        "caloflow",
+        5904188,
+        "Showers in the same calorimeter, Geant4 and CaloFlow; its files are named by the record.",
+        {},
+        "showers",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a repository says of a file; None where it says nothing."""
+
+    address: str
+    n_bytes: int | None = None
+    checksum: str | None = None  # as pooch takes it: "md5:..." or "sha256:..."
+
+
+def read_record(record: PublicRecord, folder: Path) -> dict[str, Entry]:
+    """Read the answer that was kept beside the files; nothing where there is none."""
+    kept = folder / "record.json"
+    return entries_of(record, read_json(kept)) if kept.is_file() else {}
+
+
+def entries_of(record: PublicRecord, content: Any) -> dict[str, Entry]:
+    """Read the answers of Zenodo and of Mendeley Data."""
+    try:
+        if isinstance(content, list):
+            return {
+                file["filename"]: Entry(
+                    file["content_details"]["download_url"],
+                    int(file["content_details"]["size"]),
+                    f"sha256:{file['content_details']['sha256_hash']}",
+                )
+                for file in content
+            }
+        return {
+            file["key"]: Entry(file["links"]["self"], int(file["size"]), file["checksum"])
+            for file in content["files"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise GenampError(
+            f"{record.name}: {record.address} must list files with addresses, sizes and "
+            f"checksums, got {type(error).__name__}: {error}; see {record.page}"
+        ) from error
+
 
 FOLDER_VARIABLE = "GENAMP_DATA"
 MIRROR_VARIABLE = "GENAMP_MIRROR"

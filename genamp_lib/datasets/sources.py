@@ -1,16 +1,136 @@
 """Where the data of a loader come from: shipped, public, or a file. Not for reading them.
 
 All loaders take the same argument `source` and hand out the same `DataSource` with the data.
+
+Find and verify the event samples that the repository ships: data/registry.json.
+
+Not for reading them (datasets.jets) and not for making them (simulation).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from genamp_lib._project import GenampError, sha256_of_file
+from genamp_lib._project import GenampError, project_root, read_json, sha256_of_file
 from genamp_lib.datasets.public import fetch_public, public_counterpart, verify_public
-from genamp_lib.datasets.samples import find_sample, list_samples, verify_sample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One entry of the registry: what a shipped sample is and how to make it again.
+
+    Attributes:
+        name: What `load_...` functions and the command line call it.
+        file: Path relative to the project folder.
+        sha256: Checksum of the file.
+        bytes: Size of the file.
+        rows: Number of events, jets or showers.
+        units: Units of the stored quantities, in words.
+        description: One sentence.
+        licence: SPDX identifier.
+        command: The command that writes the same file again.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    rows: int
+    units: str
+    description: str
+    licence: str
+    command: str
+
+    @property
+    def path(self) -> Path:
+        """Absolute path of the file, whether it exists or not."""
+        return project_root() / self.file
+
+    @property
+    def state(self) -> str:
+        """`present`, `missing` or `damaged`; by size only, so that it is quick."""
+        if not self.path.is_file():
+            return "missing"
+        return "present" if self.path.stat().st_size == self.bytes else "damaged"
+
+
+def list_samples() -> list[Sample]:
+    """Return every sample of the registry, by name.
+
+    Raises:
+        GenampError: The registry is missing or is not one.
+    """
+    registry = project_root() / "data" / "registry.json"
+    if not registry.is_file():
+        raise GenampError(f"{registry}: not found; get it back with git")
+    content = read_json(registry)
+    try:
+        samples = [Sample(name=name, **entry) for name, entry in content["samples"].items()]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise GenampError(
+            f"{registry}: must hold {{'samples': {{name: entry}}}} with the fields of `Sample`, "
+            f"got {type(error).__name__}: {error}; get it back with git"
+        ) from error
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def find_sample(name: str) -> Sample:
+    """Return the registry's entry for `name`.
+
+    Raises:
+        GenampError: There is no such sample; the message names the ones there are.
+    """
+    samples = {sample.name: sample for sample in list_samples()}
+    if name not in samples:
+        close = get_close_matches(name, samples, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        raise GenampError(
+            f"sample `{name}`: unknown; {hint}known samples: {', '.join(samples) or 'none'}"
+        )
+    return samples[name]
+
+
+def sample_path(name: str) -> Path:
+    """Return where the sample `name` lies.
+
+    Raises:
+        GenampError: Unknown name, or the file is not there.
+    """
+    sample = find_sample(name)
+    if not sample.path.is_file():
+        raise GenampError(
+            f"sample `{name}`: {sample.path} not found; run `{sample.command}` "
+            f"or `git checkout {sample.file}`"
+        )
+    return sample.path
+
+
+def sample_checksum(name: str) -> str:
+    """Return the SHA-256 that the registry promises for the sample `name`.
+
+    Raises:
+        GenampError: Unknown name.
+    """
+    return find_sample(name).sha256
+
+
+def verify_sample(name: str) -> Path:
+    """Compare a sample's file with its checksum in the registry; return its path.
+
+    Raises:
+        GenampError: Unknown name, no file, or the file is not the one in the registry.
+    """
+    sample = find_sample(name)
+    path = sample_path(name)
+    checksum = sha256_of_file(path)
+    if checksum != sample.sha256:
+        raise GenampError(
+            f"sample `{name}`: damaged, {path} must have SHA-256 {sample.sha256[:12]}..., "
+            f"got {checksum[:12]}...; remove it and run `git checkout {sample.file}`"
+        )
+    return path
 
 
 @dataclass(frozen=True)

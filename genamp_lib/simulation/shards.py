@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from genamp_lib._parallel import map_tasks
 from genamp_lib._project import (
     GenampError,
     read_json,
@@ -24,6 +23,7 @@ from genamp_lib._project import (
     sha256_of_file,
     write_json,
 )
+from genamp_lib.sharing import map_tasks
 
 Arrays = dict[str, np.ndarray]
 Counts = dict[str, int]

@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 
 from genamp_lib._project import GenampError, project_root
-from genamp_lib.datasets.shower_observables import shower_observables
-from genamp_lib.datasets.showers import LAYERS, PARTICLES, Showers, layers_of_voxels
+from genamp_lib.datasets.showers import (
+    LAYERS,
+    PARTICLES,
+    Showers,
+    layers_of_voxels,
+    shower_observables,
+)
 from genamp_lib.simulation.jet_sample import round_mantissa
 from genamp_lib.simulation.sample_file import sample_file, write_record
 from genamp_lib.simulation.shards import merge_shards, run_shards

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genamp_lib.datasets.kinematics import delta_r, pseudorapidity, to_cartesian
-from genamp_lib.datasets.top_pair_assignment import (
+from genamp_lib.datasets.top_pairs import (
     SIGMA_TOP,
     SIGMA_W,
     W_MASS,

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from tests_support import ROOT, build_book
 
-from genamp_lib.chapters.catalog import Chapter, load_chapters, load_preset
-from genamp_lib.chapters.results import read_results
-from genamp_lib.chapters.scoreboard import README_BEGIN, README_END, load_paper_numbers
+from genamp_lib.book.catalog import Chapter, load_chapters, load_preset
+from genamp_lib.book.results import read_results
+from genamp_lib.book.scoreboard import README_BEGIN, README_END, load_paper_numbers
 
 CHAPTERS = load_chapters(ROOT)
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=CHAPTERS)

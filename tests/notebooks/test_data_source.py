@@ -15,12 +15,12 @@ import pytest
 from tests_support import edit
 
 from genamp_lib._project import GenampError, sha256_of_file
-from genamp_lib.chapters.catalog import load_chapters
-from genamp_lib.chapters.fingerprint import fingerprint
-from genamp_lib.cli._download import prepare_source
+from genamp_lib.book.catalog import load_chapters
+from genamp_lib.book.stale import fingerprint
+from genamp_lib.cli.data import prepare_source
 
 CODE = """\
-from genamp_lib.chapters.results import Results
+from genamp_lib.book.results import Results
 from genamp_lib.datasets import load_jets
 """
 
@@ -38,7 +38,7 @@ def jets_project(tiny_project: Path) -> Path:
     """Return the tiny project with a chapter that counts jets of a shipped sample of three."""
     notebook = tiny_project / "notebooks/01_tiny.md"
     edit(notebook, "samples: []", "samples: [jets_gluon]")
-    edit(notebook, "from genamp_lib.chapters.results import Results\n", CODE)
+    edit(notebook, "from genamp_lib.book.results import Results\n", CODE)
     edit(notebook, "upper: float", 'source: str = "shipped"  # or public, or a file\nupper: float')
     edit(
         notebook,

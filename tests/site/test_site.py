@@ -19,7 +19,7 @@ from site_checks import served
 from tests_support import ROOT
 
 from genamp_lib import __all__ as public_names
-from genamp_lib.chapters.scoreboard import load_paper_numbers
+from genamp_lib.book.scoreboard import load_paper_numbers
 
 RUNS = ROOT / "_build" / "runs" / "default"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))

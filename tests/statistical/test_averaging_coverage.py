@@ -16,13 +16,13 @@ from scipy.stats import chi2
 
 from genamp_lib.amplification import averaging_intervals
 from genamp_lib.amplification.coverage import averaging_coverage
-from genamp_lib.datasets import interval_probability, true_amplification
-from genamp_lib.datasets.pseudo_experiments import (
+from genamp_lib.amplification.pseudo_experiments import (
     correlated_regions,
     counted_fractions,
     fitted_regions,
     truth_quantiles,
 )
+from genamp_lib.datasets import interval_probability, true_amplification
 
 N_TRAIN = 1000
 TWO_PARAMETERS = 20.72

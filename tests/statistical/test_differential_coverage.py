@@ -23,7 +23,7 @@ from genamp_lib.amplification import (
 from genamp_lib.amplification._bridge import CRAMER_VON_MISES, amplification_intervals
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
 from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
-from genamp_lib.datasets.pseudo_experiments import (
+from genamp_lib.amplification.pseudo_experiments import (
     deformation_size,
     distances_of,
     misplaced_peak,

@@ -11,8 +11,8 @@ from scipy.special import gammainc
 from scipy.stats import kstest, mannwhitneyu
 
 from genamp_lib.datasets import load_showers, shower_observables
-from genamp_lib.datasets.samples import find_sample
 from genamp_lib.datasets.showers import PARTICLES
+from genamp_lib.datasets.sources import find_sample
 
 # Two-sided Gaussian tail of 1e-6; several such tests stay below 1e-5 together.
 N_SIGMA = 4.9

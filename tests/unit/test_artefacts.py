@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from genamp_lib import store as artefacts
 from genamp_lib._project import GenampError
-from genamp_lib.training import artefacts
-from genamp_lib.training.artefacts import FRESH_VARIABLE, ArtefactStore, Stage
+from genamp_lib.store import FRESH_VARIABLE, ArtefactStore, Stage
 
 STAGE = Stage("demo", version=1, configuration={"seed": 3, "rates": [0.1, 0.2]}, inputs={"a": "00"})
 ARRAYS = {"x": np.arange(6.0).reshape(2, 3), "n": np.array([1, 2], dtype=np.int64)}

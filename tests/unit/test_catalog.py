@@ -8,7 +8,7 @@ import pytest
 from tests_support import edit
 
 from genamp_lib._project import GenampError
-from genamp_lib.chapters.catalog import (
+from genamp_lib.book.catalog import (
     Parameter,
     find_chapter,
     load_chapters,

@@ -8,17 +8,17 @@ import torch
 
 from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import auc_from_weights
-from genamp_lib.models.classifier import Classifier
-from genamp_lib.training import cross_fit
-from genamp_lib.training.artefacts import ArtefactStore, Stage, read_artefact
-from genamp_lib.training.classifier import (
+from genamp_lib.networks import cross_fit
+from genamp_lib.networks.classifier import (
+    Classifier,
     ClassifierSettings,
     classifier_from_arrays,
     classifier_to_arrays,
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.training.cross_fit import cross_fitted_logits
+from genamp_lib.networks.cross_fit import cross_fitted_logits
+from genamp_lib.store import ArtefactStore, Stage, read_artefact
 
 QUICK = ClassifierSettings(n_layers=2, n_hidden=8, n_epochs=2, batch_size=64)
 

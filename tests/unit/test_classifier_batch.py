@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from genamp_lib.diagnostics import auc_from_weights
-from genamp_lib.studies import jet_power
-from genamp_lib.studies.jet_power import METRICS, PowerSettings, alarm_thresholds, metric_values
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.classifier_batch import cross_fitted_logits_of_many
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.classifier_batch import cross_fitted_logits_of_many
+from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.studies import ch06_power as jet_power
+from genamp_lib.studies.ch06_power import METRICS, PowerSettings, alarm_thresholds, metric_values
 
 QUICK = ClassifierSettings(
     n_layers=1, n_hidden=8, dropout=0.0, n_epochs=8, batch_size=100, learning_rate=0.02

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from genamp_lib.cli import app, main
-from genamp_lib.training import cross_fit
+from genamp_lib.networks import cross_fit
 
 N = 2000
 NAMES = ",".join(f"x{i}" for i in range(10))

@@ -14,8 +14,9 @@ from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
 from genamp_lib import averaging_amplification, differential_amplification, plotting
-from genamp_lib.cli import _count, main
+from genamp_lib.cli import main
 from genamp_lib.cli.estimate import app
+from genamp_lib.files import counting as _count
 
 
 def call(*arguments):
@@ -31,7 +32,7 @@ def words(text):
 @pytest.fixture(autouse=True)
 def no_lines_of_progress(monkeypatch):
     """However slow the machine is: they would stand before an error."""
-    monkeypatch.setattr("genamp_lib._parallel.LINE_SECONDS", float("inf"))
+    monkeypatch.setattr("genamp_lib.sharing.LINE_SECONDS", float("inf"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.columns import load_column, load_table, n_rows, read_column
+from genamp_lib.files.columns import load_column, load_table, n_rows, read_column
 
 VALUES = np.linspace(-1, 1, 1000).astype(np.float32)
 TABLE = np.stack([VALUES, VALUES**2, np.arange(1000)], axis=1)

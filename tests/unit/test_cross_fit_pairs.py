@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.training import cross_fit_pairs as module
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.cross_fit import cross_fitted_logits
-from genamp_lib.training.cross_fit_pairs import PairTask, cross_fit_pairs
+from genamp_lib.networks import cross_fit as module
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.cross_fit import PairTask, cross_fit_pairs, cross_fitted_logits
+from genamp_lib.store import ArtefactStore, Stage
 
 SETTINGS = ClassifierSettings(n_layers=1, n_hidden=4, n_epochs=2)
 STAGE = Stage("pairs", version=1, configuration={"events": "of this test"})

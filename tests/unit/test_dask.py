@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from genamp_lib import KolmogorovAccumulator, RegionCounter
-from genamp_lib._parallel import map_tasks
 from genamp_lib._project import GenampError
-from genamp_lib.cli import _count, main
-from genamp_lib.datasets.columns import read_column
+from genamp_lib.cli import main
+from genamp_lib.files import counting as _count
+from genamp_lib.files.columns import read_column
+from genamp_lib.sharing import map_tasks
 
 pytest.importorskip("distributed", reason="distributed is missing: pip install 'genamp[dask]'")
-from genamp_lib import _dask
+from genamp_lib import sharing_dask as _dask
 
 EDGES = [-1.0, 0.0, 0.3, 2.0]
 SNAPSHOTS = (10, 1000, 25_000, 60_000)

@@ -8,8 +8,8 @@ import sys
 import pytest
 from tests_support import ROOT
 
-from genamp_lib.chapters.catalog import load_chapters
-from genamp_lib.chapters.dependencies import library_files
+from genamp_lib.book.catalog import load_chapters
+from genamp_lib.book.stale import library_files
 
 CHAPTERS = load_chapters(ROOT)
 

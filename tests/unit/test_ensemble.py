@@ -18,19 +18,19 @@ from safetensors.torch import load_file, save_file
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets import Ring
-from genamp_lib.training import ensemble as ensemble_module
-from genamp_lib.training._ensemble_state import TrainingState
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.ensemble import (
+from genamp_lib.networks.mixture import ensemble as ensemble_module
+from genamp_lib.networks.mixture.ensemble import (
     EnsembleFit,
     EnsembleSettings,
     EnsembleTask,
     MixtureTransformerSettings,
     PosteriorSettings,
+    TrainingState,
     fit_ensemble,
     fit_ensembles,
 )
-from genamp_lib.training.training_sets import bootstrap_sets, independent_sets, same_sets
+from genamp_lib.networks.mixture.training_sets import bootstrap_sets, independent_sets, same_sets
+from genamp_lib.store import ArtefactStore
 
 QUICK = EnsembleSettings(n_steps=60, batch_size=50, n_warmup=10)
 POSTERIORS = {
@@ -198,7 +198,7 @@ class TestContinue:
         script = (
             "import numpy as np, sys\n"
             "from pathlib import Path\n"
-            "from genamp_lib.training.ensemble import *\n"
+            "from genamp_lib.networks.mixture.ensemble import *\n"
             "task = EnsembleTask(np.load(sys.argv[1]), seed=3, "
             "network=MixtureTransformerSettings(2), training=EnsembleSettings(n_steps=3000, "
             "batch_size=50), posterior=PosteriorSettings())\n"

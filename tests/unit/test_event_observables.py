@@ -9,15 +9,18 @@ import pytest
 import torch
 
 from genamp_lib.datasets.kinematics import delta_r, mass_of_sum, to_cartesian
-from genamp_lib.models.event_coordinates import (
+from genamp_lib.networks.top_pairs.coordinates import (
     PHI,
     SCALE,
     EventCoordinates,
     NormalBase,
     NormalVelocity,
 )
-from genamp_lib.models.event_observables import N_OBSERVABLES, EventObservables
-from genamp_lib.models.observable_velocity import ObservableVelocity
+from genamp_lib.networks.top_pairs.known_velocity import (
+    N_OBSERVABLES,
+    EventObservables,
+    ObservableVelocity,
+)
 
 N_PARTICLES = 8
 

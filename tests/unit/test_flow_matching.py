@@ -13,19 +13,23 @@ from tests_support import small_flow_matching as settings
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import mass_of_sum, to_cartesian
-from genamp_lib.datasets.top_pair_assignment import assignment_chi2, assignments
-from genamp_lib.models.event_coordinates import (
+from genamp_lib.datasets.top_pairs import assignment_chi2, assignments
+from genamp_lib.networks.fitting import one_thread
+from genamp_lib.networks.top_pairs.architectures import (
+    ARCHITECTURES,
+    VelocitySettings,
+    new_velocity,
+)
+from genamp_lib.networks.top_pairs.coordinates import (
     PHI,
     EventCoordinates,
     NormalBase,
     NormalVelocity,
     wrapped,
 )
-from genamp_lib.models.flow_matching import FlowMatching
-from genamp_lib.models.solving import Solving, solve
-from genamp_lib.models.top_pair_order import exchanges, in_order, reconstructed
-from genamp_lib.models.velocity import ARCHITECTURES, VelocitySettings, new_velocity
-from genamp_lib.training._threads import one_thread
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatching
+from genamp_lib.networks.top_pairs.order import exchanges, in_order, reconstructed
+from genamp_lib.networks.top_pairs.solver import Solving, solve
 
 N_PARTICLES = 6
 

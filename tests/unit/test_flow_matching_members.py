@@ -12,17 +12,16 @@ from tests_support import ROOT, random_jets
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import to_cartesian
-from genamp_lib.models.flow_matching import FlowMatchingSettings
-from genamp_lib.models.velocity import VelocitySettings
-from genamp_lib.training.flow_matching import fit_flow_matching
-from genamp_lib.training.flow_matching_members import (
+from genamp_lib.networks.top_pairs.architectures import VelocitySettings
+from genamp_lib.networks.top_pairs.fit import FlowMatchingTraining, fit_flow_matching
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+from genamp_lib.networks.top_pairs.members import (
     _checkpoint,
     fit_members,
     member_tasks,
     read_generator,
     write_generator,
 )
-from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 FLOW = FlowMatchingSettings(velocity=VelocitySettings(n_blocks=1, width=16))
 TRAINING = FlowMatchingTraining(n_steps=8, batch_size=32, n_warmup=2, compile=False)

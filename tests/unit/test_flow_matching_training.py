@@ -12,16 +12,17 @@ from tests_support import random_jets as jets
 from tests_support import small_flow_matching as settings
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.top_pair_assignment import assignment_chi2
-from genamp_lib.models.flow_matching import FlowMatchingSettings
-from genamp_lib.models.top_pair_order import in_order, reconstructed
-from genamp_lib.training._threads import one_thread
-from genamp_lib.training.flow_matching import (
+from genamp_lib.datasets.top_pairs import assignment_chi2
+from genamp_lib.networks.fitting import one_thread
+from genamp_lib.networks.top_pairs.fit import (
     FlowMatchingState,
+    FlowMatchingTask,
+    FlowMatchingTraining,
     _copies,
     fit_flow_matching,
 )
-from genamp_lib.training.flow_matching_task import FlowMatchingTask, FlowMatchingTraining
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+from genamp_lib.networks.top_pairs.order import in_order, reconstructed
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,17 @@ import torch
 from scipy.stats import norm
 
 from genamp_lib._project import GenampError
-from genamp_lib.training import flow_ensemble
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.flow import FlowSettings, fit_flow, generate, split_events
-from genamp_lib.training.flow_ensemble import fit_flows, flows_from_arrays, flows_to_arrays
+from genamp_lib.networks import spline_flow as flow_ensemble
+from genamp_lib.networks.spline_flow import (
+    FlowSettings,
+    fit_flow,
+    fit_flows,
+    flows_from_arrays,
+    flows_to_arrays,
+    generate,
+    split_events,
+)
+from genamp_lib.store import ArtefactStore, Stage
 
 QUICK = FlowSettings(n_transforms=2, n_hidden=8, n_bins=4, n_epochs=3, batch_size=64)
 STAGE = Stage("test-flow", version=1, configuration={"events": "gaussian"})
@@ -276,9 +283,9 @@ RUN = """
 import sys
 from pathlib import Path
 import numpy as np
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.flow import FlowSettings
-from genamp_lib.training.flow_ensemble import fit_flows
+from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.networks.spline_flow import FlowSettings
+from genamp_lib.networks.spline_flow import fit_flows
 folder = Path(sys.argv[1])
 store = ArtefactStore(published=folder / "published", local=folder / "local", fresh=False)
 fit_flows(

@@ -11,17 +11,21 @@ import pytest
 import torch
 
 from genamp_lib.datasets import Ring
-from genamp_lib.models.mixture_transformer import MixtureTransformer
-from genamp_lib.models.region_probabilities import region_probabilities
-from genamp_lib.training import jackknife
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.ensemble import (
+from genamp_lib.networks.mixture import jackknife
+from genamp_lib.networks.mixture.ensemble import (
     EnsembleSettings,
     EnsembleTask,
     MixtureTransformerSettings,
     fit_ensemble,
 )
-from genamp_lib.training.jackknife import fit_jackknife, region_variances, sandwich_variances
+from genamp_lib.networks.mixture.jackknife import (
+    fit_jackknife,
+    region_variances,
+    sandwich_variances,
+)
+from genamp_lib.networks.mixture.regions import region_probabilities
+from genamp_lib.networks.mixture.transformer import MixtureTransformer
+from genamp_lib.store import ArtefactStore
 
 RING = Ring(2)
 EDGES = RING.radial_edges(4)

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from genamp_lib.datasets.jet_observables import (
+from genamp_lib.datasets.jets import (
     JET_OBSERVABLES,
     disjoint_pools,
     observables_from_particles,

@@ -5,13 +5,12 @@ import pytest
 from scipy.special import logit
 
 from genamp_lib.datasets import load_jets, observables_from_particles
-from genamp_lib.studies import jet_particlenet as module
-from genamp_lib.studies.jet_pairs import JetPair
-from genamp_lib.studies.jet_particlenet import particlenet_pair, perceptron_pair
-from genamp_lib.training import classifier, particlenet
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.particlenet import ParticleNetSettings
+from genamp_lib.networks import classifier, particlenet
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.particlenet import ParticleNetSettings
+from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.studies import ch06_jets as module
+from genamp_lib.studies.ch06_jets import JetPair, particlenet_pair, perceptron_pair
 
 SETTINGS = ParticleNetSettings(n_trainings=1, n_best=1, n_epochs=1, batch_size=64)
 PERCEPTRON = ClassifierSettings(n_layers=1, n_hidden=4, n_epochs=2)

@@ -14,13 +14,13 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets import radius
-from genamp_lib.models.mixture import Mixture
-from genamp_lib.models.mixture_transformer import (
+from genamp_lib.networks.mixture.density import Mixture
+from genamp_lib.networks.mixture.posterior import GaussianPosterior, PosteriorSettings
+from genamp_lib.networks.mixture.transformer import (
     MixtureTransformer,
     MixtureTransformerSettings,
     starting_parameters,
 )
-from genamp_lib.models.posterior import GaussianPosterior, PosteriorSettings
 
 
 def seeded(seed: int) -> torch.Generator:

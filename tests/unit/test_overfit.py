@@ -3,9 +3,9 @@
 import numpy as np
 
 from genamp_lib.diagnostics import likelihood_ratio_weights, overfitting
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.overfit import logits_over_epochs
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.studies.ch06_jets import logits_over_epochs
 
 
 def test_weights_broaden_and_the_auc_of_unseen_events_does_not_move(tmp_path):

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genamp_lib import _parallel
-from genamp_lib._parallel import (
+from genamp_lib import sharing as _parallel
+from genamp_lib._project import GenampError
+from genamp_lib.sharing import (
     JOBS_VARIABLE,
     SCHEDULER_VARIABLE,
     finished_tasks,
@@ -23,7 +24,6 @@ from genamp_lib._parallel import (
     progress,
     sharing,
 )
-from genamp_lib._project import GenampError
 
 
 def draw(seed):
@@ -131,7 +131,7 @@ def test_what_cannot_travel_is_refused_by_name():
 
 
 def test_without_distributed_the_extra_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "genamp_lib._dask", raising=False)
+    monkeypatch.delitem(sys.modules, "genamp_lib.sharing_dask", raising=False)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(GenampError, match=r"run `pip install 'genamp\[dask\]'`"):
         map_tasks(draw, range(2), scheduler="tcp://127.0.0.1:8786")

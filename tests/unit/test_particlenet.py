@@ -5,19 +5,17 @@ import pytest
 import torch
 
 from genamp_lib.datasets import load_jets
-from genamp_lib.models.particlenet import (
+from genamp_lib.networks import particlenet as training
+from genamp_lib.networks.particlenet import (
     ParticleNetLite,
+    ParticleNetSettings,
     Particles,
+    fit_particlenets,
     nearest_neighbours,
     particle_inputs,
-)
-from genamp_lib.training import particlenet as training
-from genamp_lib.training.artefacts import ArtefactStore, Stage
-from genamp_lib.training.particlenet import (
-    ParticleNetSettings,
-    fit_particlenets,
     particlenet_logits,
 )
+from genamp_lib.store import ArtefactStore, Stage
 
 STAGE = Stage("particlenet", version=1, configuration={})
 

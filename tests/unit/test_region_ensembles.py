@@ -10,17 +10,20 @@ import torch
 from scipy.stats import chi2
 
 from genamp_lib.datasets import Ring
-from genamp_lib.models.region_probabilities import region_probabilities
-from genamp_lib.training import region_ensembles
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.ensemble import (
+from genamp_lib.networks.mixture import regions as region_ensembles
+from genamp_lib.networks.mixture.ensemble import (
     EnsembleSettings,
     EnsembleTask,
     MixtureTransformerSettings,
     PosteriorSettings,
     fit_ensemble,
 )
-from genamp_lib.training.region_ensembles import fit_region_probabilities, generated_region_counts
+from genamp_lib.networks.mixture.regions import (
+    fit_region_probabilities,
+    generated_region_counts,
+    region_probabilities,
+)
+from genamp_lib.store import ArtefactStore
 
 EDGES = Ring(2).radial_edges(5)
 POINTS = {"n_points": 64, "n_scrambles": 2}

@@ -10,14 +10,14 @@ import torch
 from scipy.stats import ncx2, norm
 
 from genamp_lib.datasets import Ring, radius
-from genamp_lib.models.mixture_transformer import (
+from genamp_lib.networks.mixture.regions import (
+    region_probabilities,
+    region_probabilities_by_quadrature,
+)
+from genamp_lib.networks.mixture.transformer import (
     MixtureTransformer,
     MixtureTransformerSettings,
     starting_parameters,
-)
-from genamp_lib.models.region_probabilities import (
-    region_probabilities,
-    region_probabilities_by_quadrature,
 )
 
 EDGES = np.array([0.0, 0.6, 0.9, 1.0, 1.3, 2.0, np.inf])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.chapters.results import RUN_FOLDER_VARIABLE, Result, Results, read_results
+from genamp_lib.book.results import RUN_FOLDER_VARIABLE, Result, Results, read_results
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,25 @@ import torch
 from scipy.stats import ks_2samp
 
 from genamp_lib.datasets import Ring, radius
-from genamp_lib.models.mixture_transformer import (
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.mixture.transformer import (
     MixtureTransformer,
     MixtureTransformerSettings,
     starting_parameters,
 )
-from genamp_lib.studies import ring_distances
-from genamp_lib.studies.ring_classifiers import (
-    fit_ring_classifiers,
-    log_ratio_to_truth,
-    score,
-    within,
-)
-from genamp_lib.studies.ring_distances import (
+from genamp_lib.store import ArtefactStore
+from genamp_lib.studies import ch03_rings as ring_distances
+from genamp_lib.studies.ch03_rings import (
     COUNTS,
     ScanSettings,
     ScanTask,
     distance_scan,
     distance_scans,
+    fit_ring_classifiers,
+    log_ratio_to_truth,
+    score,
+    within,
 )
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.classifier import ClassifierSettings
 
 RING = Ring(2)
 NETWORK = MixtureTransformerSettings(2)

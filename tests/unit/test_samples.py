@@ -6,7 +6,7 @@ import pytest
 
 from genamp_lib import datasets
 from genamp_lib._project import GenampError, project_root, sha256_of_text
-from genamp_lib.datasets.samples import find_sample
+from genamp_lib.datasets.sources import find_sample
 
 
 @pytest.fixture

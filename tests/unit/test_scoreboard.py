@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from genamp_lib._project import GenampError
-from genamp_lib.chapters import scoreboard
-from genamp_lib.chapters.results import Result
-from genamp_lib.chapters.scoreboard import PaperNumber, compare, load_paper_numbers, verdict
+from genamp_lib.book import scoreboard
+from genamp_lib.book.results import Result
+from genamp_lib.book.scoreboard import PaperNumber, compare, load_paper_numbers, verdict
 
 ENTRY = {
     "id": "A.x",

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.shower_observables import (
+from genamp_lib.datasets.showers import (
+    LAYER_SHAPES,
+    LAYERS,
     SHOWER_OBSERVABLES,
+    Showers,
     cell_centres,
+    load_showers,
     shower_observables,
 )
-from genamp_lib.datasets.showers import LAYER_SHAPES, LAYERS, Showers, load_showers
 from genamp_lib.simulation.shower_sample import rounded, write_calogan, write_showers
 
 

@@ -194,7 +194,7 @@ def test_arrays_of_different_lengths_are_refused(tmp_path):
 
 
 def test_progress_counts_what_was_there_and_gives_a_time_estimate(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("genamp_lib._parallel.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("genamp_lib.sharing.LINE_SECONDS", 0.0)
     run(tmp_path, 1)
     capsys.readouterr()
     run(tmp_path, 3)

@@ -10,22 +10,22 @@ import pytest
 import torch
 from tests_support import separated_jets as momenta
 
-from genamp_lib.models.flow_matching import FlowMatchingSettings
-from genamp_lib.models.solving import Solving
-from genamp_lib.studies import top_pair_ensembles
-from genamp_lib.studies.top_pair_ensembles import (
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.top_pairs.fit import FlowMatchingTraining
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+from genamp_lib.networks.top_pairs.solver import Solving
+from genamp_lib.store import ArtefactStore
+from genamp_lib.studies import top_pairs as top_pair_ensembles
+from genamp_lib.studies.ch11_members import EDGES, densities_of, measure_members
+from genamp_lib.studies.ch11_quality import Measuring
+from genamp_lib.studies.ch11_solvers import check_solvers, measure_solvers
+from genamp_lib.studies.top_pairs import (
     STEPS,
     divide,
     ensemble_tasks,
     fitted_generators,
     sample_generators,
 )
-from genamp_lib.studies.top_pair_members import EDGES, densities_of, measure_members
-from genamp_lib.studies.top_pair_quality import Measuring
-from genamp_lib.studies.top_pair_solvers import check_solvers, measure_solvers
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 MEASURING = Measuring(
     n_generated=60,

@@ -10,18 +10,18 @@ import pytest
 import torch
 from tests_support import separated_jets as momenta
 
-from genamp_lib.models.flow_matching import FlowMatchingSettings
-from genamp_lib.models.velocity import VelocitySettings
-from genamp_lib.studies.top_pair_quality import (
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.top_pairs.architectures import VelocitySettings
+from genamp_lib.networks.top_pairs.fit import FlowMatchingTraining
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+from genamp_lib.store import ArtefactStore
+from genamp_lib.studies.ch11_quality import (
     Measuring,
     Trial,
     measure,
     quality_of,
     run_trials,
 )
-from genamp_lib.training.artefacts import ArtefactStore
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.flow_matching_task import FlowMatchingTraining
 
 MEASURING = Measuring(
     n_generated=1500,
@@ -95,10 +95,10 @@ class TestTrials:
         )
 
     def test_they_are_kept_one_by_one(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("genamp_lib.studies.top_pair_quality.project_root", lambda: tmp_path)
+        monkeypatch.setattr("genamp_lib.studies.ch11_quality.project_root", lambda: tmp_path)
         # A little-trained generator makes few events within the cuts.
         monkeypatch.setattr(
-            "genamp_lib.models.flow_matching.FlowMatchingSettings.accepts",
+            "genamp_lib.networks.top_pairs.flow_matching.FlowMatchingSettings.accepts",
             lambda _, events: torch.isfinite(events).flatten(1).all(1),
         )
         folders = {"published": tmp_path / "data", "local": tmp_path / "local"}

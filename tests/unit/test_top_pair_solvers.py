@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from genamp_lib.models.flow_matching import FlowMatching, FlowMatchingSettings
-from genamp_lib.models.solving import Solving
-from genamp_lib.models.velocity import VelocitySettings
-from genamp_lib.studies.top_pair_solvers import check_solvers
+from genamp_lib.networks.top_pairs.architectures import VelocitySettings
+from genamp_lib.networks.top_pairs.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.networks.top_pairs.solver import Solving
+from genamp_lib.studies.ch11_solvers import check_solvers
 
 
 @pytest.fixture(scope="module")

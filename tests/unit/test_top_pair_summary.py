@@ -9,9 +9,13 @@ import pytest
 from tests_support import separated_jets
 
 from genamp_lib.datasets.peaks import Peak
-from genamp_lib.studies.top_pair_members import MemberQuality, peaks_of
-from genamp_lib.studies.top_pair_quality import Quality
-from genamp_lib.studies.top_pair_summary import summarise_members, summarise_truth
+from genamp_lib.studies.ch11_members import (
+    MemberQuality,
+    peaks_of,
+    summarise_members,
+    summarise_truth,
+)
+from genamp_lib.studies.ch11_quality import Quality
 
 QUALITY = Quality(
     ks={"m_t": 0.03},

@@ -1,0 +1,1 @@
+"""A user's tables, read block by block and counted by workers."""

@@ -1,0 +1,173 @@
+"""Count the events of files in parts that workers share, for `genamp estimate`. No estimates here.
+
+The counts are integers and the same however the parts are cut and merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import exp, log
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genamp_lib._project import GenampError
+
+if TYPE_CHECKING:
+    from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter
+
+# Parts are large beside the cost of handing one out, and few enough to show how far the work is.
+PART_EVENTS = 1 << 21
+MOST_PARTS = 100
+# Points of a curve over n_generated. Memory grows with their number times the reference.
+N_SNAPSHOTS = 16
+FIRST_SNAPSHOT = 100
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who counts: processes on this machine, or the workers of a Dask scheduler."""
+
+    jobs: int = 1
+    scheduler: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be, before any file is read."""
+        if self.jobs < 1:
+            raise GenampError(f"--jobs must be at least 1, got {self.jobs}")
+        if self.jobs > 1 and self.scheduler is not None:
+            raise GenampError("--jobs must not be given together with --scheduler")
+
+
+@dataclass(frozen=True)
+class _Part:
+    file: int
+    path: Path
+    column: str | None
+    start: int
+    stop: int | None
+
+
+def count_regions(
+    files: Sequence[tuple[Path, int | None]], edges: Any, column: str | None, sharing: Sharing
+) -> list[RegionCounter]:
+    """Return one counter for each (path, number of events to count or None for all)."""
+    make = partial(_region_counter, edges)
+    with one_line("--regions"):
+        make(0)
+    return [counters[0] for counters in _count(files, column, make, sharing)]
+
+
+def accumulate(
+    path: Path,
+    references: dict[Path, Any],
+    column: str | None,
+    sharing: Sharing,
+    *,
+    with_curve: bool = False,
+) -> dict[Path, KolmogorovAccumulator]:
+    """Return an accumulator of the events in a file for each reference sample.
+
+    `with_curve` asks for snapshots, at numbers of events in equal steps of their logarithm.
+    """
+    for name, reference in references.items():
+        with one_line(str(name)):
+            _accumulators([reference], (), 0)
+    sizes = _snapshots(path, column) if with_curve else ()
+    make = partial(_accumulators, list(references.values()), sizes)
+    (accumulators,) = _count([(path, None)], column, make, sharing)
+    return dict(zip(references, accumulators, strict=True))
+
+
+def _snapshots(path: Path, column: str | None) -> list[int]:
+    from genamp_lib.files.columns import n_rows, read_column
+
+    n_events = n_rows(path, column)
+    if n_events is None:
+        n_events = sum(len(block) for block in read_column(path, column))
+    if n_events < FIRST_SNAPSHOT:
+        return [n_events] if n_events else []
+    step = log(n_events / FIRST_SNAPSHOT) / (N_SNAPSHOTS - 1)
+    sizes = {round(FIRST_SNAPSHOT * exp(step * k)) for k in range(N_SNAPSHOTS - 1)}
+    return sorted(sizes | {n_events})
+
+
+def _region_counter(edges: Any, start: int) -> list[RegionCounter]:
+    from genamp_lib.amplification import RegionCounter
+
+    return [RegionCounter(edges, start=start)]
+
+
+def _accumulators(
+    references: Sequence[Any], snapshots: Sequence[int], start: int
+) -> list[KolmogorovAccumulator]:
+    from genamp_lib.amplification import KolmogorovAccumulator
+
+    return [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
+
+
+def _count(
+    files: Sequence[tuple[Path, int | None]],
+    column: str | None,
+    make: Callable[[int], list[Any]],
+    sharing: Sharing,
+) -> list[list[Any]]:
+    from genamp_lib.sharing import finished_tasks
+
+    parts = _parts(files, column)
+    if sharing != Sharing():  # workers have working folders of their own
+        parts = [replace(part, path=part.path.resolve()) for part in parts]
+    totals: dict[int, list[Any]] = {}
+    for index, counters in finished_tasks(
+        partial(_count_part, make),
+        parts,
+        jobs=sharing.jobs,
+        scheduler=sharing.scheduler,
+        label="counting",
+    ):
+        ours = totals.setdefault(parts[index].file, counters)
+        if ours is not counters:
+            for total, counter in zip(ours, counters, strict=True):
+                total.merge(counter)
+    return [totals[file] for file in range(len(files))]
+
+
+def _parts(files: Sequence[tuple[Path, int | None]], column: str | None) -> list[_Part]:
+    """Cut the files that can be read from any event on; the others are one part each."""
+    from genamp_lib.files.columns import n_rows
+
+    sizes = []
+    for path, most in files:
+        rows = n_rows(path, column)
+        sizes.append(rows if rows is None or most is None else min(rows, most))
+    step = max(PART_EVENTS, sum(size or 0 for size in sizes) // MOST_PARTS)
+    parts = []
+    for file, ((path, most), size) in enumerate(zip(files, sizes, strict=True)):
+        if size is None:
+            parts.append(_Part(file, path, column, 0, most))
+        else:
+            starts = range(0, max(size, 1), step)  # an empty file is a part as well
+            parts += [_Part(file, path, column, k, min(k + step, size)) for k in starts]
+    return parts
+
+
+def _count_part(make: Callable[[int], list[Any]], part: _Part) -> list[Any]:
+    from genamp_lib.files.columns import read_column
+
+    counters = make(part.start)
+    with one_line(str(part.path)):
+        for block in read_column(part.path, part.column, start=part.start, stop=part.stop):
+            for counter in counters:
+                counter.update(block)
+    return counters
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Say which input the library complains about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise GenampError(f"{what}: {error}") from error

@@ -1,0 +1,1 @@
+"""Gaussian mixtures whose parameters an autoregressive transformer gives: density, fit, regions."""

@@ -1,0 +1,146 @@
+"""A Gaussian posterior over network parameters: the Bayesian network of paper A, Eq. (13).
+
+Its draws are members of an ordinary ensemble (models.mixture_transformer), so that nothing else
+has to know that a network is Bayesian. Not for fitting it: training.ensemble.
+
+Why not `zuko.bayesian.BayesianModel`: it takes its noise from torch's global generator, adds the
+members' divergences to one number, copies a module for each draw, and bends log-variances (-9
+becomes -8.05), while the start of the log-variance is one of the things that are studied here.
+Parameters that are rows of a table need the few lines below; the tests compare them to zuko's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genamp_lib.networks.mixture.transformer import MixtureTransformer, MixtureTransformerSettings
+
+Layers = Literal["last", "all"]
+
+
+@dataclass(frozen=True)
+class PosteriorSettings:
+    """What a Bayesian network depends on besides its training events.
+
+    Attributes:
+        layers: "last": the parameters of the mixtures' layer only; "all": every parameter.
+        beta: Factor on the divergence from the prior in the loss; 1 is the variational bound.
+        prior_sigma: Width of the prior around zero.
+        start_log_variance: Logarithm of the posterior's variance, at the start of the training.
+        log_variance_rate: Learning rate of the log-variances, in units of that of the means.
+    """
+
+    layers: Layers = "last"
+    beta: float = 1.0
+    prior_sigma: float = 1.0
+    start_log_variance: float = -9.0
+    log_variance_rate: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.layers not in ("last", "all"):
+            raise ValueError(f"`layers` must be 'last' or 'all', got {self.layers!r}.")
+        if not self.beta >= 0.0:
+            raise ValueError(f"`beta` must not be negative, got {self.beta}.")
+        for name in ("prior_sigma", "log_variance_rate"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    def n_bayesian(self, network: MixtureTransformerSettings) -> int:
+        """Return how many parameters of a network have a width, the last ones of a row."""
+        return network.n_last_layer if self.layers == "last" else network.n_parameters
+
+
+@dataclass(frozen=True, repr=False)
+class GaussianPosterior:
+    """Independent normal posteriors q(theta) of an ensemble's parameters, Eq. (13) of paper A.
+
+    Attributes:
+        network: Size of a network.
+        means: Shape (n_members, n_parameters).
+        log_variances: Of the last parameters of each row, shape (n_members, n_bayesian); the
+            others have no width.
+
+    >>> network = MixtureTransformerSettings(2)
+    >>> posterior = GaussianPosterior(
+    ...     network, torch.zeros(3, network.n_parameters), torch.full((3, 10), -2.0))
+    >>> posterior
+    GaussianPosterior(3 members, 10 of 2383 parameters with a width)
+    >>> posterior.draw(50, generator=torch.Generator().manual_seed(1)).n_members
+    150
+    """
+
+    network: MixtureTransformerSettings
+    means: Tensor
+    log_variances: Tensor
+
+    def __post_init__(self) -> None:
+        n_members = len(self.means)
+        shape = tuple(self.log_variances.shape)
+        if len(shape) != 2 or shape[0] != n_members or shape[1] > self.network.n_parameters:
+            raise ValueError(
+                f"`log_variances` must be ({n_members}, at most {self.network.n_parameters}), "
+                f"got shape {shape}."
+            )
+
+    def __repr__(self) -> str:
+        n_members, n_bayesian = self.log_variances.shape
+        return (
+            f"GaussianPosterior({n_members} members, {n_bayesian} of {self.network.n_parameters} "
+            "parameters with a width)"
+        )
+
+    @property
+    def n_bayesian(self) -> int:
+        """Parameters with a width."""
+        return self.log_variances.shape[1]
+
+    def mean_network(self) -> MixtureTransformer:
+        """Return the ensemble with all parameters at their means."""
+        return MixtureTransformer(self.network, self.means)
+
+    def perturbed(self, noise: Tensor) -> Tensor:
+        """Return parameters of one draw per member, with gradients to means and variances.
+
+        Args:
+            noise: Standard normal, shape (n_members, n_bayesian).
+        """
+        n_fixed = self.network.n_parameters - self.n_bayesian
+        fixed, moved = self.means.split([n_fixed, self.n_bayesian], dim=1)
+        moved = torch.addcmul(moved, (0.5 * self.log_variances).exp(), noise)
+        return torch.cat([fixed, moved], dim=1)
+
+    @torch.no_grad()
+    def draw(self, n_draws: int, *, generator: torch.Generator) -> MixtureTransformer:
+        """Return draws from the posteriors as an ensemble of n_members * n_draws networks.
+
+        All draws of the first member come first: reshape what is computed from them to
+        (n_members, n_draws, ...).
+
+        Args:
+            n_draws: Draws per member.
+            generator: All randomness comes from it.
+
+        Raises:
+            ValueError: `n_draws` is not positive.
+        """
+        if n_draws < 1:
+            raise ValueError(f"`n_draws` must be positive, got {n_draws}.")
+        repeated = GaussianPosterior(
+            self.network,
+            self.means.repeat_interleave(n_draws, 0),
+            self.log_variances.repeat_interleave(n_draws, 0),
+        )
+        noise = torch.randn(repeated.log_variances.shape, generator=generator)
+        return MixtureTransformer(self.network, repeated.perturbed(noise))
+
+    def divergence(self, prior_sigma: float) -> Tensor:
+        """Return KL[q, N(0, prior_sigma^2)] in nats, shape (n_members,)."""
+        means = self.means[:, self.network.n_parameters - self.n_bayesian :]
+        ratio = (self.log_variances.exp() + means.square()) / prior_sigma**2
+        log_ratio = self.log_variances - 2 * math.log(prior_sigma)
+        return 0.5 * (ratio - 1 - log_ratio).sum(1)

@@ -1,0 +1,1 @@
+"""Flow matching for top pairs: coordinates, architectures, fit, solver, kept members."""

@@ -1,0 +1,239 @@
+"""The part of a velocity that follows from distributions of single observables. Not learned.
+
+At time t an event x_t leaves open where it started from: x_0 is normal about its expected value m
+with covariance P, if the data are normal (`NormalVelocity`). An observable f of the start is then
+normal about f(m) with variance s^2 = df P df too. Data are not normal: if r is the density of f in
+the data over that of normal events, the expected value is f(m) + s^2 d log r_s / df at f(m), with
+r_s smeared by s. So m has to move along P df such that all observables have their expected values.
+A network that sees them can move along P df too.
+
+Sharp observables of top pairs and their gradients in the coordinates of networks.
+
+Masses of both W, both tops and the pair, the pair's transverse momentum, and the smallest distance
+of two particles: what the data are sharp in, and complicated functions of the momenta of jets. Not
+for reading, and not for other events; what a classifier sees is in datasets.top_pair_kinematics.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genamp_lib.networks.top_pairs.coordinates import (
+    ETA,
+    PHI,
+    SCALE,
+    EventCoordinates,
+    NormalBase,
+    NormalVelocity,
+    wrapped,
+)
+
+# Members of both W, both tops and the pair, and typical masses in GeV.
+_MEMBERS = ((1, 2), (4, 5), (0, 1, 2), (3, 4, 5), (0, 1, 2, 3, 4, 5))
+_TYPICAL = (80.0, 80.0, 180.0, 180.0, 500.0)
+# One unit of the logarithms of masses, and of the pair's pt in GeV.
+_LOG_WIDTH, _PT_WIDTH = 0.4, 40.0
+# Of distances, and how much two of them differ if only the smaller one counts.
+_DISTANCE_WIDTH, _SOFTNESS = 0.25, 0.05
+# Values beyond are no top pair.
+LARGEST_OBSERVABLE = 12.0
+N_OBSERVABLES = len(_MEMBERS) + 3
+
+
+class EventObservables(nn.Module):
+    """Compute five masses, the pair's pt along and across the first top's, and a distance.
+
+    Logarithms of the masses, and of both tops' masses their mean and their difference; of the
+    distances of particles a smooth function close to the smallest. Each in a unit of its own, of
+    about the width of the data. None changes in a rotation about the beam.
+
+    Args:
+        coordinates: Fitted ones.
+
+    >>> coordinates = EventCoordinates(6, pt_min=22.0)
+    >>> values, gradients = EventObservables(coordinates)(torch.randn(5, 6, 4))
+    >>> values.shape, gradients.shape
+    (torch.Size([5, 8]), torch.Size([5, 8, 6, 4]))
+    """
+
+    def __init__(self, coordinates: EventCoordinates) -> None:
+        super().__init__()
+        self.coordinates = coordinates
+        members = torch.zeros(len(_MEMBERS), coordinates.n_particles)
+        for row, of_mass in zip(members, _MEMBERS, strict=True):
+            row[list(of_mass)] = 1.0
+        self.register_buffer("members", members, persistent=False)
+        pairs = torch.triu_indices(*2 * (coordinates.n_particles,), 1)
+        which = torch.eye(coordinates.n_particles)
+        self.register_buffer("pairs", which[pairs[0]] - which[pairs[1]], persistent=False)
+        self.register_buffer("typical", torch.tensor(_TYPICAL) / SCALE, persistent=False)
+        # Both tops have almost the same mass: mean and difference in place of two masses.
+        combined = torch.eye(N_OBSERVABLES)
+        combined[2:4, 2:4] = torch.tensor([[0.5, 0.5], [1.0, -1.0]])
+        self.register_buffer("combined", combined, persistent=False)
+        self.register_buffer("metric", torch.tensor([1.0, -1.0, -1.0, -1.0]), persistent=False)
+
+    def forward(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values (n, 8) and their gradients (n, 8, n_particles, 4).
+
+        Args:
+            coordinates: Shape (n, n_particles, 4).
+        """
+        momenta, jacobian = self.coordinates.four_momenta_and_gradients(coordinates)
+        sums = self.members @ momenta  # (n, 5, 4)
+        squared = (sums**2 * self.metric).sum(-1).clamp_min(1e-6)
+        log_mass = 0.5 * squared.log() - self.typical.log()
+        by_mass = sums * self.metric / squared[..., None]
+        first, pair = sums[:, 2, 1:3], sums[:, 4, 1:3]
+        along = nn.functional.normalize(first, dim=-1)
+        axes = torch.stack([along, torch.stack([-along[:, 1], along[:, 0]], -1)], 1)  # (n, 2, 2)
+        pt = (axes @ pair[..., None])[..., 0]
+        distance, by_angles = self._distance(coordinates)
+        values = torch.cat([log_mass / _LOG_WIDTH, pt * (SCALE / _PT_WIDTH), distance], 1)
+        by_pt = nn.functional.pad(axes, (1, 1)) * (SCALE / _PT_WIDTH)
+        by_momentum = torch.cat([by_mass / _LOG_WIDTH, by_pt], 1)  # (n, N_OBSERVABLES - 1, 4)
+        members = torch.cat([self.members, self.members[-1:].expand(2, -1)])
+        # The chain rule, for the particles that an observable is of.
+        gradients = by_momentum[:, None] @ jacobian.transpose(-1, -2)
+        gradients = torch.cat([gradients.transpose(1, 2) * members[..., None], by_angles], 1)
+        values = (values @ self.combined.T).clamp(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE)
+        return values, (self.combined @ gradients.flatten(2)).unflatten(2, (-1, 4))
+
+    def _distance(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest distance of two particles (n, 1) and (n, 1, n_particles, 4)."""
+        eta = coordinates[..., ETA] @ self.pairs.T
+        phi = wrapped(coordinates[..., PHI] @ self.pairs.T)
+        distance = torch.sqrt(eta**2 + phi**2 + 1e-6)
+        smallest = -_SOFTNESS * torch.logsumexp(-distance / _SOFTNESS, 1, keepdim=True)
+        weights = torch.softmax(-distance / _SOFTNESS, 1) / (_DISTANCE_WIDTH * distance)
+        gradients = torch.zeros_like(coordinates)
+        gradients[..., ETA] = (weights * eta) @ self.pairs
+        gradients[..., PHI] = (weights * phi) @ self.pairs
+        return smallest / _DISTANCE_WIDTH, gradients[:, None]
+
+
+# Points of the tables: smearings s, logarithmically, and values of the observables.
+_SMALLEST_S, _LARGEST_S, _N_S = 0.08, 4.0, 12
+_LOWEST, _HIGHEST, _STEP = -8.0, 8.0, 0.1
+# Bins of an observable, and the width of the kernel that densities are smeared with at least.
+_N_BINS, _KERNEL, _N_KERNEL = 2400, 0.06, 24
+# Density below which ratios are not trusted, and normal events that densities are compared with.
+_FEW, _N_NORMAL, _SEED = 1e-3, 200_000, 1
+# Part of the variance that is added where observables have almost the same gradients.
+_RIDGE = 0.2
+_SMALLEST_TIME = 1e-3
+
+
+class ObservableVelocity(nn.Module):
+    """`NormalVelocity`, and what single observables add to it.
+
+    Args:
+        coordinates: Fitted ones.
+        base: The base density.
+    """
+
+    def __init__(self, coordinates: EventCoordinates, base: NormalBase) -> None:
+        super().__init__()
+        self.observables = EventObservables(coordinates)
+        self.normal = NormalVelocity(coordinates, base)
+        variances = torch.full((2, coordinates.n_particles, 4), math.pi**2 / 3)
+        for row, matrix in zip(
+            variances, (coordinates.covariance, base.root @ base.root.T), strict=True
+        ):
+            row[..., [0, 1, 3]] = matrix.diag().float().unflatten(0, (-1, 3))
+        # Of the data and the base; angles have those of a uniform one.
+        self.register_buffer("variances", variances)
+        n_values = round((_HIGHEST - _LOWEST) / _STEP) + 1
+        self.register_buffer("scores", torch.zeros(N_OBSERVABLES, _N_S, n_values))
+
+    def fit(self, events: Tensor) -> None:
+        """Take the densities of observables from coordinates of events, (n, n_particles, 4)."""
+        generator = torch.Generator().manual_seed(_SEED)
+        normal = NormalBase(self.observables.coordinates, correlated=False).sample(
+            _N_NORMAL, generator=generator
+        )
+        counts, expected = (self._counts(x) for x in (events.float(), normal))
+        # Towards one where both have few events.
+        ratios = (counts + _FEW) / (expected + _FEW)
+        edges = _edges()
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        at = _LOWEST + _STEP * torch.arange(self.scores.shape[-1], dtype=torch.float64)
+        smearings = torch.logspace(math.log10(_SMALLEST_S), math.log10(_LARGEST_S), _N_S)
+        # The last one, of distances, has an edge that ratios smear: the network gets its direction
+        # only.
+        for table, ratio in zip(self.scores[:-1], ratios[:-1], strict=True):
+            for row, s in zip(table, smearings.double(), strict=True):
+                weights = ratio * torch.exp(-0.5 * ((at[:, None] - middles) / s) ** 2)
+                mean = (weights * middles).sum(1) / weights.sum(1)
+                row.copy_((mean - at) / s**2)
+
+    def _counts(self, events: Tensor) -> Tensor:
+        """Return densities of the observables, smeared by a little, (N_OBSERVABLES, n_bins)."""
+        values = torch.cat([self.observables(x)[0] for x in events.split(10_000)]).double()
+        edges = _edges()
+        inside = values.clamp(edges[0], edges[-1] - 1e-6)
+        counts = torch.stack([torch.histogram(x, edges).hist for x in inside.T]) / len(values)
+        width = edges[1] - edges[0]
+        steps = torch.arange(-_N_KERNEL, _N_KERNEL + 1) * width
+        kernel = torch.exp(-0.5 * (steps / _KERNEL) ** 2)
+        smeared = nn.functional.conv1d(
+            counts[:, None], (kernel / kernel.sum())[None, None], padding=_N_KERNEL
+        )
+        return smeared[:, 0] / width
+
+    def forward(self, coordinates: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return velocities, and what a network needs to go on.
+
+        Args:
+            coordinates: Shape (n, n_particles, 4).
+            time: Shape (n,).
+
+        Returns:
+            Velocities (n, n_particles, 4).
+            What a network sees, (n, 3 N_OBSERVABLES): observables of the expected start, log s, and
+            how far they are from their expected values over s.
+            Directions (n, N_OBSERVABLES, n_particles, 4), P df / (t s).
+        """
+        time = time.clamp_min(_SMALLEST_TIME)
+        normal = self.normal(coordinates, time)
+        t = time[:, None, None]
+        of_events, of_base = self.variances
+        start = coordinates - t * normal
+        # P / t^2; of angles nothing is known but where they are.
+        open_ = of_events * of_base / ((1 - t) ** 2 * of_events + t**2 * of_base)
+        open_[..., PHI] = of_base[:, PHI]
+        values, gradients = self.observables(start)
+        roots = (gradients * open_.sqrt()[:, None]).flatten(2)  # (n, N_OBSERVABLES, 4 n_particles)
+        norms = roots.norm(dim=-1).clamp_min(1e-3)
+        s = time[:, None] * norms
+        shift = s * self._score(values, s)  # expected change over s
+        unit = roots / norms[..., None]
+        overlap = unit @ unit.transpose(1, 2)
+        ridge = _RIDGE * torch.eye(N_OBSERVABLES)
+        steps = torch.linalg.solve(overlap + ridge, (1 + _RIDGE) * shift)
+        directions = gradients * open_[:, None] / norms[..., None, None]
+        velocity = normal - (steps[..., None, None] * directions).sum(1)
+        seen = torch.cat([values.clamp(-6.0, 6.0), s.log(), shift], 1)
+        return velocity, seen, directions
+
+    def _score(self, values: Tensor, s: Tensor) -> Tensor:
+        """Return the derivatives of log r_s, linear between the entries of the tables."""
+        log_step = math.log(_LARGEST_S / _SMALLEST_S) / (_N_S - 1)
+        row = ((s / _SMALLEST_S).log() / log_step).clamp(0.0, _N_S - 1.001)
+        column = ((values - _LOWEST) / _STEP).clamp(0.0, self.scores.shape[-1] - 1.001)
+        i, j = row.detach().floor(), column.detach().floor()
+        down, right = row - i, column - j
+        flat = self.scores.flatten(1).T  # (n_s n_values, N_OBSERVABLES)
+        index = (i * self.scores.shape[-1] + j).long()
+        n_values = self.scores.shape[-1]
+        near = [flat.gather(0, index + k) for k in (0, 1, n_values, n_values + 1)]
+        upper = near[0] * (1 - right) + near[1] * right
+        lower = near[2] * (1 - right) + near[3] * right
+        return upper * (1 - down) + lower * down
+
+
+def _edges() -> Tensor:
+    return torch.linspace(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE, _N_BINS + 1).double()

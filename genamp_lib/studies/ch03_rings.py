@@ -1,0 +1,395 @@
+"""Kolmogorov-Smirnov distances of generated rings over n_generated, for chapter 03; kept, resumed.
+
+One scan samples a generator in chunks, computes all statistics of each event, and counts them
+against all references at once. Not for what follows from the distances: genamp_lib.amplification.
+
+Classifiers of training against generated rings, and the true likelihood ratio; for chapter 03.
+
+Not for scans over the number of generated events: studies.ring_distances.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genamp_lib.amplification import KolmogorovAccumulator
+from genamp_lib.datasets import Ring, radius
+from genamp_lib.networks.classifier import (
+    Classifier,
+    ClassifierSettings,
+    ensemble_logits,
+    fit_classifier,
+)
+from genamp_lib.networks.cross_fit import CODE_VERSION as CLASSIFIER_VERSION
+from genamp_lib.networks.cross_fit import cross_fitted_logits
+from genamp_lib.networks.mixture.regions import region_probabilities
+from genamp_lib.networks.mixture.transformer import MixtureTransformer
+from genamp_lib.sharing import finished_tasks
+from genamp_lib.store import Arrays, ArtefactStore, Stage
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RingClassifiers:
+    """Classifiers of training against generated events, and what they say of an event.
+
+    All return log(p_generated/p_train), shape (n_events,).
+
+    Attributes:
+        folds: Of the cross-fitting, one per fold; `crossed` uses them in turn.
+        own: Trained and chosen on all training events, so that it knows those that it scores.
+        half: Trained on the first half of them.
+        crossed_train: Scores of all training events by `folds`, each by one that never saw it.
+        half_train: Scores of the second half by `half`.
+    """
+
+    folds: tuple[Classifier, ...]
+    own: Classifier
+    half: Classifier
+    crossed_train: Values
+    half_train: Values
+
+    def crossed(self, events: np.ndarray) -> Values:
+        """Score new events by one fold's classifier each: the same mixture as `crossed_train`."""
+        scores, n = np.empty(len(events)), len(self.folds)
+        for k, classifier in enumerate(self.folds):
+            scores[k::n] = score(classifier, events[k::n])
+        return scores
+
+
+def score(classifier: Classifier, events: np.ndarray) -> Values:
+    """Return log(p_generated/p_train) of events by one classifier."""
+    return -ensemble_logits([classifier], events)
+
+
+def fit_ring_classifiers(
+    train: np.ndarray,
+    generated: np.ndarray,
+    *,
+    settings: ClassifierSettings,
+    n_folds: int = 5,
+    seed: int,
+) -> RingClassifiers:
+    """Fit the classifiers of one training sample against one generated sample.
+
+    Args:
+        train: Training events within the window.
+        generated: Generated events within the window, used for nothing else.
+        settings: Network and training of each.
+        n_folds: Of the cross-fitting, at least 3.
+        seed: Of the trainings.
+
+    Raises:
+        ValueError: There are too few events.
+    """
+    crossed = cross_fitted_logits(train, generated, settings=settings, seed=seed, n_folds=n_folds)
+    own = fit_classifier(
+        train,
+        generated,
+        validation_truth=train,
+        validation_generated=generated,
+        settings=settings,
+        seed=seed,
+    )
+    middle, fitted = len(train) // 2, int(0.4 * len(train))
+    most = int(0.8 * len(generated))
+    half = fit_classifier(
+        train[:fitted],
+        generated[:most],
+        validation_truth=train[fitted:middle],
+        validation_generated=generated[most:],
+        settings=settings,
+        seed=seed,
+    )
+    return RingClassifiers(
+        folds=tuple(fits[0].classifier for fits in crossed.fits),
+        own=own.classifier,
+        half=half.classifier,
+        crossed_train=-crossed.truth,
+        half_train=score(half.classifier, train[middle:]),
+    )
+
+
+def within(events: np.ndarray, window: tuple[float, float]) -> NDArray[np.bool_]:
+    """Return which events have a radius inside of the window."""
+    radii = radius(events)
+    return (radii >= window[0]) & (radii < window[1])
+
+
+def log_ratio_to_truth(
+    model: MixtureTransformer, ring: Ring, events: np.ndarray, window: tuple[float, float]
+) -> Values:
+    """Return log(p_generated/p_truth), LR_truth, of densities normalised within the window.
+
+    Args:
+        model: Networks.
+        ring: The truth.
+        events: Shape (n_events, n_features), inside of the window.
+        window: Radii.
+
+    Returns:
+        Shape (n_members, n_events).
+
+    >>> from genamp_lib.networks.mixture.transformer import (
+    ...     MixtureTransformerSettings, starting_parameters)
+    >>> network = MixtureTransformerSettings(2)
+    >>> model = MixtureTransformer(network, starting_parameters(network, seeds=[1]))
+    >>> ring = Ring(2)
+    >>> events = ring.sample(4000, seed=1)
+    >>> events = events[within(events, (0.9, 1.1))]
+    >>> ratio = np.exp(log_ratio_to_truth(model, ring, events, (0.9, 1.1)))
+    >>> bool(abs(ratio.mean() - 1) < 0.05)  # E[p_generated/p_truth] over the truth
+    True
+    """
+    edges = [window[0], window[1]]
+    kept = region_probabilities(model, edges).probabilities
+    kept_truth = ring.radial_cdf(window[1]) - ring.radial_cdf(window[0])
+    with torch.no_grad():
+        log_prob = model.log_prob(torch.as_tensor(events, dtype=torch.float32)).double().numpy()
+    return log_prob - ring.log_prob(events) - np.log(kept / kept_truth)
+
+
+# Part of every artefact's key: raise it when the code of a scan changes the numbers that it gives.
+CODE_VERSION = 1
+_CHUNK = 1 << 17
+# Rows of "counts" of a scan.
+COUNTS = (
+    "train", "train_cut", "split", "holdout", "holdout_cut", "drawn", "generated", "generated_cut"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What is computed of each event, and where.
+
+    Attributes:
+        window: Radii; events outside are removed from all samples, classifiers' too.
+        sizes: Numbers of generated events within the window at which distances are kept.
+        cut: Range of the classifier's likelihood ratio that the refined samples keep.
+        classifier: Of training against generated events; None for none, and no refined samples.
+        n_classifier: Generated events, before the window, that the classifiers are trained on.
+        n_folds: Of the cross-fitting, at least 3.
+        holdout_seed: Of the holdout, the same one for scans that share it.
+        n_holdout: Events in the holdout, before the window; 0 for none.
+    """
+
+    window: tuple[float, float]
+    sizes: tuple[int, ...]
+    cut: tuple[float, float] = (0.95, 1.05)
+    classifier: ClassifierSettings | None = None
+    n_classifier: int = 1000
+    n_folds: int = 5
+    holdout_seed: int = 0
+    n_holdout: int = 0
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """One generator to be scanned.
+
+    Attributes:
+        ring: The truth.
+        train: Training events, shape (n_train, n_features).
+        seed: Of everything that is drawn or trained here.
+        model: The generator, one network; None for the truth itself, a null run.
+    """
+
+    ring: Ring
+    train: np.ndarray = field(repr=False)
+    seed: int
+    model: MixtureTransformer | None = None
+
+
+def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
+    """Return the distances of one generator to its references over n_generated, Eq. (33).
+
+    The arrays are named sample/statistic/reference. Samples are "full" and "cut" (refined by
+    `settings.cut` on the cross-fitted classifier, generated and reference events alike);
+    statistics "radius", "truth" (LR_truth; not in a null run), and with a classifier "crossed",
+    "own" and "half", see `RingClassifiers`; references "train" and "holdout". Each has one number
+    for each of `settings.sizes`, NaN where a refined sample ends before.
+
+    Args:
+        task: What to scan.
+        settings: What to compute.
+
+    Returns:
+        The distances, and "counts": events in the samples, in the order of `COUNTS`.
+
+    >>> settings = ScanSettings(window=(0.9, 1.1), sizes=(100, 1000))
+    >>> task = ScanTask(Ring(2), Ring(2).sample(500, seed=1), seed=2)
+    >>> scan = distance_scan(task, settings=settings)
+    >>> list(scan), scan["full/radius/train"].shape
+    (['full/radius/train', 'counts'], (2,))
+    """
+    sampling, training = np.random.SeedSequence(task.seed).generate_state(2)
+    # A quarter more than the window keeps of the truth is enough for small scans.
+    size = min(_CHUNK, int(1.25 * settings.sizes[-1]))
+    chunks = _chunks(task, int(sampling), settings.window, size)
+    references = {"train": _inside(task.train, settings.window)}
+    if settings.n_holdout:
+        holdout = task.ring.sample(settings.n_holdout, seed=settings.holdout_seed)
+        references["holdout"] = _inside(holdout, settings.window)
+    classifiers = None
+    if settings.classifier is not None:
+        generated, _ = next(_chunks(task, int(training), settings.window, settings.n_classifier))
+        classifiers = fit_ring_classifiers(
+            references["train"],
+            generated,
+            settings=settings.classifier,
+            n_folds=settings.n_folds,
+            seed=int(training),
+        )
+    counts = dict.fromkeys(COUNTS, 0)
+    accumulators: dict[str, KolmogorovAccumulator] = {}
+    for reference, events in references.items():
+        statistics = _statistics(task, events, settings, classifiers)
+        if classifiers is not None and reference == "train":
+            statistics["crossed"] = classifiers.crossed_train
+            statistics["half"] = classifiers.half_train
+            counts["split"] = len(classifiers.half_train)
+        for sample, values in _samples(statistics, settings):
+            counts[reference + ("_cut" if sample == "cut" else "")] = len(values["radius"])
+            for statistic, numbers in values.items():
+                if statistic in ("own", "half") and (sample, reference) != ("full", "train"):
+                    continue
+                accumulators[f"{sample}/{statistic}/{reference}"] = KolmogorovAccumulator(
+                    numbers, snapshots=settings.sizes
+                )
+    for events, n_drawn in chunks:
+        counts["drawn"] += n_drawn
+        for sample, values in _samples(_statistics(task, events, settings, classifiers), settings):
+            counts["generated" + ("_cut" if sample == "cut" else "")] += len(values["radius"])
+            for name, accumulator in accumulators.items():
+                if name.startswith(sample):
+                    accumulator.update(values[name.split("/")[1]])
+        if counts["generated"] >= settings.sizes[-1]:
+            break
+    arrays = {}
+    for name, accumulator in accumulators.items():
+        curve = np.full(len(settings.sizes), np.nan)
+        complete = accumulator.curve()[1]
+        curve[: len(complete)] = complete
+        arrays[name] = curve
+    return {**arrays, "counts": np.array([counts[name] for name in COUNTS])}
+
+
+def distance_scans(
+    tasks: Sequence[ScanTask],
+    *,
+    settings: ScanSettings,
+    store: ArtefactStore,
+    name: str,
+    jobs: int = 1,
+    label: str = "",
+) -> Arrays:
+    """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
+
+    Finished scans are kept one by one until all are done, so that a killed run continues.
+
+    Args:
+        tasks: What to scan.
+        settings: What to compute, the same for all.
+        store: Where the artefact is kept.
+        name: Of the artefact.
+        jobs: Processes that share the scans.
+        label: What the progress line calls the work; no line when empty.
+    """
+    if not tasks:
+        raise ValueError("`tasks` must not be empty, got none.")
+    whole = _stage(name, tasks, settings)
+    parts = [_stage(f"{name}-part", [task], settings) for task in tasks]
+
+    def compute() -> Arrays:
+        kept = {k: a for k, part in enumerate(parts) if (a := store.kept_part(part)) is not None}
+        todo = [k for k in range(len(tasks)) if k not in kept]
+        work = [(tasks[k], settings) for k in todo]
+        for i, arrays in finished_tasks(_scan, work, jobs=jobs, label=label, done=len(kept)):
+            store.keep_part(parts[todo[i]], arrays)
+            kept[todo[i]] = arrays
+        return {key: np.stack([kept[k][key] for k in range(len(tasks))]) for key in kept[0]}
+
+    arrays = store.load_or_compute(whole, compute)
+    for part in parts:
+        store.forget_part(part)
+    return arrays
+
+
+def _scan(work: tuple[ScanTask, ScanSettings]) -> Arrays:
+    return distance_scan(work[0], settings=work[1])
+
+
+def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stage:
+    digest = hashlib.sha256()
+    for task in tasks:
+        digest.update(np.ascontiguousarray(task.train, dtype="<f8"))
+        if task.model is not None:
+            digest.update(task.model.parameters.detach().numpy().astype("<f4"))
+    # JSON makes lists of tuples.
+    own = json.loads(json.dumps(asdict(settings)))
+    return Stage(
+        name,
+        version=CODE_VERSION,
+        configuration={
+            "ring": asdict(tasks[0].ring),
+            "seeds": [task.seed for task in tasks],
+            "settings": own,
+            "classifier_version": CLASSIFIER_VERSION,
+        },
+        inputs={"events_and_networks": digest.hexdigest()},
+    )
+
+
+def _chunks(
+    task: ScanTask, seed: int, window: tuple[float, float], size: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield (generated events within the window, how many were drawn) without end."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    while True:
+        if task.model is None:
+            events = task.ring.sample(size, seed=rng)
+        else:
+            events = task.model.sample(size, generator=generator)[0].double().numpy()
+        yield _inside(events, window), size
+
+
+def _inside(events: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    return events[within(events, window)]
+
+
+def _statistics(
+    task: ScanTask,
+    events: np.ndarray,
+    settings: ScanSettings,
+    classifiers: RingClassifiers | None,
+) -> dict[str, Values]:
+    """Return the statistics of events that no classifier was trained on."""
+    statistics = {"radius": radius(events)}
+    if task.model is not None:
+        ratio = log_ratio_to_truth(task.model, task.ring, events, settings.window)
+        statistics["truth"] = ratio[0]
+    if classifiers is not None:
+        statistics["crossed"] = classifiers.crossed(events)
+        statistics["own"] = score(classifiers.own, events)
+        statistics["half"] = score(classifiers.half, events)
+    return statistics
+
+
+def _samples(
+    statistics: Mapping[str, Values], settings: ScanSettings
+) -> Iterator[tuple[str, dict[str, Values]]]:
+    """Yield the full sample, and with a classifier the refined one."""
+    yield "full", dict(statistics)
+    if "crossed" in statistics:
+        low, high = np.log(settings.cut)
+        kept = (statistics["crossed"] >= low) & (statistics["crossed"] <= high)
+        names = [name for name in ("radius", "truth", "crossed") if name in statistics]
+        yield "cut", {name: statistics[name][kept] for name in names}

@@ -1,0 +1,283 @@
+"""How small a flaw does a metric still see? The power table of chapter 06; kept, resumed.
+
+Samples of known flaw are drawn again and again, and all metrics are computed of each. Which value
+counts as an alarm follows from samples without a flaw. Not for the metrics: genamp_lib.diagnostics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency, ks_2samp, wasserstein_distance
+
+from genamp_lib.datasets.distortions import Distortion, cut_distortion, product_distortion
+from genamp_lib.diagnostics import (
+    auc_from_weights,
+    frechet_distance,
+    likelihood_ratio_weights,
+    weight_calibration,
+    weight_slices,
+)
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.classifier_batch import CODE_VERSION as CLASSIFIER_VERSION
+from genamp_lib.networks.classifier_batch import cross_fitted_logits_of_many
+from genamp_lib.sharing import finished_tasks
+from genamp_lib.store import Arrays, ArtefactStore, Stage
+
+Array = NDArray[np.float64]
+# Part of every artefact's key: raise it when this code changes the numbers that it gives.
+CODE_VERSION = 1
+
+# All grow with the flaw. Name in arrays -> name on the page.
+METRICS = {
+    "auc": "AUC",
+    "tail": "excess in a weight tail",
+    "ratio": "truth over generated in weight bins",
+    "calibration": "calibration test, Eq. (11)",
+    "ks": "KS distance of the weights",
+    "frechet": "Fréchet distance, eight observables",
+    "w1_mass": "Wasserstein distance of the mass",
+}
+# Fractions of a sample that the slices of the metric "tail" hold.
+TAIL_FRACTIONS = (0.005, 0.02, 0.05)
+_N_BINS = 10
+# Experiments whose networks are trained together, and that a kill loses at most.
+_SHARD = 10
+
+
+def _small_classifier() -> ClassifierSettings:
+    return ClassifierSettings(n_hidden=32, dropout=0.0, n_epochs=15, batch_size=500)
+
+
+@dataclass(frozen=True)
+class PowerSettings:
+    """The flaws, and one experiment: samples and classifier.
+
+    Attributes:
+        tail_cuts: Removed fractions of the jets, those of largest mass.
+        smears: Widths of the Gaussian of mean one that multiplies the mass.
+        shifts: What its mean has above one, with the width `shift_width`.
+        shift_width: That width.
+        n_repetitions: Experiments of each flaw.
+        n_nulls: Experiments without a flaw that set the thresholds, and as many that check them.
+        n_jets: Truth jets, and generated jets, of one experiment.
+        n_folds: Of the cross-fitting; must divide `n_jets`.
+        classifier: Network and training.
+    """
+
+    tail_cuts: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    smears: tuple[float, ...] = (0.1, 0.15, 0.25, 0.4)
+    shifts: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    shift_width: float = 0.05
+    n_repetitions: int = 100
+    n_nulls: int = 200
+    n_jets: int = 5000
+    n_folds: int = 4
+    classifier: ClassifierSettings = field(default_factory=_small_classifier)
+
+    def distortions(self, mass: Array) -> dict[tuple[str, float], Distortion | None]:
+        """Return (kind, strength) -> distortion; without one for ("null", 0) and ("null", 1).
+
+        Args:
+            mass: Of all jets, shape (n_jets,).
+        """
+        cases: dict[tuple[str, float], Distortion | None] = {("null", 0): None, ("null", 1): None}
+        for fraction in self.tail_cuts:
+            cut = float(np.quantile(mass, 1 - fraction))
+            cases["tail cut", fraction] = cut_distortion(mass, cut=cut)
+        for width in self.smears:
+            cases["smear", width] = product_distortion(mass, mean=1.0, width=width)
+        for shift in self.shifts:
+            cases["shift", shift] = product_distortion(
+                mass, mean=1.0 + shift, width=self.shift_width
+            )
+        return cases
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Experiments `numbers` of one flaw; `distortion` is None without one."""
+
+    kind: str
+    strength: float
+    numbers: tuple[int, ...]
+    distortion: Distortion | None
+
+    @property
+    def case(self) -> str:
+        return f"{self.kind} {self.strength:g}"
+
+
+def metric_values(
+    observables: Array,
+    *,
+    settings: PowerSettings,
+    seed: int,
+    store: ArtefactStore,
+    stage: Stage,
+    jobs: int = 1,
+    label: str = "",
+) -> dict[tuple[str, float], Array]:
+    """Compute all metrics of repeated pairs of samples, for each distortion.
+
+    Each experiment divides the jets anew: some are the truth, of the others those that the
+    distortion accepts are generated. Within an experiment no jet occurs twice; between experiments
+    jets are shared.
+
+    Args:
+        observables: Of all jets, shape (n_all_jets, n_observables), the mass first.
+        settings: Flaws and experiments.
+        seed: Of everything; the numbers of a flaw do not depend on the other flaws.
+        store: Where the artefact is kept. A killed run continues.
+        stage: Name, version, inputs, and the configuration that `observables` follow from.
+        jobs: Processes that share the work.
+        label: What the progress line calls the work; no line when empty.
+
+    Returns:
+        (kind, strength) as of `PowerSettings.distortions` -> values, shape
+        (n_experiments, n_metrics), columns as `METRICS`.
+
+    Raises:
+        ValueError: A distortion leaves too few jets.
+    """
+    own = {
+        "power": json.loads(json.dumps(asdict(settings))),
+        "seed": seed,
+        "code_version": [CODE_VERSION, CLASSIFIER_VERSION],
+    }
+    whole = Stage(stage.name, stage.version, {**stage.configuration, **own}, stage.inputs)
+    distortions = settings.distortions(observables[:, 0])
+    shards = [
+        _Shard(kind, strength, tuple(range(first, min(first + _SHARD, n))), distortion)
+        for (kind, strength), distortion in distortions.items()
+        for n in [settings.n_nulls if kind == "null" else settings.n_repetitions]
+        for first in range(0, n, _SHARD)
+    ]
+    function = partial(
+        _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
+    )
+    arrays = store.load_or_compute(
+        whole, lambda: _compute(function, shards, store, whole, jobs, label)
+    )
+    return {(kind, x): arrays[f"{kind} {x:g}"] for kind, x in distortions}
+
+
+def alarm_thresholds(nulls: Array, *, false_alarms: float = 0.05) -> Array:
+    """Return what each metric exceeds in the fraction `false_alarms` of samples without a flaw.
+
+    Args:
+        nulls: Values of samples without a flaw, shape (n_nulls, n_metrics).
+        false_alarms: That fraction.
+
+    Raises:
+        ValueError: There are too few nulls for that fraction.
+
+    >>> alarm_thresholds(np.arange(1.0, 20.0)[:, None])
+    array([19.])
+    """
+    # Of n nulls and one more, all orders are equally likely: the k-th of n is exceeded with the
+    # probability (n + 1 - k) / (n + 1).
+    rank = int(np.ceil((1 - false_alarms) * (len(nulls) + 1) - 1e-9))
+    if rank > len(nulls):
+        raise ValueError(
+            f"`nulls` must be at least {int(np.ceil(1 / false_alarms)) - 1} for false alarms of "
+            f"{false_alarms}, got {len(nulls)}."
+        )
+    return np.sort(nulls, axis=0)[rank - 1]
+
+
+def _compute(
+    function: Callable[[_Shard], Array],
+    shards: list[_Shard],
+    store: ArtefactStore,
+    whole: Stage,
+    jobs: int,
+    label: str,
+) -> Arrays:
+    stages = [
+        Stage(
+            f"{whole.name}-part",
+            whole.version,
+            {**whole.configuration, "case": shard.case, "numbers": list(shard.numbers)},
+            whole.inputs,
+        )
+        for shard in shards
+    ]
+    parts = {i: part for i, one in enumerate(stages) if (part := store.kept_part(one)) is not None}
+    todo = [i for i in range(len(shards)) if i not in parts]
+    for number, result in finished_tasks(
+        function, [shards[i] for i in todo], jobs=jobs, label=label, done=len(parts)
+    ):
+        parts[todo[number]] = {"values": result}
+        store.keep_part(stages[todo[number]], parts[todo[number]])
+    arrays: dict[str, list[Array]] = {}
+    for i, shard in enumerate(shards):
+        arrays.setdefault(shard.case, []).append(parts[i]["values"])
+    for one in stages:
+        store.forget_part(one)
+    return {case: np.concatenate(values) for case, values in arrays.items()}
+
+
+def _shard_values(
+    scaled: Array, mass: Array, settings: PowerSettings, seed: int, shard: _Shard
+) -> Array:
+    """Return the metrics of a shard's experiments, shape (n, n_metrics)."""
+    case = [int(byte) for byte in shard.case.encode()]
+    pairs = []
+    for number in shard.numbers:
+        rng = np.random.default_rng([seed, number, *case])
+        order = rng.permutation(len(mass))
+        truth, rest = order[: settings.n_jets], order[settings.n_jets :]
+        if shard.distortion is not None:
+            rest = rest[shard.distortion.select(mass[rest], rng)]
+        if len(rest) < settings.n_jets:
+            raise ValueError(
+                f"`n_jets` must be at most {len(rest)}, what `{shard.case}` leaves, got "
+                f"{settings.n_jets}."
+            )
+        pairs.append((truth, rest[: settings.n_jets]))
+    truth, generated = (scaled[np.array(indices)] for indices in zip(*pairs, strict=True))
+    logits = cross_fitted_logits_of_many(
+        truth,
+        generated,
+        settings=settings.classifier,
+        seed=int(np.random.SeedSequence([seed, shard.numbers[0], *case]).generate_state(1)[0]),
+        n_folds=settings.n_folds,
+    )
+    return np.array([_metrics(*one) for one in zip(truth, generated, *logits, strict=True)])
+
+
+def _metrics(truth: Array, generated: Array, logits_t: Array, logits_g: Array) -> list[float]:
+    """Return the metrics of one experiment, in the order of `METRICS`."""
+    w_truth, w_generated = likelihood_ratio_weights(logits_t), likelihood_ratio_weights(logits_g)
+    both, tails = np.concatenate([w_truth, w_generated]), []
+    for fraction in TAIL_FRACTIONS:
+        slices = weight_slices(
+            w_truth,
+            w_generated,
+            n_small=max(round(fraction * len(w_generated)), 1),
+            n_large=max(round(fraction * len(w_truth)), 1),
+        )
+        # Weights that say nothing are all tied: the slice is everything, and holds no excess.
+        tails += [s.excess() for s in slices if s.n_truth + s.n_generated < len(both)]
+    mean = w_generated.mean()
+    inner = np.unique(np.quantile(both, np.arange(1, _N_BINS) / _N_BINS))
+    edges = np.unique([0.0, *inner[inner > 0], np.inf])
+    # Of weights this close to one the test would see little but their mean, which is not quite one.
+    calibration = weight_calibration(*(w / mean for w in (w_truth, w_generated)), edges / mean)
+    counts = np.stack([calibration.n_truth, calibration.n_generated])
+    counts = counts[:, counts.sum(axis=0) > 0]
+    return [
+        auc_from_weights(w_truth, w_generated),
+        max(tails, default=0.0),
+        float(chi2_contingency(counts).statistic) if counts.shape[1] > 1 else 0.0,
+        calibration.chi_square,
+        float(ks_2samp(w_truth, w_generated).statistic),
+        frechet_distance(truth, generated),
+        float(wasserstein_distance(truth[:, 0], generated[:, 0])),
+    ]

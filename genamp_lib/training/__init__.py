@@ -1,1 +1,0 @@
-"""Fit networks, resume, keep what was fitted. Not for network definitions: models."""
