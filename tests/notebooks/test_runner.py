@@ -55,7 +55,7 @@ def test_only_what_changes_numbers_is_rerun(tiny_project: Path, genamp) -> None:
 def test_a_changed_library_or_version_makes_a_chapter_stale(tiny_project: Path, genamp) -> None:
     assert genamp(tiny_project, "run", "01_tiny").returncode == 0
     record = tiny_project / RUN / "record.json"
-    for field, name in (("library", "chapters/results.py"), ("versions", "numpy")):
+    for field, name in (("library", "book/results.py"), ("versions", "numpy")):
         content = json.loads(record.read_text())
         before = content["fingerprint"][field][name]
         content["fingerprint"][field][name] = "another"

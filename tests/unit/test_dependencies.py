@@ -37,7 +37,7 @@ def test_other_packages_do_not_count() -> None:
 
 def test_a_command_counts_as_its_code() -> None:
     files = library_files("command = 'genamp estimate averaging *.npy'")
-    assert {"cli/estimate.py", "cli/_count.py", "amplification/averaging.py"} <= files
+    assert {"cli/estimate.py", "files/counting.py", "amplification/averaging.py"} <= files
     assert "cli/data.py" not in files
 
 
@@ -70,7 +70,7 @@ def test_every_module_that_defines_a_used_object_is_found(chapter) -> None:
     for module in used:
         path = "/".join(module.split(".")[1:])
         assert f"{path}.py" in files or f"{path}/__init__.py" in files, module
-    assert "chapters/results.py" in files
+    assert "book/results.py" in files
     assert not any(name.startswith("simulation/") for name in files)
 
 
