@@ -1,22 +1,27 @@
-"""Share tasks over processes or machines: joblib splits the work, results come back in order.
+"""Share tasks over processes (joblib's loky) or machines (Dask): the same results however shared.
 
-Not for what the tasks compute; nor for keeping finished ones on disk: simulation.shards.
+Not for keeping what the tasks computed: genamp_lib.store.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genamp_lib._project import GenampError
 
 if TYPE_CHECKING:
-    from joblib import Parallel
+    from distributed import Client, Future
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -28,25 +33,21 @@ SCHEDULER_VARIABLE = "GENAMP_SCHEDULER"
 RERUNS = 3
 # Off a terminal a line of progress comes no sooner than this after the one before.
 LINE_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+# Dask starts a worker again within seconds; a batch system that does not in a minute, will not.
+NO_WORKERS_SECONDS = 60.0
 
 
 def sharing(jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Return `jobs` and `scheduler` for `map_tasks`; those of `genamp run` when both are None.
-
-    >>> sharing(3, None)
-    {'jobs': 3, 'scheduler': None}
-    """
-    if jobs is None and scheduler is None:
-        jobs = int(os.environ.get(JOBS_VARIABLE, "1"))
-        scheduler = os.environ.get(SCHEDULER_VARIABLE)
-    return {"jobs": 1 if jobs is None else jobs, "scheduler": scheduler}
+    """Return `jobs` and `scheduler` for `map_tasks`."""
+    return {"jobs": jobs, "scheduler": scheduler}
 
 
 def map_tasks(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     scheduler: str | None = None,
     label: str = "",
     done: int = 0,
@@ -54,18 +55,18 @@ def map_tasks(
     """Return `[function(task) for task in tasks]`, computed here, by processes or by machines.
 
     The results are the same bits however the work is shared, if `function` depends on nothing but
-    its task: give each task its own seed. Workers run one thread each (on Dask: as its nannies do).
-    Work of a worker that died is done again: by joblib's loky at most three times, by Dask as often
-    as its scheduler allows.
+    its task: give each task its own seed. Processes run one thread each; a worker shares nothing
+    on. Work of a worker that died is done again, at most three times.
 
     Args:
         function: Pure and picklable. Its exceptions come through unchanged.
         tasks: Its arguments, picklable.
-        jobs: Processes on this machine; not used with a scheduler.
+        jobs: Processes on this machine; not used with a scheduler. A single task stays here.
         scheduler: Address of a Dask scheduler, as "tcp://host:8786", whose workers have genamp and
-            see the files that `function` reads. Needs the extra `genamp[dask]`.
-        label: What the progress line on stderr calls the work; no line when empty.
-        done: Tasks finished earlier, to be counted in that line.
+            see the files that `function` reads. Needs the extra `genamp[dask]`. If `jobs` is None
+            as well, both are what `genamp run` was given: one process if it was given nothing.
+        label: Name of the work in the progress line on stderr; no line when empty.
+        done: Number of tasks finished earlier, counted in that line.
 
     Raises:
         GenampError: `jobs` is out of range, workers died too often, the scheduler cannot be
@@ -85,7 +86,7 @@ def finished_tasks(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     scheduler: str | None = None,
     label: str = "",
     done: int = 0,
@@ -97,90 +98,180 @@ def finished_tasks(
     >>> sorted(finished_tasks(abs, [-3, 2, -1]))
     [(0, 3), (1, 2), (2, 1)]
     """
+    if jobs is None and scheduler is None:
+        given, scheduler = os.environ.get(JOBS_VARIABLE, "1"), os.environ.get(SCHEDULER_VARIABLE)
+        jobs = int(given) if given.isdecimal() else given
+    jobs = 1 if jobs is None else jobs
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise GenampError(f"`jobs` must be a whole number of at least 1, got {jobs!r}")
-    todo = dict(enumerate(tasks))
+    todo = list(enumerate(tasks))
     if not todo:
         return
-    if scheduler is not None or jobs > 1:
-        _check_picklable(function, todo[0])
-    with ExitStack() as stack:
-        make = partial(_local, jobs) if scheduler is None else stack.enter_context(_dask(scheduler))
-        advance = stack.enter_context(progress(label, len(todo), done)) if label else lambda: None
-        for index, result in stack.enter_context(closing(_finished(function, todo, make))):
+    if scheduler is None and min(jobs, len(todo)) == 1:
+        finished = ((index, function(task)) for index, task in todo)
+    else:
+        _check_picklable(function=function, tasks=todo[0][1])
+        if scheduler is None:
+            finished = _by_processes(jobs, function, dict(todo))
+        else:
+            finished = _by_machines(scheduler, function, todo)
+    advancing = progress(label, len(todo), done) if label else nullcontext(lambda: None)
+    with advancing as advance, closing(finished):
+        for index, result in finished:
             advance()
             yield index, result
 
 
-def _finished(
-    function: Callable[[Task], Result], todo: dict[int, Task], make: Callable[[], Parallel]
-) -> Iterator[tuple[int, Result]]:
-    """Yield (index, result) as they come; run again what a dead worker leaves in `todo`."""
-    from joblib import delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+def _check_picklable(**objects: Any) -> None:
+    from cloudpickle import dumps
 
-    for attempt in range(1 + RERUNS):
-        calls = [delayed(_numbered)(function, *item) for item in todo.items()]
-        try:
-            with _closing(make()(calls)) as finished:
-                for index, result in finished:
-                    del todo[index]
-                    yield index, result
-            return
-        except TerminatedWorkerError as error:
-            if attempt == RERUNS:
-                raise GenampError(
-                    f"worker processes died {1 + RERUNS} times (unfinished tasks: {len(todo)}), "
-                    "killed by the system or out of memory; use fewer jobs or smaller tasks"
-                ) from error
-
-
-@contextmanager
-def _closing(finished: Iterator[Result]) -> Iterator[Iterator[Result]]:
-    try:
-        yield finished
-    finally:
-        with warnings.catch_warnings():
-            # Who stops early knows that tasks are left.
-            warnings.filterwarnings("ignore", ".* tasks ", UserWarning, "joblib")
-            finished.close()
-
-
-def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tuple[int, Result]:
-    return index, function(task)
-
-
-def _check_picklable(*objects: Any) -> None:
-    # Found out later, joblib with Dask would wait for ever.
-    from joblib.externals.loky.backend.reduction import dumps
-
-    for name, value in zip(("function", "tasks"), objects, strict=True):
+    for name, value in objects.items():
         try:
             dumps(value)
         except Exception as error:  # whatever the __reduce__ of the object raises
             raise TypeError(f"`{name}` must be picklable for other processes: {error}") from error
 
 
-def _local(jobs: int) -> Parallel:
-    from joblib import Parallel, parallel_config
+def _by_processes(
+    jobs: int, function: Callable[[Task], Result], todo: dict[int, Task]
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, result) as they come; run again what a dead worker leaves in `todo`."""
+    from joblib import Parallel, delayed, parallel_config
 
-    if jobs == 1:
-        return Parallel(n_jobs=1, return_as="generator_unordered")
-    # Keeps the backend that it is made under.
-    with parallel_config("loky", inner_max_num_threads=1):
-        return Parallel(n_jobs=jobs, return_as="generator_unordered")
+    for attempt in range(1 + RERUNS):
+        with parallel_config("loky", inner_max_num_threads=1):  # kept by what is made under it
+            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        finished = parallel(delayed(_numbered)(function, *item) for item in list(todo.items()))
+        try:
+            for index, result in finished:
+                del todo[index]
+                yield index, result
+            return
+        except BrokenProcessPool as error:
+            if attempt == RERUNS:
+                raise GenampError(
+                    f"worker processes died {1 + RERUNS} times (unfinished tasks: {len(todo)}), "
+                    "killed by the system or out of memory; use fewer jobs or smaller tasks"
+                ) from error
+        finally:
+            with warnings.catch_warnings():
+                # Who stops early knows that tasks are left.
+                warnings.filterwarnings("ignore", ".* tasks ", UserWarning, "joblib")
+                finished.close()
 
 
-def _dask(scheduler: str) -> AbstractContextManager[Callable[[], Parallel]]:
+def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tuple[int, Result]:
+    """Do a task in a worker, which must not share it on."""
+    os.environ[JOBS_VARIABLE] = "1"
+    os.environ.pop(SCHEDULER_VARIABLE, None)
+    return index, function(task)
+
+
+def _by_machines(
+    scheduler: str, function: Callable[[Task], Result], tasks: list[tuple[int, Task]]
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, result) as they come; Dask runs again what a dead worker was doing."""
+    with _connected(scheduler) as client:
+        for outcome, error in _outcomes(client, scheduler, function, tasks):
+            if error is not None:
+                raise error
+            yield outcome
+
+
+def _outcomes(
+    client: Client, scheduler: str, function: Callable[[Task], Result], tasks: Iterable[Any]
+) -> Iterator[tuple[Any, Exception | None]]:
+    """Yield what `_attempt` returns; a few tasks wait at the scheduler, the others here."""
+    from distributed import as_completed
+
+    waiting = iter(tasks)
+    finished = as_completed(loop=client.loop)
+    left, n_threads, checked, seen = len(tasks), 0, -1.0, time.monotonic()
     try:
-        from genamp_lib.sharing_dask import cluster
+        while left:
+            now = time.monotonic()
+            if now > checked + 1.0:
+                n_threads, checked = sum(client.nthreads().values()), now
+                seen = now if n_threads else seen
+                if now - seen > NO_WORKERS_SECONDS:
+                    raise GenampError("Dask workers are all gone; start some and run again")
+            for item in islice(waiting, max(0, 2 * n_threads - finished.count())):
+                finished.add(client.submit(_attempt, function, *item, pure=False))
+            if finished.has_ready():
+                yield _outcome(next(finished))
+                left -= 1
+            else:
+                time.sleep(0.005)
+    except (CancelledError, OSError) as error:
+        raise GenampError(
+            f"Dask scheduler {scheduler}: lost in mid-run; start it and its workers again"
+        ) from error
+
+
+def _attempt(
+    function: Callable[[Task], Result], index: int, task: Task
+) -> tuple[Any, Exception | None]:
+    """Return the task's exception as a result, so that one of Dask itself is told from it."""
+    try:
+        return _numbered(function, index, task), None
+    except Exception as error:  # passed on
+        error.add_note("On a Dask worker:\n" + traceback.format_exc())
+        return None, error
+
+
+def _outcome(future: Future) -> tuple[Any, Exception | None]:
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except CancelledError:
+        raise
+    except KilledWorker as error:
+        raise GenampError(
+            f"Dask workers died {error.allowed_failures + 1} times in the same task, killed "
+            "by the system or out of memory; use smaller tasks or larger workers"
+        ) from error
+    except Exception as error:  # modules that workers lack, results that cannot be sent
+        raise GenampError(
+            f"Dask could not run a task ({_one_line(error)}); workers need the same versions of "
+            "genamp and of its dependencies"
+        ) from error
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Client]:
+    """Connect with a Dask scheduler that has workers; what goes wrong is said in one line."""
+    try:
+        from distributed import Client
     except ModuleNotFoundError as error:
         if error.name not in ("dask", "distributed"):
             raise
         raise GenampError(
             "a Dask scheduler needs the extra `dask`; run `pip install 'genamp[dask]'`"
         ) from None
-    return cluster(scheduler)
+    # Loggers would print a traceback of what is raised here in one line.
+    for name in ("tornado.application", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:  # OSError, ValueError, ...: by the way in which the address is wrong
+        raise GenampError(
+            f"Dask scheduler {scheduler}: cannot be reached ({_one_line(error)}); "
+            "give the address that `dask scheduler` prints, as in tcp://127.0.0.1:8786"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise GenampError(
+                f"Dask scheduler {scheduler}: has no workers; start some with "
+                f"`dask worker {scheduler} --nthreads 1`"
+            ) from error
+        yield client
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 An artefact is a safetensors file of named arrays beside a JSON record. Its key is a hash of the
 stage's name, version, configuration and input checksums: any change of these is another artefact.
-Not for results of a chapter (chapters.results) and not for event samples (datasets.samples).
+Not for results of a chapter (book.results) and not for event samples (datasets.sources).
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -29,9 +31,12 @@ from genamp_lib._project import (
     sha256_of_file,
     write_json,
 )
+from genamp_lib.sharing import finished_tasks
 
 FRESH_VARIABLE = "GENAMP_FRESH"
 Arrays = dict[str, np.ndarray]
+Found = tuple[Path, str]  # an artefact and its origin
+Task = TypeVar("Task")
 
 
 @dataclass(frozen=True)
@@ -96,17 +101,11 @@ class ArtefactStore:
             GenampError: An artefact with this key is damaged or belongs to something else.
         """
         found = self._find(stage)
-        if found is not None:
-            path, origin = found
-            arrays = read_artefact(path, stage)
-            self._note(path, origin)
-            return arrays
-        start = time.perf_counter()
-        # Not ascontiguousarray, which makes a single number an array of one.
-        arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
-        path = self._local_path(stage)
-        write_artefact(path, stage, arrays, wall_seconds=time.perf_counter() - start)
-        self._note(path, "computed")
+        if found is None:
+            arrays, found = self._write(stage, *_timed(lambda _: compute(), None))
+        else:
+            arrays = read_artefact(found[0], stage)
+        self._note([found])
         return arrays
 
     def load_or_compute_each(
@@ -134,6 +133,82 @@ class ArtefactStore:
             kept[number] = self.load_or_compute(stages[number], lambda arrays=arrays: arrays)
         return [kept[number] for number in range(len(stages))]
 
+    def map(
+        self,
+        stages: Sequence[Stage],
+        function: Callable[[Task], Arrays],
+        tasks: Sequence[Task],
+        *,
+        label: str = "",
+    ) -> list[Arrays]:
+        """Return the arrays of many stages, from artefacts where there are any.
+
+        What is missing is shared by the processes or machines that `genamp run` was given. Each
+        result is kept as soon as it is there, so that a killed run continues.
+
+        Args:
+            stages: What is wanted.
+            function: Pure and picklable; called with the tasks whose stages have no artefact.
+            tasks: One for each stage.
+            label: Name of the work in the progress line; no line when empty.
+
+        Raises:
+            GenampError: An artefact is damaged or belongs to something else, or the work cannot be
+                shared.
+        """
+        found = {k: one for k, stage in enumerate(stages) if (one := self._find(stage))}
+        arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
+        todo = [k for k in range(len(stages)) if k not in found]
+        work = finished_tasks(
+            partial(_timed, function), [tasks[k] for k in todo], label=label, done=len(found)
+        )
+        for index, (made, seconds) in work:
+            k = todo[index]
+            arrays[k], found[k] = self._write(stages[k], made, seconds)
+        self._note(found[k] for k in range(len(stages)))
+        return [arrays[k] for k in range(len(stages))]
+
+    def compute(self, stage: Stage, function: Callable[[Task], Arrays], task: Task) -> Arrays:
+        """Return the arrays of one stage: `map` of one task."""
+        return self.map([stage], function, [task])[0]
+
+    def combine(
+        self,
+        stage: Stage,
+        function: Callable[[Task], Arrays],
+        tasks: Sequence[Task],
+        merge: Callable[[list[Arrays]], Arrays],
+        *,
+        label: str = "",
+    ) -> Arrays:
+        """Return the arrays of one stage that is made of parts; these are kept until it is there.
+
+        Args:
+            stage: What is wanted.
+            function: Pure and picklable; makes a part.
+            tasks: One for each part.
+            merge: Makes the whole of the parts, which it gets in the order of the tasks.
+            label: Name of the work in the progress line; no line when empty.
+
+        Raises:
+            GenampError: As `map`.
+        """
+        folder = self.unfinished(stage)
+        parts = [
+            Stage("part", stage.version, {"of": stage.key, "number": k}) for k in range(len(tasks))
+        ]
+        kept = ArtefactStore(published=folder, local=folder, fresh=self.fresh)
+        return self.load_or_compute(
+            stage, lambda: merge(kept.map(parts, function, tasks, label=label))
+        )
+
+    def unfinished(self, stage: Stage) -> Path:
+        """Return the folder of what a stage is made from: parts and checkpoints.
+
+        It is removed when the stage is kept.
+        """
+        return self.local / f"{stage.name}-{stage.key}-unfinished"
+
     def has(self, stage: Stage) -> bool:
         """Return whether `load_or_compute` would load."""
         return self._find(stage) is not None
@@ -155,7 +230,7 @@ class ArtefactStore:
         path.with_suffix(".json").unlink(missing_ok=True)  # first: it makes the other one valid
         path.unlink(missing_ok=True)
 
-    def _find(self, stage: Stage) -> tuple[Path, str] | None:
+    def _find(self, stage: Stage) -> Found | None:
         if self.fresh:
             return None
         for folder, origin in ((self.published, "published"), (self.local, "local")):
@@ -168,8 +243,24 @@ class ArtefactStore:
     def _local_path(self, stage: Stage) -> Path:
         return self.local / f"{stage.name}-{stage.key}.safetensors"
 
-    def _note(self, path: Path, origin: str) -> None:
-        self.used.append({"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)})
+    def _write(self, stage: Stage, arrays: Arrays, seconds: float) -> tuple[Arrays, Found]:
+        path = self._local_path(stage)
+        # Not ascontiguousarray, which makes a single number an array of one.
+        arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        write_artefact(path, stage, arrays, wall_seconds=seconds)
+        shutil.rmtree(self.unfinished(stage), ignore_errors=True)
+        return arrays, (path, "computed")
+
+    def _note(self, found: Iterable[Found]) -> None:
+        self.used += [
+            {"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)}
+            for path, origin in found
+        ]
+
+
+def _timed(function: Callable[[Task], Arrays], task: Task) -> tuple[Arrays, float]:
+    start = time.perf_counter()
+    return function(task), time.perf_counter() - start
 
 
 def write_artefact(path: Path, stage: Stage, arrays: Arrays, *, wall_seconds: float) -> None:

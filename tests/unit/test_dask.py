@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genamp_lib import KolmogorovAccumulator, RegionCounter
+from genamp_lib import KolmogorovAccumulator, RegionCounter, sharing
 from genamp_lib._project import GenampError
 from genamp_lib.cli import main
 from genamp_lib.files import counting as _count
@@ -21,7 +21,6 @@ from genamp_lib.files.columns import read_column
 from genamp_lib.sharing import map_tasks
 
 pytest.importorskip("distributed", reason="distributed is missing: pip install 'genamp[dask]'")
-from genamp_lib import sharing_dask as _dask
 
 EDGES = [-1.0, 0.0, 0.3, 2.0]
 SNAPSHOTS = (10, 1000, 25_000, 60_000)
@@ -106,8 +105,8 @@ def integers(parts):
 @pytest.mark.parametrize("where", ["loky", "dask"])
 def test_counts_are_the_same_alone_and_shared(sample, scheduler, where, kill):
     alone = integers(map_tasks(partial(count, sample, ""), range(0, N_EVENTS, STEP)))
-    sharing = {"loky": {"jobs": 2}, "dask": {"scheduler": scheduler}}[where]
-    shared = map_tasks(partial(count, sample, kill), range(0, N_EVENTS, STEP), **sharing)
+    share = {"loky": {"jobs": 2}, "dask": {"scheduler": scheduler}}[where]
+    shared = map_tasks(partial(count, sample, kill), range(0, N_EVENTS, STEP), **share)
     assert integers(shared) == alone
     assert (sample / "killed").exists() == bool(kill)
     values = np.load(sample / "generated.npy")
@@ -115,7 +114,7 @@ def test_counts_are_the_same_alone_and_shared(sample, scheduler, where, kill):
 
 
 def test_a_scheduler_that_cannot_be_reached(monkeypatch):
-    monkeypatch.setattr(_dask, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sharing, "CONNECT_SECONDS", 0.5)
     for address in ("tcp://127.0.0.1:1", "nonsense", "tcp://127.0.0.1:port"):
         with pytest.raises(GenampError, match=f"Dask scheduler {address}: cannot be reached"):
             map_tasks(abs, [1], scheduler=address)
@@ -123,8 +122,8 @@ def test_a_scheduler_that_cannot_be_reached(monkeypatch):
 
 def test_clusters_without_workers_and_lost_schedulers(monkeypatch, tmp_path):
     """What no nanny repairs: no worker at all, the only worker killed, the scheduler killed."""
-    monkeypatch.setattr(_dask, "CONNECT_SECONDS", 1.5)
-    monkeypatch.setattr(_dask, "NO_WORKERS_SECONDS", 0.5)
+    monkeypatch.setattr(sharing, "CONNECT_SECONDS", 1.5)
+    monkeypatch.setattr(sharing, "NO_WORKERS_SECONDS", 0.5)
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     address_file = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
@@ -138,7 +137,7 @@ def test_clusters_without_workers_and_lost_schedulers(monkeypatch, tmp_path):
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
         command += ["--no-nanny", "--no-dashboard"]
         workers.append(subprocess.Popen(command, **quiet))
-        monkeypatch.setattr(_dask, "CONNECT_SECONDS", 20.0)
+        monkeypatch.setattr(sharing, "CONNECT_SECONDS", 20.0)
         # One thread in all: also then it is the worker that works.
         assert map_tasks(os.path.abspath, ["."], scheduler=address) == [str(tmp_path)]
         with pytest.raises(GenampError, match="Dask workers are all gone; start some"):

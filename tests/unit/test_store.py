@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -229,3 +232,80 @@ class TestInterruption:
         arrays = store.load_or_compute(STAGE, lambda: {"x": np.ones(1)})
         assert arrays["x"].tolist() == [1.0]
         store.load_or_compute(STAGE, never)
+
+
+def square(folder, number):
+    """Compute, and tell how often and where; fail once where a file says so."""
+    with (folder / "calls").open("a") as handle:
+        handle.write(f"{number} {os.getpid()}\n")
+    trap = folder / f"trap-{number}"
+    if trap.exists():
+        trap.unlink()
+        raise KeyboardInterrupt
+    time.sleep(0.05)
+    return {"x": np.array(number**2)}
+
+
+def calls(folder):
+    return [line.split() for line in (folder / "calls").read_text().splitlines()]
+
+
+STAGES = [Stage("square", 1, {"number": number}) for number in range(6)]
+
+
+def stack(parts):
+    return {"x": np.stack([part["x"] for part in parts])}
+
+
+class TestMany:
+    def test_computes_what_is_missing_in_order(self, store, tmp_path):
+        function = partial(square, tmp_path)
+        assert store.compute(STAGES[2], function, 2)["x"] == 4
+        found = store.map(STAGES, function, range(6))
+        assert [arrays["x"].tolist() for arrays in found] == [0, 1, 4, 9, 16, 25]
+        assert [number for number, _ in calls(tmp_path)] == list("201345")
+        origins = ["local" if k == 2 else "computed" for k in range(6)]
+        assert [used["origin"] for used in store.used[1:]] == origins
+        assert [used["artefact"][-16:] for used in store.used[1:]] == [s.key for s in STAGES]
+        record = json.loads(path_of(store, STAGES[3]).with_suffix(".json").read_text())
+        assert record["wall_seconds"] >= 0.0
+
+    @pytest.mark.parametrize("parts", [False, True])
+    def test_a_killed_run_continues_and_shares_as_the_run_says(
+        self, store, tmp_path, monkeypatch, parts
+    ):
+        def run():
+            function = partial(square, tmp_path)
+            if parts:
+                return store.combine(STAGE, function, range(6), stack)["x"].tolist()
+            return [int(arrays["x"]) for arrays in store.map(STAGES, function, range(6))]
+
+        (tmp_path / "trap-4").touch()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert store.used == []
+        monkeypatch.setenv("GENAMP_JOBS", "2")
+        assert run() == [0, 1, 4, 9, 16, 25]
+        assert run() == [0, 1, 4, 9, 16, 25]
+        assert sorted(number for number, _ in calls(tmp_path)) == list("0123445")
+        assert os.getpid() not in {int(pid) for _, pid in calls(tmp_path)[5:]}
+        kept = {path.name for path in store.local.iterdir()}
+        assert len(kept) == (2 if parts else 12)  # nothing of the parts is left
+        assert len(store.used) == (2 if parts else 12)
+
+    def test_fresh_makes_all_parts_again(self, store, tmp_path):
+        (tmp_path / "trap-2").touch()
+        with pytest.raises(KeyboardInterrupt):
+            store.combine(STAGE, partial(square, tmp_path), range(4), stack)
+        fresh = ArtefactStore(published=store.published, local=store.local, fresh=True)
+        fresh.combine(STAGE, partial(square, tmp_path), range(4), stack)
+        assert [number for number, _ in calls(tmp_path)] == list("0120123")
+
+    def test_checkpoints_are_gone_when_the_stage_is_kept(self, store):
+        def compute(_):
+            store.unfinished(STAGE).mkdir(parents=True)
+            return ARRAYS
+
+        store.compute(STAGE, compute, None)
+        assert not store.unfinished(STAGE).exists()
+        assert path_of(store).exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genamp_lib import sharing as _parallel
+from genamp_lib import sharing
 from genamp_lib._project import GenampError
 from genamp_lib.sharing import (
     JOBS_VARIABLE,
@@ -22,7 +22,6 @@ from genamp_lib.sharing import (
     finished_tasks,
     map_tasks,
     progress,
-    sharing,
 )
 
 
@@ -77,14 +76,23 @@ def sleep_and_tell(seconds, _):
     return os.getpid()
 
 
-def test_a_chapter_shares_its_work_as_the_run_says(monkeypatch):
-    assert sharing(None, None) == {"jobs": 1, "scheduler": None}
-    monkeypatch.setenv(JOBS_VARIABLE, "3")
-    assert sharing(None, None) == {"jobs": 3, "scheduler": None}
-    monkeypatch.setenv(SCHEDULER_VARIABLE, "tcp://host:1")
-    assert sharing(None, None)["scheduler"] == "tcp://host:1"
-    assert sharing(2, None) == {"jobs": 2, "scheduler": None}  # an argument comes first
-    assert sharing(None, "tcp://host:2")["scheduler"] == "tcp://host:2"
+def test_work_is_shared_as_the_run_says_and_not_shared_on(monkeypatch):
+    tell = partial(sleep_and_tell, 0.05)
+    monkeypatch.setenv(JOBS_VARIABLE, "2")
+    assert os.getpid() not in set(map_tasks(tell, range(4)))
+    assert set(map_tasks(tell, range(4), jobs=1)) == {os.getpid()}  # an argument comes first
+    assert all(len(set(pids)) == 1 for pids in map_tasks(share_on, range(2)))
+    monkeypatch.setenv(SCHEDULER_VARIABLE, "nonsense")
+    with pytest.raises(GenampError, match="Dask scheduler nonsense: cannot be reached"):
+        map_tasks(tell, range(4))
+    monkeypatch.delenv(SCHEDULER_VARIABLE)
+    monkeypatch.setenv(JOBS_VARIABLE, "two")
+    with pytest.raises(GenampError, match="`jobs` must be a whole number of at least 1, got 'two'"):
+        map_tasks(tell, range(4))
+
+
+def share_on(_):
+    return map_tasks(partial(sleep_and_tell, 0.0), range(4))
 
 
 def test_no_tasks():
@@ -126,12 +134,11 @@ def test_what_cannot_travel_is_refused_by_name():
     with pytest.raises(TypeError, match="`function` must be picklable"):
         map_tasks(lambda task: lock, range(2), jobs=2)
     with pytest.raises(TypeError, match="`tasks` must be picklable"):
-        map_tasks(draw, [lock], jobs=2)
+        map_tasks(draw, [lock, lock], jobs=2)
     assert map_tasks(lambda task: lock, range(2)) == [lock, lock]
 
 
 def test_without_distributed_the_extra_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "genamp_lib.sharing_dask", raising=False)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(GenampError, match=r"run `pip install 'genamp\[dask\]'`"):
         map_tasks(draw, range(2), scheduler="tcp://127.0.0.1:8786")
@@ -153,7 +160,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch):
 def test_progress_is_plain_lines_elsewhere_for_long_work_only(monkeypatch, capsys):
     map_tasks(draw, range(30), label="members")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_parallel, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "LINE_SECONDS", 0.0)
     map_tasks(draw, range(30), label="members", done=10)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
