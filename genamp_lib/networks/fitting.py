@@ -1,27 +1,235 @@
-"""The state of a training on disk: named tensors, which task they are of, and the step.
+"""What all trainings share: a loop by epochs, a loop by steps, checkpoints, standardised features.
 
-Mean and scale of features, for models that standardise their inputs. Not for data sets.
-
-One thread for torch, so that numbers do not depend on how many cores a machine has.
+The loops know nothing of the model: they call what computes a loss. Networks run in float32 on one
+thread; the same seed on the same machine gives the same numbers, bit for bit, also where a
+training was killed and continued from its checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from genamp_lib._project import GenampError, replace_file
 
 
+@dataclass(frozen=True)
+class LossCurves:
+    """How the loss went.
+
+    Attributes:
+        train_loss: Mean loss over the batches of each epoch, shape (n_epochs,).
+        validation_loss: Loss on the validation events after each epoch, shape (n_epochs,).
+    """
+
+    train_loss: np.ndarray
+    validation_loss: np.ndarray
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 0, with the lowest validation loss."""
+        return int(np.argmin(self.validation_loss))
+
+
+def fit_by_epochs(
+    network: nn.Module,
+    losses: Callable[[Tensor], Iterable[Tensor]],
+    validation_loss: Callable[[], Tensor],
+    optimiser: torch.optim.Optimizer,
+    schedule: LRScheduler | ReduceLROnPlateau,
+    *,
+    name: str,
+    n_train: int,
+    n_epochs: int,
+    batch_size: int,
+    n_best: int = 1,
+    seeds: Sequence[int] | None = None,
+    checkpoint: Path | None = None,
+    key: str = "",
+    watch: Callable[[int], None] | None = None,
+) -> tuple[list[dict[str, Tensor]], LossCurves]:
+    """Train for some epochs and keep the states of those with the lowest validation loss.
+
+    Args:
+        network: What is trained, in place; it ends in evaluation mode, after the last epoch.
+        losses: Function from indices of training events, one batch, to terms of its mean loss.
+            Each is differentiated on its own, so that a batch may be larger than memory allows.
+        validation_loss: Mean loss on the validation events, computed in evaluation mode.
+        optimiser: Optimiser of the network.
+        schedule: Learning rates; `ReduceLROnPlateau` looks at the validation loss of each epoch,
+            any other schedule takes a step after each batch.
+        name: Name of the network in messages.
+        n_train: Number of training events.
+        n_epochs: Passes over them, each in another order.
+        batch_size: Events per batch.
+        n_best: States to keep.
+        seeds: Seed of torch's generator for each epoch; None goes on with what is there, and then
+            a continued training has other numbers.
+        checkpoint: File that holds the state after the last finished epoch, to continue from.
+        key: Name of the training, which a checkpoint must have.
+        watch: Function of the number of each finished epoch, counted from 1.
+
+    Returns:
+        States of the best epochs, the best first, and the losses of all.
+
+    Raises:
+        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
+    """
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    history: list[tuple[float, float]] = []
+    best: list[tuple[float, dict[str, Tensor]]] = []
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint, key=key)
+        for part, module in parts.items():
+            module.load_state_dict(state[part])
+        history, best = state["history"], state["best"]
+    for epoch in range(len(history), n_epochs):
+        if seeds is not None:
+            torch.manual_seed(seeds[epoch])
+        network.train()
+        total = 0.0
+        for batch in torch.randperm(n_train).split(batch_size):
+            optimiser.zero_grad()
+            for loss in losses(batch):
+                loss.backward()
+                total += loss.item() * len(batch) / n_train
+            optimiser.step()
+            if not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
+        network.eval()
+        with torch.no_grad():
+            check = validation_loss().item()
+        if not np.isfinite([total, check]).all():
+            raise GenampError(
+                f"{name}: the loss must be finite, got {total:g} in training and {check:g} in "
+                f"validation in epoch {epoch + 1}; lower `learning_rate`"
+            )
+        history.append((total, check))
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(check)
+        if len(best) < n_best or check < best[-1][0]:
+            own = {entry: value.clone() for entry, value in network.state_dict().items()}
+            best = sorted([*best, (check, own)], key=lambda one: one[0])[:n_best]
+        if checkpoint is not None:
+            states = {part: module.state_dict() for part, module in parts.items()}
+            write_checkpoint(checkpoint, {**states, "history": history, "best": best}, key=key)
+        if watch is not None:
+            watch(epoch + 1)
+    return [own for _, own in best], LossCurves(*np.array(history).T.copy())
+
+
+def fit_by_steps(
+    gradients: Callable[[int], Tensor],
+    optimisers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+    *,
+    name: str,
+    n_steps: int,
+    learning_rate: float,
+    n_warmup: int,
+    loss_steps: int,
+    after: Callable[[int], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_steps: int = 500,
+    key: str = "",
+    stop_at: int | None = None,
+) -> Tensor:
+    """Train for some steps; a training that is stopped and continued ends with the same bits.
+
+    For that the random numbers of a step must follow from its number. The learning rate is that of
+    `warmup_cosine`, times the entry "factor" of a group of parameters if it has one.
+
+    Args:
+        gradients: Function that computes the loss of a step, counted from 0, and its gradients,
+            and returns what is kept of the loss: one number, or one for each member.
+        optimisers: Optimisers of the parameters.
+        tensors: Parameters and all else that changes, by name; a checkpoint is read into them.
+        name: Name of the training in messages.
+        n_steps: Number of steps.
+        learning_rate: Learning rate at its peak.
+        n_warmup: Steps over which the learning rate rises.
+        loss_steps: Steps between two looks at whether the loss is finite.
+        after: Function of the number of finished steps, called after each one.
+        checkpoint: File that holds the state of a training, to continue from.
+        checkpoint_steps: Steps between two states; what a kill can lose.
+        key: Name of the training, which a checkpoint must have.
+        stop_at: Number of steps to stop after, to be continued later; None does all.
+
+    Returns:
+        The losses of all steps that are done, shape (n_done,) or (n_done, n_members).
+
+    Raises:
+        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
+    """
+    losses: list[Tensor] = []
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint, key=key)
+        losses = list(state["losses"])
+        with torch.no_grad():
+            for entry, tensor in tensors.items():
+                tensor.copy_(state["tensors"][entry])
+        for optimiser, own in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(own)
+    last = n_steps if stop_at is None else min(stop_at, n_steps)
+    for step in range(len(losses), last):
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        losses.append(gradients(step).detach())
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                rate = warmup_cosine(step, n_steps=n_steps, n_warmup=n_warmup)
+                group["lr"] = learning_rate * rate * group.get("factor", 1.0)
+            optimiser.step()
+        n_done = step + 1
+        if n_done % loss_steps == 0 or n_done == n_steps:
+            _check_finite(torch.stack(losses[-loss_steps:]), name, n_done)
+        if after is not None:
+            after(n_done)
+        if checkpoint is not None and (n_done % checkpoint_steps == 0 or n_done == last):
+            states = [optimiser.state_dict() for optimiser in optimisers]
+            state = {"losses": torch.stack(losses), "tensors": tensors, "optimisers": states}
+            write_checkpoint(checkpoint, state, key=key)
+    return torch.stack(losses)
+
+
+def _check_finite(losses: Tensor, name: str, n_done: int) -> None:
+    bad = torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist()
+    if losses.ndim == 2 and bad:
+        losses, name = losses[:, bad[0]], f"{name}, member {bad[0]}"
+    if not torch.isfinite(losses).all():
+        raise GenampError(
+            f"{name}: the loss must be finite, got {losses[-1].item():g} by step {n_done}; "
+            "lower `learning_rate`"
+        )
+
+
+def warmup_cosine(step: int, *, n_steps: int, n_warmup: int) -> float:
+    """Return the learning rate of a step, counted from 0, as a fraction of its peak.
+
+    It rises linearly for `n_warmup` steps and falls to zero along a cosine.
+
+    >>> [round(warmup_cosine(step, n_steps=100, n_warmup=10), 2) for step in (0, 9, 50, 99)]
+    [0.1, 0.98, 0.5, 0.0]
+    """
+    rise = min(1.0, (step + 1) / n_warmup)
+    return rise * 0.5 * (1.0 + math.cos(math.pi * step / n_steps))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside, and as many as before afterwards.
+    """Let torch use one thread inside, so that numbers do not depend on a machine's cores.
 
     >>> with one_thread():
     ...     torch.get_num_threads()
@@ -35,7 +243,34 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def mean_and_scale(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator inside, on one thread; generator and threads are as before after."""
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Standardised(nn.Module):
+    """A network that takes raw features and standardises them by buffers that are in its state."""
+
+    def __init__(self, n_features: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("feature_mean", torch.zeros(n_features, dtype=dtype))
+        self.register_buffer("feature_scale", torch.ones(n_features, dtype=dtype))
+
+    def set_standardisation(self, features: Tensor) -> None:
+        """Take mean and standard deviation from training events, shape (n, n_features).
+
+        Raises:
+            ValueError: A feature is the same for all events.
+        """
+        mean, scale = mean_and_scale(features)
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(scale)
+
+
+def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature, in float64.
 
     Args:
@@ -57,14 +292,79 @@ def mean_and_scale(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return features.double().mean(0), features.double().std(0)
 
 
-def write_checkpoint(path: Path, arrays: Mapping[str, Tensor], *, key: str, step: int) -> None:
-    """Write a state; the file is whole or absent, whenever the process is killed."""
+def split_events(
+    n_train: int, *, validation_fraction: float, seed: int, bootstrap: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the training events into those to fit and those to validate on.
+
+    With `bootstrap`, n_train events are drawn with replacement first. Copies of one event stay
+    together: were one copy fitted and another validated, the validation loss would reward learning
+    events by heart. So the events are divided, not the copies, and the number to fit fluctuates.
+
+    Args:
+        n_train: Number of training events.
+        validation_fraction: Part of the events for validation.
+        seed: Seed of the division and of the draw.
+        bootstrap: Whether to draw with replacement.
+
+    Returns:
+        Indices of the events to fit and of those to validate; they share none. With `bootstrap`
+        there are n_train in all, an index as often as it was drawn.
+
+    Raises:
+        ValueError: There are too few events for the fraction.
+
+    >>> fit, validation = split_events(1000, validation_fraction=0.2, seed=1, bootstrap=True)
+    >>> len(fit) + len(validation), len(np.unique(fit)) < len(fit), np.intersect1d(fit, validation)
+    (1000, True, array([], dtype=int64))
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n_train)
+    n_validation = round(validation_fraction * n_train)
+    if not 0 < n_validation < n_train:
+        raise ValueError(
+            f"`validation_fraction` must leave events on both sides, got {validation_fraction} "
+            f"of {n_train} events."
+        )
+    copies = np.ones(n_train, dtype=np.int64)
+    if bootstrap:
+        copies = rng.multinomial(n_train, np.full(n_train, 1 / n_train))
+    parts = order[n_validation:], order[:n_validation]
+    fit, validation = (np.repeat(part, copies[part]) for part in parts)
+    return fit, validation
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raise a `ValueError` for the first of the named settings that is not positive."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"`{name}` must be positive, got {getattr(settings, name)}.")
+
+
+def write_checkpoint(path: Path, state: Any, *, key: str) -> None:
+    """Write tensors, numbers and texts in nested dictionaries and lists as one safetensors file.
+
+    The file is whole or absent, whenever the process is killed.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def packed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[str(len(tensors))] = value.detach().clone(memory_format=torch.contiguous_format)
+            return {"tensor": str(len(tensors) - 1)}
+        if isinstance(value, Mapping):  # JSON would make texts of numbers
+            return {"items": [[name, packed(entry)] for name, entry in value.items()]}
+        if isinstance(value, list | tuple):
+            return [packed(entry) for entry in value]
+        return value
+
+    metadata = {"task": key, "state": json.dumps(packed(state))}
     with replace_file(path) as temporary:
-        save_file(dict(arrays), temporary, {"task": key, "step": str(step)})
+        save_file(tensors, temporary, metadata)
 
 
-def read_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], int]:
-    """Return the tensors and the step of what `write_checkpoint` wrote.
+def read_checkpoint(path: Path, *, key: str) -> Any:
+    """Return what `write_checkpoint` wrote; tuples come back as lists.
 
     Raises:
         GenampError: The file is damaged or of another task.
@@ -73,11 +373,21 @@ def read_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], int]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Copies: memory that torch allocates is aligned as in a run without a stop.
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise GenampError(
             f"checkpoint {path}: must be a safetensors file ({error}); remove it"
         ) from error
     if metadata.get("task") != key:
         raise GenampError(f"checkpoint {path}: is of another task; remove it")
-    return arrays, int(metadata["step"])
+
+    def unpacked(value: Any) -> Any:
+        if isinstance(value, list):
+            return [unpacked(entry) for entry in value]
+        if isinstance(value, dict):
+            if "tensor" in value:
+                return tensors[value["tensor"]]
+            return {name: unpacked(entry) for name, entry in value["items"]}
+        return value
+
+    return unpacked(json.loads(metadata["state"]))

@@ -26,7 +26,7 @@ from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
 from genamp_lib._project import GenampError
-from genamp_lib.networks.fitting import mean_and_scale, one_thread
+from genamp_lib.networks.fitting import mean_and_scale, one_thread, split_events
 from genamp_lib.sharing import finished_tasks, map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
@@ -198,48 +198,6 @@ class FlowFit:
     def best_epoch(self) -> int:
         """The epoch, counted from 0, whose parameters the flow has."""
         return int(np.argmin(self.validation_loss))
-
-
-def split_events(
-    n_train: int, *, validation_fraction: float, seed: int, bootstrap: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the training events into those to fit and those to choose the epoch on.
-
-    With `bootstrap`, n_train events are drawn with replacement first. Copies of one event stay
-    together: were one copy fitted and another validated, the validation loss would reward learning
-    events by heart. So the events are divided, not the copies, and the number to fit fluctuates.
-
-    Args:
-        n_train: Number of training events.
-        validation_fraction: Part of the events for validation.
-        seed: Of the division and of the draw.
-        bootstrap: Draw with replacement.
-
-    Returns:
-        Indices of the events to fit and of those to validate; they share none. With `bootstrap`
-        there are n_train in all, an index as often as it was drawn.
-
-    Raises:
-        ValueError: There are too few events for the fraction.
-
-    >>> fit, validation = split_events(1000, validation_fraction=0.2, seed=1, bootstrap=True)
-    >>> len(fit) + len(validation), len(np.unique(fit)) < len(fit), np.intersect1d(fit, validation)
-    (1000, True, array([], dtype=int64))
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(n_train)
-    n_validation = round(validation_fraction * n_train)
-    if not 0 < n_validation < n_train:
-        raise ValueError(
-            f"`validation_fraction` must leave events on both sides, got {validation_fraction} "
-            f"of {n_train} events."
-        )
-    copies = np.ones(n_train, dtype=np.int64)
-    if bootstrap:
-        copies = rng.multinomial(n_train, np.full(n_train, 1 / n_train))
-    parts = order[n_validation:], order[:n_validation]
-    fit, validation = (np.repeat(part, copies[part]) for part in parts)
-    return fit, validation
 
 
 def fit_flow(

@@ -27,8 +27,12 @@ from torch import Tensor
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.top_pairs import assignment_chi2, assignments
-from genamp_lib.networks.fitting import one_thread, read_checkpoint, write_checkpoint
-from genamp_lib.networks.spline_flow import split_events
+from genamp_lib.networks.fitting import (
+    one_thread,
+    read_checkpoint,
+    split_events,
+    write_checkpoint,
+)
 from genamp_lib.networks.top_pairs.coordinates import PHI, wrapped
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatching, FlowMatchingSettings
 from genamp_lib.networks.top_pairs.order import exchanges
@@ -270,7 +274,7 @@ class FlowMatchingState:
             for optimiser in self.optimisers:
                 for moment, array in optimiser.state.get(value, {}).items():
                     arrays[f"{moment}.{name}"] = array
-        write_checkpoint(path, arrays, key=self.task.key, step=self.step)
+        write_checkpoint(path, {"step": self.step, "arrays": arrays}, key=self.task.key)
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote.
@@ -278,7 +282,8 @@ class FlowMatchingState:
         Raises:
             GenampError: The file is damaged or of another task.
         """
-        arrays, self.step = read_checkpoint(path, key=self.task.key)
+        state = read_checkpoint(path, key=self.task.key)
+        arrays, self.step = state["arrays"], state["step"]
         self.losses, self.validation_losses = arrays["losses"], arrays["validation_losses"]
         self.cpu_seconds = arrays["cpu_seconds"].item()
         for name, value in self.trained.items():

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from genamp_lib._project import GenampError, replace_file
+from genamp_lib.networks.fitting import read_checkpoint
 from genamp_lib.networks.top_pairs.architectures import VelocitySettings
 from genamp_lib.networks.top_pairs.fit import (
     FlowMatchingState,
@@ -127,7 +128,7 @@ def fit_members(
     todo = [k for k, file in enumerate(files) if not file.exists()]
     # The last turn also writes the generator, which a kill may have left undone.
     done = {
-        k: min(_steps_in(_checkpoint(files[k])) // steps_per_turn, n_turns[k] - 1) for k in todo
+        k: min(_steps_in(tasks[k], files[k]) // steps_per_turn, n_turns[k] - 1) for k in todo
     }
     total = sum(n_turns[k] - done[k] for k in todo)
     earlier = sum(n_turns) - total
@@ -231,13 +232,6 @@ def _checkpoint(file: Path) -> Path:
     return file.with_name(file.name.replace("generator-", "state-"))
 
 
-def _steps_in(checkpoint: Path) -> int:
-    if not checkpoint.exists():
-        return 0
-    try:
-        with safe_open(checkpoint, framework="pt") as file:
-            return int((file.metadata() or {}).get("step", 0))
-    except SafetensorError as error:
-        raise GenampError(
-            f"checkpoint {checkpoint}: must be a safetensors file ({error}); remove it"
-        ) from error
+def _steps_in(task: FlowMatchingTask, file: Path) -> int:
+    checkpoint = _checkpoint(file)
+    return read_checkpoint(checkpoint, key=task.key)["step"] if checkpoint.exists() else 0
