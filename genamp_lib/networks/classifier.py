@@ -1,38 +1,45 @@
-"""Fit a classifier of truth against generated events; not for what its logits mean: diagnostics.
+"""The classifier of truth against generated events, a multilayer perceptron, and its training.
 
-Networks run in float32 on one thread; the same seed on the same machine gives the same numbers.
-
-The classifier of truth against generated events; not for fitting it: training.classifier.
+Not for what its logits mean: genamp_lib.diagnostics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
-from torch.nn.functional import logsigmoid, softplus
+from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from genamp_lib._project import GenampError
-from genamp_lib.networks.fitting import mean_and_scale, one_thread
+from genamp_lib.diagnostics import mean_output_logits
+from genamp_lib.networks.fitting import (
+    LossCurves,
+    Standardised,
+    check_positive,
+    fit_by_epochs,
+    seeded,
+)
 from genamp_lib.store import Arrays
 
+# Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
+CODE_VERSION = 1
 
-class Classifier(nn.Module):
+
+class Classifier(Standardised):
     """A multilayer perceptron from event features to one logit, as in Tab. 1 of paper B.
 
-    Each hidden layer is linear, leaky ReLU, dropout. The features are standardised inside, by
-    buffers that are part of the state, so that a stored classifier takes raw features. The logit
-    is log p_truth / p_generated once the network is trained on classes of equal total weight.
+    Each hidden layer is linear, leaky ReLU, dropout. The logit is log p_truth / p_generated once
+    the network is trained on classes of equal total weight.
 
-    Shapes: features (n, n_features) -> logits (n,), float32.
+    Shapes: features (n, n_features), as they are -> logits (n,), float32.
 
     Args:
         n_features: Features per event.
-        n_layers: Hidden layers.
+        n_layers: Number of hidden layers.
         n_hidden: Nodes of each hidden layer.
         dropout: Fraction of hidden nodes that is dropped in training.
 
@@ -43,42 +50,17 @@ class Classifier(nn.Module):
     """
 
     def __init__(self, n_features: int, *, n_layers: int, n_hidden: int, dropout: float) -> None:
-        super().__init__()
-        for name, value in (
-            ("n_features", n_features),
-            ("n_layers", n_layers),
-            ("n_hidden", n_hidden),
-        ):
-            if value < 1:
-                raise ValueError(f"`{name}` must be positive, got {value}.")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+        super().__init__(n_features)
         layers: list[nn.Module] = []
         width = n_features
         for _ in range(n_layers):
             layers += [nn.Linear(width, n_hidden), nn.LeakyReLU(), nn.Dropout(dropout)]
             width = n_hidden
         self.network = nn.Sequential(*layers, nn.Linear(width, 1))
-        self.register_buffer("feature_mean", torch.zeros(n_features))
-        self.register_buffer("feature_scale", torch.ones(n_features))
 
-    def set_standardisation(self, features: torch.Tensor) -> None:
-        """Take mean and standard deviation from training events, shape (n, n_features).
-
-        Raises:
-            ValueError: A feature is the same for all events.
-        """
-        mean, scale = mean_and_scale(features)
-        self.feature_mean.copy_(mean)
-        self.feature_scale.copy_(scale)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Return the logits, shape (n,), of features of shape (n, n_features)."""
         return self.network((features - self.feature_mean) / self.feature_scale).squeeze(-1)
-
-
-# Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
-CODE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -86,12 +68,12 @@ class ClassifierSettings:
     """Network and training, with the optimiser of Tab. 1 of paper B.
 
     Attributes:
-        n_layers: Hidden layers.
+        n_layers: Number of hidden layers.
         n_hidden: Nodes of each hidden layer.
-        dropout: Dropped fraction of the hidden nodes.
+        dropout: Fraction of the hidden nodes that is dropped in training.
         n_epochs: Passes over the training events; the best one on validation events is kept.
         batch_size: Events per step, both classes together.
-        learning_rate: Of Adam, at the start.
+        learning_rate: Learning rate of Adam at the start.
         decay_factor: Factor on the learning rate when the validation loss stops falling.
         patience: Epochs without a better validation loss before that.
     """
@@ -106,35 +88,23 @@ class ClassifierSettings:
     patience: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "n_hidden", "n_epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        counts = ("n_layers", "n_hidden", "n_epochs", "batch_size", "patience")
+        check_positive(self, *counts, "learning_rate")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}.")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
         if not 0.0 < self.decay_factor < 1.0:
             raise ValueError(f"`decay_factor` must be between 0 and 1, got {self.decay_factor}.")
 
 
 @dataclass(frozen=True)
-class ClassifierFit:
-    """A fitted classifier and how its loss went.
+class ClassifierFit(LossCurves):
+    """A fitted classifier and its mean binary cross entropy, in training with dropout.
 
     Attributes:
-        classifier: With the parameters of the best epoch, in evaluation mode.
-        train_loss: Mean binary cross entropy of each epoch, with dropout, shape (n_epochs,).
-        validation_loss: The same on the validation events, without dropout, shape (n_epochs,).
+        classifier: Network with the parameters of the best epoch, in evaluation mode.
     """
 
     classifier: Classifier = field(repr=False)
-    train_loss: np.ndarray
-    validation_loss: np.ndarray
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 0, whose parameters the classifier has."""
-        return int(np.argmin(self.validation_loss))
 
 
 def fit_classifier(
@@ -145,7 +115,6 @@ def fit_classifier(
     validation_generated: ArrayLike,
     settings: ClassifierSettings,
     seed: int,
-    progress: Callable[[str], None] | None = None,
     watch: Callable[[int, Classifier], None] | None = None,
 ) -> ClassifierFit:
     """Fit one classifier of truth (1) against generated (0) events by binary cross entropy.
@@ -156,13 +125,12 @@ def fit_classifier(
     Args:
         truth: Features, shape (n_truth, n_features).
         generated: Features, shape (n_generated, n_features).
-        validation_truth: As `truth`, for the learning rate and the choice of the epoch.
-        validation_generated: As `generated`, likewise.
+        validation_truth: Events for the learning rate and the choice of the epoch, as `truth`.
+        validation_generated: The same of the generated events.
         settings: Network and training.
-        seed: Of the starting values, the order of the events and the dropout.
-        progress: Called with one line of text per epoch.
-        watch: Called after each epoch with its number, from 1, and the classifier as it is then,
-            in evaluation mode, to be read only.
+        seed: Seed of the starting values, the order of the events and the dropout.
+        watch: Function of the number of each finished epoch, counted from 1, and the classifier as
+            it is then, in evaluation mode, to be read only.
 
     Raises:
         ValueError: An array is empty, not 2D or not finite, the numbers of features differ, or a
@@ -183,17 +151,60 @@ def fit_classifier(
             f"`validation_truth` must have {train[0].shape[1]} features as `truth`, "
             f"got {validation[0].shape[1]}."
         )
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _fit(train, validation, settings, progress, watch)
+    features, checks = torch.cat(train), torch.cat(validation)
+    labels = signs_and_weights(*map(len, train))
+    check_labels = signs_and_weights(*map(len, validation))
+    with seeded(seed):
+        classifier = _new_classifier(features.shape[1], settings)
+        classifier.set_standardisation(features)
+        # foreach: the same numbers with a third less time in networks this small.
+        optimiser = torch.optim.Adam(
+            classifier.parameters(), lr=settings.learning_rate, foreach=True
+        )
+        (best,), curves = fit_by_epochs(
+            classifier,
+            lambda batch: [
+                cross_entropies(classifier(features[batch]), *(x[batch] for x in labels)).mean()
+            ],
+            lambda: cross_entropies(classifier(checks), *check_labels).mean(),
+            optimiser,
+            torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser, factor=settings.decay_factor, patience=settings.patience
+            ),
+            name="classifier",
+            n_train=len(features),
+            n_epochs=settings.n_epochs,
+            batch_size=settings.batch_size,
+            watch=None if watch is None else lambda epoch: watch(epoch, classifier),
+        )
+    classifier.load_state_dict(best)
+    return ClassifierFit(curves.train_loss, curves.validation_loss, classifier)
 
 
-def ensemble_logits(classifiers: list[Classifier], features: ArrayLike) -> np.ndarray:
+def signs_and_weights(n_truth: int, n_generated: int) -> tuple[Tensor, Tensor]:
+    """Return 1 for truth and -1 for generated events, and weights of mean one that balance them.
+
+    >>> signs_and_weights(1, 3)
+    (tensor([ 1., -1., -1., -1.]), tensor([2.0000, 0.6667, 0.6667, 0.6667]))
+    """
+    sizes = (n_truth, n_generated)
+    signs = torch.cat([torch.ones(n_truth), -torch.ones(n_generated)])
+    weights = torch.cat([torch.full((n,), 0.5 * sum(sizes) / n) for n in sizes])
+    return signs, weights
+
+
+def cross_entropies(logits: Tensor, signs: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted binary cross entropy of each event, shape (n,)."""
+    # -log C = softplus(-logit) for truth, -log(1 - C) = softplus(logit) for generated events.
+    return weights * softplus(-signs * logits)
+
+
+def ensemble_logits(classifiers: Sequence[Classifier], features: ArrayLike) -> np.ndarray:
     """Return the logit of the mean output C of classifiers, shape (n,), float64.
 
     Args:
-        classifiers: The members; one is allowed.
-        features: Shape (n, n_features).
+        classifiers: Members of the ensemble; one is allowed.
+        features: Features, shape (n, n_features).
 
     >>> classifier = Classifier(2, n_layers=1, n_hidden=3, dropout=0.1)
     >>> ensemble_logits([classifier, classifier], np.zeros((4, 2))).shape
@@ -201,11 +212,7 @@ def ensemble_logits(classifiers: list[Classifier], features: ArrayLike) -> np.nd
     """
     inputs = torch.as_tensor(np.asarray(features, dtype=np.float32))
     with torch.no_grad():
-        logits = torch.stack([c.eval()(inputs).double() for c in classifiers])
-    # log mean C - log mean(1 - C), without computing C, which is 0 or 1 for large logits. The
-    # numbers of members cancel.
-    mean = torch.logsumexp(logsigmoid(logits), 0) - torch.logsumexp(logsigmoid(-logits), 0)
-    return mean.numpy()
+        return mean_output_logits([c.eval()(inputs).double().numpy() for c in classifiers])
 
 
 def classifier_to_arrays(fit: ClassifierFit) -> Arrays:
@@ -221,37 +228,32 @@ def classifier_from_arrays(
 
     Args:
         arrays: Parameters, standardisation and loss curves by name.
-        settings: The settings that the classifier was fitted with.
+        settings: Settings that the classifier was fitted with.
 
     Raises:
         GenampError: The arrays are not those of a classifier with these settings.
     """
+    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     try:
-        losses = arrays["train_loss"], arrays["validation_loss"]
-        classifier = _new_classifier(len(arrays["feature_mean"]), settings)
-        classifier.load_state_dict(
-            {
-                name: torch.from_numpy(array.copy())
-                for name, array in arrays.items()
-                if name not in ("train_loss", "validation_loss")
-            }
-        )
+        losses = [state.pop(name).numpy() for name in ("train_loss", "validation_loss")]
+        classifier = _new_classifier(len(state["feature_mean"]), settings)
+        classifier.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise GenampError(
             f"stored classifier: must have the arrays of {settings}, got {reason}; "
             "rerun with --fresh"
         ) from error
-    return ClassifierFit(classifier.eval(), *losses)
+    return ClassifierFit(*losses, classifier.eval())
 
 
-def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> list[torch.Tensor]:
+def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> list[Tensor]:
     """Return the features of both samples as float32 tensors, or say what is wrong with them.
 
     Args:
         truth: Features, shape (n_truth, n_features).
         generated: Features, shape (n_generated, n_features).
-        prefix: Of the names in messages.
+        prefix: Beginning of the samples' names in messages.
 
     Raises:
         ValueError: An array is empty, not 2D or not finite, or the numbers of features differ.
@@ -276,54 +278,6 @@ def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> li
     return samples
 
 
-def _fit(
-    train: list[torch.Tensor],
-    validation: list[torch.Tensor],
-    settings: ClassifierSettings,
-    progress: Callable[[str], None] | None,
-    watch: Callable[[int, Classifier], None] | None,
-) -> ClassifierFit:
-    classifier = _new_classifier(train[0].shape[1], settings)
-    features, signs, weights = _batchable(train)
-    classifier.set_standardisation(features)
-    checks, check_signs, check_weights = _batchable(validation)
-    # foreach: the same numbers with a third less time in networks this small.
-    optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.learning_rate, foreach=True)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=settings.decay_factor, patience=settings.patience
-    )
-    best, best_state = np.inf, {}
-    losses: list[tuple[float, float]] = []
-    for epoch in range(settings.n_epochs):
-        classifier.train()
-        total = 0.0
-        for batch in torch.randperm(len(features)).split(settings.batch_size):
-            loss = _cross_entropy(classifier(features[batch]), signs[batch], weights[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += loss.item() * len(batch) / len(features)
-        classifier.eval()
-        with torch.no_grad():
-            check = _cross_entropy(classifier(checks), check_signs, check_weights).item()
-        if not np.isfinite([total, check]).all():
-            raise GenampError(
-                f"classifier: the loss must be finite, got {total:g} in training and {check:g} in "
-                f"validation in epoch {epoch + 1}; lower `learning_rate`"
-            )
-        losses.append((total, check))
-        schedule.step(check)
-        if check < best:
-            best = check
-            best_state = {name: value.clone() for name, value in classifier.state_dict().items()}
-        if watch is not None:
-            watch(epoch + 1, classifier)
-        if progress is not None:
-            progress(f"epoch {epoch + 1}/{settings.n_epochs}: loss {total:.5f}, {check:.5f}")
-    classifier.load_state_dict(best_state)
-    return ClassifierFit(classifier.eval(), *np.array(losses).T.copy())
-
-
 def _new_classifier(n_features: int, settings: ClassifierSettings) -> Classifier:
     return Classifier(
         n_features,
@@ -331,19 +285,3 @@ def _new_classifier(n_features: int, settings: ClassifierSettings) -> Classifier
         n_hidden=settings.n_hidden,
         dropout=settings.dropout,
     )
-
-
-def _cross_entropy(
-    logits: torch.Tensor, signs: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    # -log C = softplus(-logit) for truth, -log(1 - C) = softplus(logit) for generated events.
-    return (weights * softplus(-signs * logits)).mean()
-
-
-def _batchable(samples: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Join truth and generated events; weights of mean one that balance the classes."""
-    n_all = sum(len(sample) for sample in samples)
-    features = torch.cat(samples)
-    signs = torch.cat([torch.ones(len(samples[0])), -torch.ones(len(samples[1]))])
-    weights = torch.cat([torch.full((len(s),), 0.5 * n_all / len(s)) for s in samples])
-    return features, signs, weights

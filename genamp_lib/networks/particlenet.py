@@ -1,34 +1,42 @@
-"""Fit ParticleNet-Lite with the schedule of paper B, sec. 3; not for multilayer perceptrons.
-
-Several trainings, and of each the epochs of lowest validation loss: the mean of all their outputs
-is the classifier. Networks run in float32 on one thread; the same seed on the same machine gives
-the same numbers, whether a training was killed and continued or not.
-
-ParticleNet-Lite, the jet classifier of paper B, sec. 3; for fitting it: training.particlenet.
+"""ParticleNet-Lite, the jet classifier of paper B, sec. 3, and its training.
 
 Qu and Gouskos, arXiv:1902.08570, in the small version. Each particle exchanges messages with its
 nearest neighbours: first in (eta, phi), then in what the first exchange gave. The real particles of
 all jets of a batch lie in one list, so that padding costs nothing and cannot leak into a batch
 norm; n_real counts them. A particle with fewer than k others in its jet is its own neighbour for
 the rest.
+
+There are several trainings, and of each the epochs of lowest validation loss are kept: the mean of
+all their outputs is the classifier.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import logsigmoid, relu, softplus
+from torch.nn.functional import relu
 
-from genamp_lib._project import GenampError
-from genamp_lib.networks.fitting import one_thread
+from genamp_lib.diagnostics import mean_output_logits
+from genamp_lib.networks.classifier import cross_entropies, signs_and_weights
+from genamp_lib.networks.fitting import (
+    LossCurves,
+    check_positive,
+    fit_by_epochs,
+    named,
+    numbered,
+    seeded,
+)
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
+# Part of every artefact's key: raise it when this code changes the numbers that it gives.
+CODE_VERSION = 1
 N_FEATURES = 7
 
 
@@ -212,22 +220,18 @@ class _EdgeConvolution(nn.Module):
         return relu(messages + self.shortcut(x))
 
 
-# Part of every artefact's key: raise it when this code changes the numbers that it gives.
-CODE_VERSION = 1
-
-
 @dataclass(frozen=True)
 class ParticleNetSettings:
     """The training of paper B, sec. 3.
 
     Attributes:
-        n_trainings: Independent trainings.
+        n_trainings: Number of independent trainings.
         n_best: Epochs of lowest validation loss that are kept of each.
         n_epochs: Passes over the training jets.
         batch_size: Jets per step, both classes together.
         chunk_size: Jets whose gradients are computed at once and added up to a step's. Batch norms
             see one chunk; larger ones leave the processor's cache.
-        learning_rate: Of Adam, at the start.
+        learning_rate: Learning rate of Adam at the start.
         decay_factor: Factor on the learning rate when the validation loss stops falling.
         patience: Epochs without a better validation loss before that.
     """
@@ -242,9 +246,7 @@ class ParticleNetSettings:
     patience: int = 4
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}.")
+        check_positive(self, *asdict(self))
         if self.n_best > self.n_epochs:
             raise ValueError(
                 f"`n_best` must be at most `n_epochs` = {self.n_epochs}, got {self.n_best}."
@@ -252,18 +254,15 @@ class ParticleNetSettings:
 
 
 @dataclass(frozen=True)
-class ParticleNetFit:
-    """One training.
+class ParticleNetFit(LossCurves):
+    """One training and its mean cross entropy, in training with dropout.
 
     Attributes:
-        networks: With the parameters of the best epochs, the best first, in evaluation mode.
-        train_loss: Mean cross entropy of each epoch, with dropout, shape (n_epochs,).
-        validation_loss: The same on the validation jets, without dropout, shape (n_epochs,).
+        networks: Networks with the parameters of the best epochs, the best first, in evaluation
+            mode.
     """
 
     networks: tuple[ParticleNetLite, ...] = field(repr=False)
-    train_loss: np.ndarray
-    validation_loss: np.ndarray
 
 
 def fit_particlenets(
@@ -274,54 +273,35 @@ def fit_particlenets(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    progress: Callable[[str], None] | None = None,
+    label: str = "",
 ) -> list[ParticleNetFit]:
-    """Fit an ensemble, kept as one artefact; a killed run continues with the epoch it was in.
+    """Fit an ensemble, kept as one artefact; a killed run continues with the epochs it was in.
 
     Args:
         train: Truth and generated jets.
-        validation: The same, for the learning rate and the choice of epochs.
-        settings: The trainings.
-        seed: Of everything.
+        validation: Jets for the learning rate and the choice of epochs, as `train`.
+        settings: Size and length of the trainings.
+        seed: Seed of everything.
         store: Where the artefact is kept.
         stage: Name, version, inputs, and the configuration that the jets follow from.
-        progress: Called with one line of text per epoch, with an estimate of the time.
+        label: Name of the work in the progress line; no line when empty.
 
     Raises:
+        ValueError: There are not two samples, or one of them is empty.
         GenampError: A loss is not finite, or an artefact is damaged.
     """
     own = {**asdict(settings), "seed": seed, "code_version": CODE_VERSION}
-    whole = replace(stage, configuration={**stage.configuration, "particlenet": own})
-    parts = [
-        replace(
-            whole,
-            name=f"{stage.name}-part",
-            configuration={**whole.configuration, "training": number},
-        )
-        for number in range(settings.n_trainings)
-    ]
-
-    def compute() -> Arrays:
-        arrays: Arrays = {}
-        for number, part in enumerate(parts):
-            fit = _fit(train, validation, settings, (seed, number), store, part, progress)
-            arrays |= {f"{number}.{name}": array for name, array in fit.items()}
-        for part in parts:
-            store.forget_part(part)
-        return arrays
-
-    arrays = store.load_or_compute(whole, compute)
+    stage = replace(stage, configuration={**stage.configuration, "particlenet": own})
+    fit = partial(_fit, train, validation, settings, seed, store.unfinished(stage))
+    arrays = store.combine(stage, fit, range(settings.n_trainings), numbered, label=label)
     fits = []
     for number in range(settings.n_trainings):
-        networks = []
-        for rank in range(settings.n_best):
-            prefix = f"{number}.best.{rank}."
-            state = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-            networks.append(ParticleNetLite())
-            networks[-1].load_state_dict({k: torch.from_numpy(a) for k, a in state.items()})
-            networks[-1].eval()
-        losses = arrays[f"{number}.losses"]
-        fits.append(ParticleNetFit(tuple(networks), losses[:, 0], losses[:, 1]))
+        networks = [ParticleNetLite() for _ in range(settings.n_best)]
+        for rank, network in enumerate(networks):
+            state = named(arrays, f"{number}.best.{rank}.")
+            network.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()})
+            network.eval()
+        fits.append(ParticleNetFit(*arrays[f"{number}.losses"].T, tuple(networks)))
     return fits
 
 
@@ -329,155 +309,76 @@ def particlenet_logits(fits: Sequence[ParticleNetFit], jets: Particles) -> np.nd
     """Return the logit of the mean output C of all networks of an ensemble, (n_jets,), float64.
 
     Args:
-        fits: The trainings.
-        jets: Inputs.
+        fits: Trainings of the ensemble.
+        jets: Inputs of the networks.
     """
-    logits = np.stack(
-        [
-            np.concatenate([chunk.double().numpy() for chunk in _scores(network, jets)])
-            for fit in fits
-            for network in fit.networks
-        ]
+    networks = [network for fit in fits for network in fit.networks]
+    return mean_output_logits(
+        [torch.cat(list(_scores(one, jets))).double().numpy() for one in networks]
     )
-    stacked = torch.from_numpy(logits)
-    # log mean C - log mean(1 - C); the numbers of networks cancel.
-    mean = torch.logsumexp(logsigmoid(stacked), 0) - torch.logsumexp(logsigmoid(-stacked), 0)
-    return mean.numpy()
 
 
 def _fit(
     train: Sequence[Particles],
     validation: Sequence[Particles],
     settings: ParticleNetSettings,
-    seed: tuple[int, int],
-    store: ArtefactStore,
-    part: Stage,
-    progress: Callable[[str], None] | None,
+    seed: int,
+    folder: Path,
+    number: int,
 ) -> Arrays:
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        training = _Training(train, validation, settings, seed)
-        kept = store.kept_part(part)
-        if kept is not None:
-            training.load(kept)
-        while len(training.losses) < settings.n_epochs:
-            start = time.perf_counter()
-            training.epoch()
-            store.keep_part(part, training.arrays())
-            if progress is not None:
-                left = settings.n_epochs - len(training.losses)
-                seconds = left * (time.perf_counter() - start)
-                progress(
-                    f"training {seed[1] + 1}/{settings.n_trainings}, epoch "
-                    f"{len(training.losses)}/{settings.n_epochs}: loss "
-                    f"{training.losses[-1][1]:.5f}, about {seconds:.0f} s left"
-                )
-        return {k: a for k, a in training.arrays().items() if k.startswith(("best.", "losses"))}
+    """Do one training; a pure function for other processes. Each epoch has its own seed."""
+    jets, labels = _joined(train)
+    checks, check_labels = _joined(validation)
+    start, *seeds = (
+        int(np.random.SeedSequence([seed, number, step]).generate_state(1)[0])
+        for step in range(1 + settings.n_epochs)
+    )
+    with seeded(start):
+        network = ParticleNetLite()
 
+        def losses(batch: torch.Tensor) -> Iterator[torch.Tensor]:
+            for chunk in batch.split(settings.chunk_size):
+                own = (x[chunk] for x in labels)
+                yield cross_entropies(network(jets[chunk]), *own).sum() / len(batch)
 
-class _Training:
-    """All that a training goes on from; each epoch has its own seed."""
+        def validation_loss() -> torch.Tensor:
+            scores = torch.cat(list(_scores(network, checks)))
+            return cross_entropies(scores, *check_labels).mean()
 
-    def __init__(
-        self,
-        train: Sequence[Particles],
-        validation: Sequence[Particles],
-        settings: ParticleNetSettings,
-        seed: tuple[int, int],
-    ) -> None:
-        self.settings, self.seed = settings, seed
-        self.train, self.validation = _joined(train), _joined(validation)
-        torch.manual_seed(self._seed(0))
-        self.network = ParticleNetLite()
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimiser, factor=settings.decay_factor, patience=settings.patience
+        optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+        best, curves = fit_by_epochs(
+            network,
+            losses,
+            validation_loss,
+            optimiser,
+            torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser, factor=settings.decay_factor, patience=settings.patience
+            ),
+            name="ParticleNet-Lite",
+            n_train=len(jets),
+            n_epochs=settings.n_epochs,
+            batch_size=settings.batch_size,
+            n_best=settings.n_best,
+            seeds=seeds,
+            checkpoint=folder / f"training-{number}.safetensors",
+            key=f"{folder.name} {number}",
         )
-        self.losses: list[tuple[float, float]] = []
-        self.best: list[tuple[float, dict[str, torch.Tensor]]] = []  # loss, parameters
-
-    def epoch(self) -> None:
-        torch.manual_seed(self._seed(1 + len(self.losses)))
-        jets, signs, weights = self.train
-        self.network.train()
-        total = 0.0
-        for batch in torch.randperm(len(jets)).split(self.settings.batch_size):
-            self.optimiser.zero_grad()
-            for chunk in batch.split(self.settings.chunk_size):
-                loss = weights[chunk] * softplus(-signs[chunk] * self.network(jets[chunk]))
-                loss = loss.sum() / len(batch)
-                loss.backward()
-                total += loss.item() * len(batch) / len(jets)
-            self.optimiser.step()
-        jets, signs, weights = self.validation
-        scores = torch.cat(list(_scores(self.network.eval(), jets)))
-        check = (weights * softplus(-signs * scores)).mean().item()
-        if not np.isfinite([total, check]).all():
-            raise GenampError(
-                f"ParticleNet-Lite: the loss must be finite, got {total:g} in training and "
-                f"{check:g} in validation; lower `learning_rate`"
-            )
-        self.losses.append((total, check))
-        self.schedule.step(check)
-        state = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.best = sorted([*self.best, (check, state)], key=lambda one: one[0])
-        self.best = self.best[: self.settings.n_best]
-
-    def arrays(self) -> Arrays:
-        """All of the state, as named arrays."""
-        arrays = {f"network.{k}": v.numpy() for k, v in self.network.state_dict().items()}
-        for i, (_, state) in enumerate(self.best):
-            arrays |= {f"best.{i}.{k}": v.numpy() for k, v in state.items()}
-        for i, moments in self.optimiser.state_dict()["state"].items():
-            arrays |= {f"adam.{i}.{k}": v.numpy() for k, v in moments.items()}
-        schedule = self.schedule.state_dict()
-        arrays["best_losses"] = np.array([loss for loss, _ in self.best])
-        arrays["schedule"] = np.array(
-            [self.optimiser.param_groups[0]["lr"], schedule["best"], schedule["num_bad_epochs"]]
-        )
-        arrays["losses"] = np.array(self.losses).reshape(-1, 2)
-        return {name: np.array(array) for name, array in arrays.items()}
-
-    def load(self, arrays: Arrays) -> None:
-        """Continue from what `arrays` gave."""
-
-        def named(prefix: str) -> dict[str, torch.Tensor]:
-            return {
-                k.removeprefix(prefix): torch.from_numpy(a.copy())
-                for k, a in arrays.items()
-                if k.startswith(prefix)
-            }
-
-        self.network.load_state_dict(named("network."))
-        self.best = [
-            (float(loss), named(f"best.{i}.")) for i, loss in enumerate(arrays["best_losses"])
-        ]
-        adam = self.optimiser.state_dict()
-        adam["state"] = {i: named(f"adam.{i}.") for i, _ in enumerate(self.network.parameters())}
-        self.optimiser.load_state_dict(adam)
-        rate, best, n_bad = arrays["schedule"].tolist()
-        self.optimiser.param_groups[0]["lr"] = rate
-        self.schedule.best, self.schedule.num_bad_epochs = best, int(n_bad)
-        self.schedule.last_epoch = len(arrays["losses"])
-        self.losses = [tuple(pair) for pair in arrays["losses"].tolist()]
-
-    def _seed(self, step: int) -> int:
-        return int(np.random.SeedSequence([*self.seed, step]).generate_state(1)[0])
+    arrays = {
+        f"best.{rank}.{name}": x.numpy()
+        for rank, state in enumerate(best)
+        for name, x in state.items()
+    }
+    return {**arrays, "losses": np.stack([curves.train_loss, curves.validation_loss], axis=1)}
 
 
-def _joined(samples: Sequence[Particles]) -> tuple[Particles, torch.Tensor, torch.Tensor]:
-    """Join truth and generated jets; weights of mean one balance the classes."""
+def _joined(samples: Sequence[Particles]) -> tuple[Particles, tuple[torch.Tensor, torch.Tensor]]:
+    """Join truth and generated jets; the second entry is as of `signs_and_weights`."""
     sizes = [len(sample) for sample in samples]
     if len(sizes) != 2 or min(sizes) < 1:
         raise ValueError(f"truth and generated jets must be given, got samples of {sizes} jets.")
-    jets = Particles(
-        *(
-            torch.cat([getattr(sample, name) for sample in samples])
-            for name in ("coordinates", "features", "mask")
-        )
-    )
-    signs = torch.cat([torch.ones(sizes[0]), -torch.ones(sizes[1])])
-    weights = torch.cat([torch.full((n,), 0.5 * sum(sizes) / n) for n in sizes])
-    return jets, signs, weights
+    names = ("coordinates", "features", "mask")
+    columns = (torch.cat([getattr(sample, name) for sample in samples]) for name in names)
+    return Particles(*columns), signs_and_weights(*sizes)
 
 
 def _scores(network: ParticleNetLite, jets: Particles, chunk: int = 512) -> Iterator[torch.Tensor]:

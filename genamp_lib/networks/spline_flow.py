@@ -1,15 +1,12 @@
-"""Fit an ensemble of flows, share its members, continue after a kill; not for one fit: flow.
+"""A neural spline flow of a few continuous features, small enough for a laptop, and its ensembles.
 
-Fit a neural spline flow by maximum likelihood; not for ensembles: training.flow_ensemble.
-
-Networks run in float32 on one thread; the same seed on the same machine gives the same numbers.
-
-A neural spline flow, small enough for a laptop; not for fitting it: training.flow.
+What to use when: `fit_flow` for one generator; `fit_flows` for the ensemble that tells how much one
+of them can be trusted, shared by processes and continued after a kill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,25 +23,36 @@ from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
 from genamp_lib._project import GenampError
-from genamp_lib.networks.fitting import mean_and_scale, one_thread, split_events
-from genamp_lib.sharing import finished_tasks, map_tasks
+from genamp_lib.networks.fitting import (
+    LossCurves,
+    Standardised,
+    check_positive,
+    fit_by_epochs,
+    seeded,
+    split_events,
+)
+from genamp_lib.sharing import map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
+# Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
+CODE_VERSION = 1
 # Standardised features are transformed by splines between -BOUND and BOUND, and by the identity
 # beyond: the tails of the base density are the tails of the flow.
 BOUND = 5.0
+# With fewer there is nothing to choose an epoch on.
+FEWEST_EVENTS = 50
 # Events at a time in sampling: this many stay in a processor's cache.
 _CHUNK = 2000
 
 
-class Flow(nn.Module):
+class Flow(Standardised):
     """Density of a few continuous features: a neural spline flow of coupling form.
 
     Rational-quadratic splines (Durkan et al., arXiv:1906.04032), from zuko: each transformation
     bends every other feature, with knots that a network computes from those between; the next one
-    bends these. The base density is normal. Sampling is as fast as log_prob. The
-    standardisation is inside, by buffers that are part of the state; its Jacobian is part of the
-    density, so that `log_prob` and `sample` speak of the features as they were given.
+    bends these. The base density is normal. Sampling is as fast as log_prob. The standardisation is
+    inside, and its Jacobian is part of the density, so that `log_prob` and `sample` speak of the
+    features as they were given.
 
     Features must be continuous: a number of constituents, or a value that many events share, has
     no density, and the likelihood of a flow on it has no upper bound. Hard edges are smeared.
@@ -55,7 +63,7 @@ class Flow(nn.Module):
 
     Args:
         n_features: Features per event.
-        n_transforms: Spline transformations; at least two for each feature to be bent.
+        n_transforms: Number of spline transformations; at least two for each feature to be bent.
         n_hidden: Nodes of each of the two hidden layers of a transformation.
         n_bins: Bins of each spline.
 
@@ -68,15 +76,7 @@ class Flow(nn.Module):
     """
 
     def __init__(self, n_features: int, *, n_transforms: int, n_hidden: int, n_bins: int) -> None:
-        super().__init__()
-        for name, value, least in (
-            ("n_features", n_features, 1),
-            ("n_transforms", n_transforms, 1),
-            ("n_hidden", n_hidden, 1),
-            ("n_bins", n_bins, 2),
-        ):
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        super().__init__(n_features, torch.float64)
         splines: dict[str, Any] = {
             "univariate": partial(MonotonicRQSTransform, bound=BOUND),
             "shapes": [(n_bins,), (n_bins,), (n_bins - 1,)],  # widths, heights, slopes
@@ -98,23 +98,6 @@ class Flow(nn.Module):
             DiagNormal, torch.zeros(n_features), torch.ones(n_features), buffer=True
         )
         self.network = zuko.lazy.Flow(transforms, base)
-        self.register_buffer("feature_mean", torch.zeros(n_features, dtype=torch.float64))
-        self.register_buffer("feature_scale", torch.ones(n_features, dtype=torch.float64))
-
-    @property
-    def n_features(self) -> int:
-        """Features per event."""
-        return len(self.feature_mean)
-
-    def set_standardisation(self, features: torch.Tensor) -> None:
-        """Take mean and standard deviation from training events, shape (n, n_features).
-
-        Raises:
-            ValueError: A feature is the same for all events.
-        """
-        mean, scale = mean_and_scale(features)
-        self.feature_mean.copy_(mean)
-        self.feature_scale.copy_(scale)
 
     def log_prob(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logarithm of the density at features of shape (n, n_features)."""
@@ -126,22 +109,18 @@ class Flow(nn.Module):
 
         Args:
             n_generated: Number of events.
-            generator: All randomness comes from it.
+            generator: Source of all randomness.
 
         Raises:
             ValueError: `n_generated` is negative.
         """
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
-        base = torch.randn(n_generated, self.n_features, generator=generator)
+        base = torch.randn(n_generated, len(self.feature_mean), generator=generator)
         with torch.no_grad():
             inverse = self.network().transform.inv
             events = torch.cat([inverse(chunk) for chunk in base.split(_CHUNK)])
         return events.double() * self.feature_scale + self.feature_mean
-
-
-# With fewer there is nothing to choose an epoch on.
-FEWEST_EVENTS = 50
 
 
 @dataclass(frozen=True)
@@ -149,12 +128,12 @@ class FlowSettings:
     """Network and training of a flow.
 
     Attributes:
-        n_transforms: Coupling transformations.
+        n_transforms: Number of coupling transformations.
         n_hidden: Nodes of each of the two hidden layers of a transformation.
         n_bins: Bins of each spline.
         n_epochs: Passes over the training events; the best one on validation events is kept.
         batch_size: Events per step.
-        learning_rate: Of Adam, at the start; it falls to zero along a cosine.
+        learning_rate: Learning rate of Adam at the start; it falls to zero along a cosine.
         validation_fraction: Part of the events that is kept back to choose the epoch.
     """
 
@@ -167,13 +146,10 @@ class FlowSettings:
     validation_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("n_transforms", "n_hidden", "n_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        counts = ("n_transforms", "n_hidden", "n_epochs", "batch_size")
+        check_positive(self, *counts, "learning_rate")
         if self.n_bins < 2:
             raise ValueError(f"`n_bins` must be at least 2, got {self.n_bins}.")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(
                 f"`validation_fraction` must be between 0 and 1, got {self.validation_fraction}."
@@ -181,23 +157,14 @@ class FlowSettings:
 
 
 @dataclass(frozen=True)
-class FlowFit:
-    """A fitted flow and how its loss went.
+class FlowFit(LossCurves):
+    """A fitted flow and its mean of -log_prob.
 
     Attributes:
-        flow: With the parameters of the best epoch, in evaluation mode.
-        train_loss: Mean of -log_prob over each epoch, shape (n_epochs,).
-        validation_loss: The same on the validation events after the epoch, shape (n_epochs,).
+        flow: Network with the parameters of the best epoch, in evaluation mode.
     """
 
     flow: Flow = field(repr=False)
-    train_loss: np.ndarray
-    validation_loss: np.ndarray
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 0, whose parameters the flow has."""
-        return int(np.argmin(self.validation_loss))
 
 
 def fit_flow(
@@ -207,18 +174,16 @@ def fit_flow(
     seed: int,
     split_seed: int | None = None,
     bootstrap: bool = False,
-    progress: Callable[[str], None] | None = None,
 ) -> FlowFit:
     """Fit one flow by maximum likelihood and keep its best epoch on validation events.
 
     Args:
         train: Continuous features, shape (n_train, n_features).
         settings: Network and training.
-        seed: Of the starting values and the order of the events.
-        split_seed: Of the division into fitted and validation events, and of the bootstrap; `seed`
-            when None.
-        bootstrap: Fit to events drawn from `train` with replacement; see `split_events`.
-        progress: Called with one line of text per epoch.
+        seed: Seed of the starting values and the order of the events.
+        split_seed: Seed of the division into fitted and validation events, and of the bootstrap;
+            `seed` when None.
+        bootstrap: Whether events are drawn from `train` with replacement; see `split_events`.
 
     Raises:
         ValueError: `train` is not 2D, has fewer than 50 events, is not finite, or has a feature
@@ -230,17 +195,33 @@ def fit_flow(
     >>> fit.validation_loss.shape
     (2,)
     """
-    events = check_features(train)
+    events = _check_features(train)
     indices = split_events(
         len(events),
         validation_fraction=settings.validation_fraction,
         seed=seed if split_seed is None else split_seed,
         bootstrap=bootstrap,
     )
-    parts = [torch.from_numpy(events[part]) for part in indices]
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _fit(parts[0], parts[1], settings, progress)
+    fitted, validation = (torch.from_numpy(events[part]) for part in indices)
+    with seeded(seed):
+        flow = _new_flow(events.shape[1], settings)
+        flow.set_standardisation(fitted)
+        # foreach: the same numbers with a third less time in networks this small.
+        optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate, foreach=True)
+        n_steps = settings.n_epochs * -(-len(fitted) // settings.batch_size)
+        (best,), curves = fit_by_epochs(
+            flow,
+            lambda batch: [-flow.log_prob(fitted[batch]).mean()],
+            lambda: -flow.log_prob(validation).mean(),
+            optimiser,
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps),
+            name="flow",
+            n_train=len(fitted),
+            n_epochs=settings.n_epochs,
+            batch_size=settings.batch_size,
+        )
+    flow.load_state_dict(best)
+    return FlowFit(curves.train_loss, curves.validation_loss, flow)
 
 
 def generate(flow: Flow, n_generated: int, *, seed: int) -> np.ndarray:
@@ -253,91 +234,6 @@ def generate(flow: Flow, n_generated: int, *, seed: int) -> np.ndarray:
     return flow.sample(n_generated, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def check_features(train: ArrayLike) -> np.ndarray:
-    """Return training events as float64, or say why a flow cannot be fitted to them.
-
-    Args:
-        train: Continuous features, shape (n_train, n_features).
-
-    Raises:
-        ValueError: They are not 2D, fewer than 50, not finite, or a feature is constant or has
-            fewer different values than half the number of events.
-    """
-    events = np.asarray(train, dtype=np.float64)
-    if events.ndim != 2 or not events.shape[1]:
-        raise ValueError(f"`train` must be (n_train, n_features), got shape {events.shape}.")
-    if len(events) < FEWEST_EVENTS:
-        raise ValueError(f"`train` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
-    if not np.isfinite(events).all():
-        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
-        raise ValueError(f"`train` must be finite, got NaN or infinity in column(s) {columns}.")
-    for column, values in enumerate(events.T):
-        n_different = len(np.unique(values))
-        if n_different < len(events) / 2:
-            raise ValueError(
-                f"`train` must hold continuous features, got {n_different} different values for "
-                f"{len(events)} events in column {column}; drop it, or undo its rounding by noise."
-            )
-    return events
-
-
-def _fit(
-    train: torch.Tensor,
-    validation: torch.Tensor,
-    settings: FlowSettings,
-    progress: Callable[[str], None] | None,
-) -> FlowFit:
-    flow = new_flow(train.shape[1], settings)
-    flow.set_standardisation(train)
-    # foreach: the same numbers with a third less time in networks this small.
-    optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate, foreach=True)
-    n_steps = settings.n_epochs * -(-len(train) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
-    best, best_state = np.inf, {}
-    losses: list[tuple[float, float]] = []
-    for epoch in range(settings.n_epochs):
-        flow.train()
-        total = 0.0
-        for batch in torch.randperm(len(train)).split(settings.batch_size):
-            loss = -flow.log_prob(train[batch]).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item() * len(batch) / len(train)
-        flow.eval()
-        with torch.no_grad():
-            check = -flow.log_prob(validation).mean().item()
-        if not np.isfinite([total, check]).all():
-            raise GenampError(
-                f"flow: the loss must be finite, got {total:g} in training and {check:g} in "
-                f"validation in epoch {epoch + 1}; lower `learning_rate`"
-            )
-        losses.append((total, check))
-        if check < best:
-            best = check
-            best_state = {name: value.clone() for name, value in flow.state_dict().items()}
-        if progress is not None:
-            progress(f"epoch {epoch + 1}/{settings.n_epochs}: loss {total:.5f}, {check:.5f}")
-    flow.load_state_dict(best_state)
-    return FlowFit(flow.eval(), *np.array(losses).T.copy())
-
-
-def new_flow(n_features: int, settings: FlowSettings) -> Flow:
-    """Return an untrained flow with the sizes in `settings`."""
-    return Flow(
-        n_features,
-        n_transforms=settings.n_transforms,
-        n_hidden=settings.n_hidden,
-        n_bins=settings.n_bins,
-    )
-
-
-# Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
-CODE_VERSION = 1
-_LOSSES = ("train_loss", "validation_loss")
-
-
 def fit_flows(
     train: ArrayLike,
     *,
@@ -347,8 +243,6 @@ def fit_flows(
     bootstrap: bool = True,
     store: ArtefactStore | None = None,
     stage: Stage | None = None,
-    jobs: int = 1,
-    scheduler: str | None = None,
     label: str = "",
 ) -> tuple[FlowFit, ...]:
     """Fit an ensemble of flows to the same training sample.
@@ -363,55 +257,41 @@ def fit_flows(
         train: Continuous features, shape (n_train, n_features).
         n_members: Number of flows.
         settings: Network and training of each.
-        seed: Of everything.
+        seed: Seed of everything.
         bootstrap: Whether each member draws its own events.
         store: Where the ensemble is kept, as one artefact; until it is complete, finished members
             are kept one by one, so that a killed run continues. None keeps nothing.
         stage: With `store`: name, version and inputs of the artefact, and the configuration that
             `train` follows from; this function's own arguments are added to it.
-        jobs: Processes that share the members.
-        scheduler: Address of a Dask scheduler to share them with instead.
-        label: What the progress line calls the work; no line when empty.
+        label: Name of the work in the progress line; no line when empty.
 
     Raises:
         ValueError: As `fit_flow`, or `n_members` is not positive, or only one of `store` and
             `stage` is given.
-        GenampError: An artefact is damaged or was trained on other events.
+        GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
 
     >>> train = np.random.default_rng(0).normal(size=(200, 2))
     >>> len(fit_flows(train, n_members=2, settings=FlowSettings(n_epochs=1), seed=1))
     2
     """
-    events = check_features(train)
+    events = _check_features(train)
     if n_members < 1:
         raise ValueError(f"`n_members` must be positive, got {n_members}.")
     if (store is None) != (stage is None):
         raise ValueError("`store` and `stage` must be given together, got only one of them.")
-    seeds = [
-        [int(x) for x in np.random.SeedSequence([seed, member]).generate_state(2)]
-        for member in range(n_members)
-    ]
-    # (seed of the training, seed of the division)
-    tasks = [(first, second if bootstrap else seed) for first, second in seeds]
-    fit_member = partial(_member, events, settings, bootstrap)
-    share = {"jobs": jobs, "scheduler": scheduler, "label": label}
+    tasks = []  # seed of the training, seed of the division
+    for member in range(n_members):
+        own, split = np.random.SeedSequence([seed, member]).generate_state(2)
+        tasks.append((int(own), int(split) if bootstrap else seed))
+    fit_member = partial(_fit_member, events, settings, bootstrap)
     if store is None or stage is None:
-        return flows_from_arrays(_stack(map_tasks(fit_member, tasks, **share)), settings)
+        return flows_from_arrays(_stack(map_tasks(fit_member, tasks, label=label)), settings)
 
-    own = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
-    whole, *parts = (
-        replace(
-            stage,
-            name=stage.name if task is None else f"{stage.name}-member",
-            configuration={**stage.configuration, "flow": own, "members": task or n_members},
-        )
-        for task in (None, *map(list, tasks))
+    flow = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
+    configuration = {**stage.configuration, "flow": flow, "members": n_members}
+    arrays = store.combine(
+        replace(stage, configuration=configuration), fit_member, tasks, _stack, label=label
     )
-    arrays = store.load_or_compute(
-        whole, lambda: _stack(_resumed(fit_member, tasks, parts, store, share))
-    )
-    for part in parts:
-        store.forget_part(part)
     fits = flows_from_arrays(arrays, settings)
     # The key covers what the caller says the events follow from; the stored standardisation tells
     # whether that is true.
@@ -443,7 +323,7 @@ def flows_from_arrays(
 
     Args:
         arrays: Parameters, standardisation and loss curves by name, one row per member.
-        settings: The settings that the flows were fitted with.
+        settings: Settings that the flows were fitted with.
 
     Raises:
         GenampError: The arrays are not those of flows with these settings.
@@ -452,13 +332,13 @@ def flows_from_arrays(
         n_members, n_features = arrays["feature_mean"].shape
         fits = []
         for member in range(n_members):
-            flow = new_flow(n_features, settings)
+            flow = _new_flow(n_features, settings)
             own = {n: torch.from_numpy(a[member].copy()) for n, a in arrays.items()}
-            losses = [own.pop(name).numpy() for name in _LOSSES]
+            losses = [own.pop(name).numpy() for name in ("train_loss", "validation_loss")]
             # zuko's own buffers follow from the settings and are not stored.
             kept = {n: t for n, t in flow.state_dict().items() if n not in _stored(flow)}
             flow.load_state_dict({**kept, **own})
-            fits.append(FlowFit(flow.eval(), *losses))
+            fits.append(FlowFit(*losses, flow.eval()))
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise GenampError(
@@ -467,7 +347,36 @@ def flows_from_arrays(
     return tuple(fits)
 
 
-def _member(
+def _check_features(train: ArrayLike) -> np.ndarray:
+    """Return training events as float64, or say why a flow cannot be fitted to them."""
+    events = np.asarray(train, dtype=np.float64)
+    if events.ndim != 2 or not events.shape[1]:
+        raise ValueError(f"`train` must be (n_train, n_features), got shape {events.shape}.")
+    if len(events) < FEWEST_EVENTS:
+        raise ValueError(f"`train` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
+    if not np.isfinite(events).all():
+        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
+        raise ValueError(f"`train` must be finite, got NaN or infinity in column(s) {columns}.")
+    for column, values in enumerate(events.T):
+        n_different = len(np.unique(values))
+        if n_different < len(events) / 2:
+            raise ValueError(
+                f"`train` must hold continuous features, got {n_different} different values for "
+                f"{len(events)} events in column {column}; drop it, or undo its rounding by noise."
+            )
+    return events
+
+
+def _new_flow(n_features: int, settings: FlowSettings) -> Flow:
+    return Flow(
+        n_features,
+        n_transforms=settings.n_transforms,
+        n_hidden=settings.n_hidden,
+        n_bins=settings.n_bins,
+    )
+
+
+def _fit_member(
     events: np.ndarray, settings: FlowSettings, bootstrap: bool, task: tuple[int, int]
 ) -> Arrays:
     """Fit one member; a pure function for other processes."""
@@ -475,23 +384,6 @@ def _member(
     return _to_arrays(
         fit_flow(events, settings=settings, seed=seed, split_seed=split_seed, bootstrap=bootstrap)
     )
-
-
-def _resumed(
-    fit_member: Callable[[tuple[int, int]], Arrays],
-    tasks: Sequence[tuple[int, int]],
-    parts: Sequence[Stage],
-    store: ArtefactStore,
-    share: Mapping[str, Any],
-) -> list[Arrays]:
-    """Fit the members that no killed run has left, and keep each one when it is done."""
-    kept = {k: a for k, part in enumerate(parts) if (a := store.kept_part(part)) is not None}
-    todo = [k for k in range(len(tasks)) if k not in kept]
-    work = [tasks[k] for k in todo]
-    for index, arrays in finished_tasks(fit_member, work, done=len(kept), **share):
-        store.keep_part(parts[todo[index]], arrays)
-        kept[todo[index]] = arrays
-    return [kept[k] for k in range(len(tasks))]
 
 
 def _stored(flow: Flow) -> dict[str, torch.Tensor]:

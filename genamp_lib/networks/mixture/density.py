@@ -28,8 +28,8 @@ class Mixture:
 
     >>> output = torch.tensor([0.0, 0.0, -1.0, 1.0, -9.0, -9.0]).reshape(1, 6, 1)
     >>> mixture = Mixture(output, min_sigma=0.5)
-    >>> mixture.cdf(torch.tensor([[0.0, 9.0]])), mixture.log_prob(torch.tensor([[0.0]]))
-    (tensor([[0.5000, 1.0000]]), tensor([[-2.2251]]))
+    >>> mixture.log_prob(torch.tensor([[0.0]]))
+    tensor([[-2.2251]])
     """
 
     output: Tensor
@@ -41,12 +41,6 @@ class Mixture:
         pulls = (values[:, None] - means) / sigmas
         terms = torch.addcmul(logits - sigmas.log(), pulls, pulls, value=-0.5)
         return terms.logsumexp(1) - logits.logsumexp(1) - _HALF_LOG_TWO_PI
-
-    def cdf(self, values: Tensor) -> Tensor:
-        """Return the probability below values of shape (n_members, n_events)."""
-        logits, means, sigmas = self._blocks()
-        pulls = (values[:, None] - means) / sigmas
-        return (logits.softmax(1) * torch.special.ndtr(pulls)).sum(1)
 
     def probability_within(self, half_widths: Sequence[Tensor]) -> Tensor:
         """Return the probabilities to be between -h and h, for each of several h.

@@ -1,8 +1,9 @@
-"""The infinitesimal jackknife of a trained network: what other training events would have changed.
+"""The infinitesimal jackknife: what other training events would have changed, from one network.
 
-From one network, without training it again: each training event's pull on the parameters is carried
-over to the probabilities of regions. Not for ensembles, whose spread is the same thing by brute
-force: training.region_ensembles.
+What is jackknifed: the probabilities of regions under a trained network, as functions of its
+training events. Why: their spread over training samples is what an ensemble measures, at the cost
+of many trainings. Here each training event's pull on the parameters of a single network is carried
+over to the probabilities, without training it again.
 
 With weight 1 + w_i on training event i, a training of Adam that lasts for a time t (the sum of its
 learning rates) ends at parameters that differ, to first order, by::
@@ -17,26 +18,25 @@ move. Training events of another sample are weights of unit variance, which give
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from genamp_lib.networks.fitting import one_thread
+from genamp_lib.networks.fitting import warmup_cosine
 from genamp_lib.networks.mixture.ensemble import (
     CODE_VERSION,
+    EnsembleFit,
     EnsembleSettings,
     EnsembleTask,
-    fit_ensemble,
+    combine_fits,
+    concatenated,
     stage_of_tasks,
 )
 from genamp_lib.networks.mixture.transformer import MixtureTransformer
-from genamp_lib.sharing import map_tasks, sharing
 from genamp_lib.store import Arrays, ArtefactStore
 
 # Part of every artefact's key: raise it when the code here changes the numbers.
@@ -52,12 +52,12 @@ def sandwich_variances(
     """Return variances of linear functions of fitted parameters over other training samples.
 
     Args:
-        jacobians: The functions' derivatives, shape (n_functions, n_parameters) each; two
-            independent estimates of them, so that the noise of neither adds to a variance.
+        jacobians: Two independent estimates of the functions' derivatives, each of shape
+            (n_functions, n_parameters), so that the noise of neither adds to a variance.
         scores: Gradients of log p at the training events, tables (n_some_events, n_parameters).
         fisher: Gradients of log p at events of the fitted density, (n_events, n_parameters): their
             second moment is the information.
-        damping: Added to the information's eigenvalues, not negative.
+        damping: Addition to the information's eigenvalues, not negative.
 
     Returns:
         Shape (n_functions,); that of an estimate, which noise can make negative.
@@ -99,28 +99,19 @@ def region_variances(
     """Return the variances of a network's region probabilities over other training samples.
 
     Args:
-        model: One network.
-        train: What it was trained on, shape (n_train, n_features).
+        model: A single network.
+        train: Events that it was trained on, shape (n_train, n_features).
         edges: Radii, increasing from at least 0; the last may be infinite. Shape (n_regions + 1,).
-        training: How it was trained.
+        training: Settings of its training.
         n_generated: Generated events for the derivatives of the probabilities, an even number.
-        n_fisher: Those of them that also give the information.
-        seed: Of the generated events.
+        n_fisher: Number of those that also give the information.
+        seed: Seed of the generated events.
 
     Returns:
         Shape (n_regions,).
 
     Raises:
         ValueError: `model` has several members, or a number of events is out of range.
-
-    >>> from genamp_lib.networks.mixture.transformer import (
-    ...     MixtureTransformerSettings, starting_parameters)
-    >>> settings = MixtureTransformerSettings(2)
-    >>> model = MixtureTransformer(settings, starting_parameters(settings, seeds=[1]))
-    >>> train = model.sample(200, generator=torch.Generator().manual_seed(1))[0]
-    >>> region_variances(model, train, [0.0, 1.0, np.inf], training=EnsembleSettings(n_steps=10),
-    ...                  n_generated=400, n_fisher=100, seed=1).shape
-    (2,)
     """
     if model.n_members != 1:
         raise ValueError(f"`model` must be one network, got {model.n_members} members.")
@@ -149,7 +140,11 @@ def region_variances(
     square = sum(_gradients(model, part).square().sum(0) for part in trained) / len(train)
     batch_rms = (square / training.batch_size).sqrt()
     root = (batch_rms + _ADAM_EPSILON).rsqrt()  # the square root of D
-    time = training.learning_rate * sum(training.rate(i) for i in range(training.n_steps))
+    rates = (
+        warmup_cosine(i, n_steps=training.n_steps, n_warmup=training.n_warmup)
+        for i in range(training.n_steps)
+    )
+    time = training.learning_rate * sum(rates)
     return sandwich_variances(
         (halves[0] * root, halves[1] * root),
         (_gradients(model, part) * root for part in trained),
@@ -164,8 +159,6 @@ def fit_jackknife(
     *,
     n_generated: int = 20_000,
     n_fisher: int = 4000,
-    jobs: int | None = None,
-    scheduler: str | None = None,
     store: ArtefactStore,
     name: str,
     label: str = "",
@@ -173,16 +166,13 @@ def fit_jackknife(
     """Fit plain networks and return the variances of their region probabilities; keep these.
 
     Args:
-        tasks: What to fit.
-        edges: As in `region_variances`, and so are `n_generated` and `n_fisher`.
-        n_generated: See above.
-        n_fisher: See above.
-        jobs: Processes that share the tasks.
-        scheduler: Address of a Dask scheduler to share them with instead. If both are None, it is
-            what `genamp run` was given, one process without it.
+        tasks: Ensembles to fit.
+        edges: Radii, as in `region_variances`.
+        n_generated: Generated events, as in `region_variances`.
+        n_fisher: Number of those that give the information.
         store: Where the variances are kept, and the states of unfinished trainings.
-        name: Of the artefact; its key covers tasks, edges and settings.
-        label: What the progress line calls the work; no line when empty.
+        name: Name of the artefact; its key covers tasks, edges and settings.
+        label: Name of the work in the progress line; no line when empty.
 
     Returns:
         Shape (n_networks, n_regions): the members of the first task, then those of the next.
@@ -200,40 +190,25 @@ def fit_jackknife(
         edges=[repr(edge) for edge in radii.tolist()],
         **settings,
     )
-    folder = store.local / f"{name}-{stage.key}-checkpoints"
-
-    def compute() -> Arrays:
-        function = partial(_variances_of_fit, folder, radii, settings)
-        numbered = list(enumerate(tasks))
-        parts = map_tasks(function, numbered, **sharing(jobs, scheduler), label=label)
-        return {"variances": np.concatenate(parts)}
-
-    arrays = store.load_or_compute(stage, compute)
-    shutil.rmtree(folder, ignore_errors=True)
-    return arrays["variances"]
+    function = partial(_variances, radii, settings)
+    return combine_fits(store, stage, function, tasks, concatenated, label=label)["variances"]
 
 
-def _variances_of_fit(
-    folder: Path,
-    edges: NDArray[np.float64],
-    settings: dict[str, int],
-    numbered: tuple[int, EnsembleTask],
-) -> NDArray[np.float64]:
-    number, task = numbered
-    model = fit_ensemble(task, checkpoint=folder / f"{number}.safetensors").model
-    with one_thread():
-        rows = [
-            region_variances(
-                model.members(member),
-                train,
-                edges,
-                training=task.training,
-                seed=task.seed + member,
-                **settings,
-            )
-            for member, train in enumerate(task.training_sets)
-        ]
-    return np.stack(rows)
+def _variances(
+    edges: NDArray[np.float64], settings: dict[str, int], fit: EnsembleFit, task: EnsembleTask
+) -> Arrays:
+    rows = [
+        region_variances(
+            fit.model.members(member),
+            train,
+            edges,
+            training=task.training,
+            seed=task.seed + member,
+            **settings,
+        )
+        for member, train in enumerate(task.training_sets)
+    ]
+    return {"variances": np.stack(rows)}
 
 
 def _gradients(model: MixtureTransformer, events: Tensor) -> Tensor:

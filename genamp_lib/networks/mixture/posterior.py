@@ -1,7 +1,7 @@
 """A Gaussian posterior over network parameters: the Bayesian network of paper A, Eq. (13).
 
-Its draws are members of an ordinary ensemble (models.mixture_transformer), so that nothing else
-has to know that a network is Bayesian. Not for fitting it: training.ensemble.
+Its draws are members of an ordinary `MixtureTransformer`, so that nothing else has to know that a
+network is Bayesian.
 
 Why not `zuko.bayesian.BayesianModel`: it takes its noise from torch's global generator, adds the
 members' divergences to one number, copies a module for each draw, and bends log-variances (-9
@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from genamp_lib.networks.fitting import check_positive
 from genamp_lib.networks.mixture.transformer import MixtureTransformer, MixtureTransformerSettings
 
 Layers = Literal["last", "all"]
@@ -28,7 +29,7 @@ class PosteriorSettings:
     """What a Bayesian network depends on besides its training events.
 
     Attributes:
-        layers: "last": the parameters of the mixtures' layer only; "all": every parameter.
+        layers: Parameters with a width: "last", those of the mixtures' layer; "all", every one.
         beta: Factor on the divergence from the prior in the loss; 1 is the variational bound.
         prior_sigma: Width of the prior around zero.
         start_log_variance: Logarithm of the posterior's variance, at the start of the training.
@@ -46,9 +47,7 @@ class PosteriorSettings:
             raise ValueError(f"`layers` must be 'last' or 'all', got {self.layers!r}.")
         if not self.beta >= 0.0:
             raise ValueError(f"`beta` must not be negative, got {self.beta}.")
-        for name in ("prior_sigma", "log_variance_rate"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        check_positive(self, "prior_sigma", "log_variance_rate")
 
     def n_bayesian(self, network: MixtureTransformerSettings) -> int:
         """Return how many parameters of a network have a width, the last ones of a row."""
@@ -62,8 +61,8 @@ class GaussianPosterior:
     Attributes:
         network: Size of a network.
         means: Shape (n_members, n_parameters).
-        log_variances: Of the last parameters of each row, shape (n_members, n_bayesian); the
-            others have no width.
+        log_variances: Logarithms of the variances of the last parameters of each row, shape
+            (n_members, n_bayesian); the others have no width.
 
     >>> network = MixtureTransformerSettings(2)
     >>> posterior = GaussianPosterior(
@@ -99,10 +98,6 @@ class GaussianPosterior:
         """Parameters with a width."""
         return self.log_variances.shape[1]
 
-    def mean_network(self) -> MixtureTransformer:
-        """Return the ensemble with all parameters at their means."""
-        return MixtureTransformer(self.network, self.means)
-
     def perturbed(self, noise: Tensor) -> Tensor:
         """Return parameters of one draw per member, with gradients to means and variances.
 
@@ -123,7 +118,7 @@ class GaussianPosterior:
 
         Args:
             n_draws: Draws per member.
-            generator: All randomness comes from it.
+            generator: Source of all randomness.
 
         Raises:
             ValueError: `n_draws` is not positive.

@@ -1,38 +1,31 @@
 """Many small autoregressive transformers with Gaussian-mixture conditionals, in one computation.
 
 The network of paper A, Eqs. (6)-(8), for ensembles: all members are computed together, so that 40
-cost little more time than a few. Not for fitting them: training.ensemble. Not for posteriors over
-their parameters: models.posterior, whose draws are members of this same model.
+cost little more time than a few.
 
 Shapes
     parameters   (n_members, n_parameters), float32: one row is one network, whatever its origin
     features     (n_events, n_features) for all members or (n_members, n_events, n_features)
     log_prob     (n_members, n_events)
     samples      (n_members, n_generated, n_features)
-
-One small autoregressive transformer with Gaussian-mixture conditionals: size, layout, one step.
-
-All members of an ensemble are computed in every step. Not for users: models.mixture_transformer.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
-from genamp_lib._project import GenampError, replace_file
+from genamp_lib.networks.fitting import check_positive
 from genamp_lib.networks.mixture.density import Mixture
 
+# Rows (events times members) computed at a time: their intermediate results stay in the cache.
+_CHUNK = 8192
 _FEEDFORWARD_FACTOR = 2
 # Means of the components start evenly between -_SPAN and _SPAN, as wide as they are apart.
 _SPAN = 1.2
@@ -43,9 +36,9 @@ class MixtureTransformerSettings:
     """Size of one network. Features should be of order one.
 
     Attributes:
-        n_features: Dimensions of an event.
+        n_features: Features per event.
         width: Numbers per token; a multiple of `n_heads`.
-        n_layers: Attention layers.
+        n_layers: Number of attention layers.
         n_components: Gaussians in each conditional density.
         n_heads: Heads of the attention.
         min_sigma: Smallest width of a Gaussian: without it single events get infinite density.
@@ -62,15 +55,12 @@ class MixtureTransformerSettings:
     min_sigma: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "width", "n_layers", "n_components", "n_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        counts = ("n_features", "width", "n_layers", "n_components", "n_heads")
+        check_positive(self, *counts, "min_sigma")
         if self.width % self.n_heads:
             raise ValueError(
                 f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
             )
-        if not self.min_sigma > 0.0:
-            raise ValueError(f"`min_sigma` must be positive, got {self.min_sigma}.")
 
     @classmethod
     def for_ring(cls, n_features: int) -> MixtureTransformerSettings:
@@ -116,7 +106,7 @@ class Decoder:
 
     Args:
         settings: Size of a network.
-        tensors: From `MixtureTransformer.tensors`.
+        tensors: Parameters by name, as `MixtureTransformer.tensors` gives them.
     """
 
     def __init__(self, settings: MixtureTransformerSettings, tensors: dict[str, Tensor]) -> None:
@@ -172,7 +162,7 @@ def starting_parameters(settings: MixtureTransformerSettings, *, seeds: Sequence
 
     Args:
         settings: Size of a network.
-        seeds: One per member.
+        seeds: One seed per member.
 
     Returns:
         Shape (n_members, n_parameters), float32.
@@ -201,12 +191,6 @@ def _starting_row(settings: MixtureTransformerSettings, rng: np.random.Generator
             part *= shrink.get(kind, 1.0) / math.sqrt(fan_in)
         row.append(part.ravel())
     return np.concatenate(row)
-
-
-__all__ = ["MixtureTransformer", "MixtureTransformerSettings", "starting_parameters"]
-
-# Rows (events times members) computed at a time: their intermediate results stay in the cache.
-_CHUNK = 8192
 
 
 class MixtureTransformer:
@@ -288,7 +272,7 @@ class MixtureTransformer:
 
         Args:
             n_generated: Events per member.
-            generator: All randomness comes from it.
+            generator: Source of all randomness.
 
         Returns:
             Shape (n_members, n_generated, n_features), float32.
@@ -308,26 +292,6 @@ class MixtureTransformer:
                 previous = decoder(previous).sample(uniforms, normals)
                 chunk[..., i] = previous
         return events
-
-    def save(self, path: Path | str) -> None:
-        """Write settings and parameters as safetensors."""
-        with replace_file(path) as temporary:
-            arrays = {"parameters": self.parameters.detach().contiguous()}
-            save_file(arrays, temporary, {"settings": json.dumps(asdict(self.settings))})
-
-    @classmethod
-    def load(cls, path: Path | str) -> MixtureTransformer:
-        """Read what `save` wrote.
-
-        Raises:
-            GenampError: The file is missing, or not one of these.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                settings = MixtureTransformerSettings(**json.loads(file.metadata()["settings"]))
-                return cls(settings, file.get_tensor("parameters"))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise GenampError(f"{path}: must be a saved MixtureTransformer, got {error}") from error
 
     def decoder(self) -> Decoder:
         """Return what gives the conditional density of one feature after the other."""

@@ -127,9 +127,7 @@ def fit_members(
     n_turns = [-(-task.training.n_steps // steps_per_turn) for task in tasks]
     todo = [k for k, file in enumerate(files) if not file.exists()]
     # The last turn also writes the generator, which a kill may have left undone.
-    done = {
-        k: min(_steps_in(tasks[k], files[k]) // steps_per_turn, n_turns[k] - 1) for k in todo
-    }
+    done = {k: min(_steps_in(tasks[k], files[k]) // steps_per_turn, n_turns[k] - 1) for k in todo}
     total = sum(n_turns[k] - done[k] for k in todo)
     earlier = sum(n_turns) - total
     if not total:
