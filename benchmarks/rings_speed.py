@@ -27,12 +27,13 @@ from scipy.stats import ks_2samp
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from genamp_lib.datasets import Ring, radius
-from genamp_lib.networks.mixture.ensemble import EnsembleSettings, EnsembleTask, fit_ensemble
-from genamp_lib.networks.mixture.regions import (
-    region_probabilities,
-    region_probabilities_by_quadrature,
+from genamp_lib.networks.mixture.ensemble import (
+    EnsembleSettings,
+    EnsembleTask,
+    fit_ensemble,
+    independent_sets,
 )
-from genamp_lib.networks.mixture.training_sets import independent_sets
+from genamp_lib.networks.mixture.regions import region_probabilities
 from genamp_lib.networks.mixture.transformer import MixtureTransformer, MixtureTransformerSettings
 
 N_TRAIN = 1000
@@ -174,11 +175,8 @@ def sampling(table: Table, model: MixtureTransformer, n: int, repeats: int) -> N
 def regions(table: Table, model: MixtureTransformer, repeats: int) -> None:
     n_features = model.settings.n_features
     edges, generator = Ring(n_features).radial_edges(), torch.Generator().manual_seed(2)
-    if n_features == 2:
-        wanted, wanted_error = region_probabilities_by_quadrature(model, edges), 0.0
-    else:
-        best = region_probabilities(model, edges, n_points=2**15, n_scrambles=16, seed=99)
-        wanted, wanted_error = best.probabilities, np.sqrt(np.mean(best.errors**2))
+    best = region_probabilities(model, edges, n_points=2**15, n_scrambles=16, seed=99)
+    wanted, wanted_error = best.probabilities, np.sqrt(np.mean(best.errors**2))
     for n_points in (1024, 4096):
         ours = partial(region_probabilities, model, edges, n_points=n_points)
         square = np.mean([(ours(seed=s).probabilities - wanted) ** 2 for s in range(10)])

@@ -91,7 +91,6 @@ def _diagnosis(
     from genamp_lib.diagnostics import likelihood_ratio_weights
     from genamp_lib.networks.classifier import ClassifierSettings
     from genamp_lib.networks.cross_fit import cross_fitted_logits
-    from genamp_lib.sharing import progress
     from genamp_lib.store import ArtefactStore, Stage
 
     folder = output.parent / f".{output.stem}.networks"
@@ -105,7 +104,7 @@ def _diagnosis(
     n_kept = len(list(folder.glob("diagnose-*.json")))
     if n_kept:
         typer.echo(f"Networks of a run that was stopped are in {folder}; those that fit are used.")
-    with progress("classifiers", N_FOLDS) as advance, one_line("samples"):
+    with one_line("samples"):
         fit = cross_fitted_logits(
             *samples,
             settings=ClassifierSettings(n_epochs=epochs, batch_size=_batch_size(samples)),
@@ -113,7 +112,7 @@ def _diagnosis(
             n_folds=N_FOLDS,
             store=ArtefactStore(published=folder, local=folder, fresh=False),
             stage=stage,
-            progress=lambda line: advance(),
+            label="classifiers",
         )
     weights = [likelihood_ratio_weights(logits) for logits in (fit.truth, fit.generated)]
     tables = [dict(zip(features, sample.T, strict=True)) for sample in samples]

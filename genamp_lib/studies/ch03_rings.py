@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from genamp_lib.amplification import KolmogorovAccumulator
 from genamp_lib.datasets import Ring, radius
+from genamp_lib.networks.classifier import CODE_VERSION as CLASSIFIER_VERSION
 from genamp_lib.networks.classifier import (
     Classifier,
     ClassifierSettings,
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.networks.cross_fit import CODE_VERSION as CLASSIFIER_VERSION
 from genamp_lib.networks.cross_fit import cross_fitted_logits
 from genamp_lib.networks.mixture.regions import region_probabilities
 from genamp_lib.networks.mixture.transformer import MixtureTransformer

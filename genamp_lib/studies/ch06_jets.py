@@ -14,9 +14,8 @@ Not for classifiers that are to be used: they keep their best epoch (training.cl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,7 +163,6 @@ def jet_pairs(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    jobs: int = 1,
     label: str = "",
 ) -> dict[tuple[str, int], JetPair]:
     """Divide the jets, distort one half, and weigh both by cross-fitted classifiers.
@@ -178,7 +176,6 @@ def jet_pairs(
         seed: Of everything.
         store: Where the classifiers are kept. A killed run continues.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
-        jobs: Processes that share the work.
         label: What the progress line calls the work; no line when empty.
 
     Returns:
@@ -212,7 +209,6 @@ def jet_pairs(
         n_members=settings.n_members,
         store=store,
         stage=Stage(stage.name, stage.version, {**stage.configuration, **distorted}, stage.inputs),
-        jobs=jobs,
         label=label,
     )
     pairs = {}
@@ -247,7 +243,6 @@ def particlenet_pair(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    progress: Callable[[str], None] | None = None,
 ) -> JetPair:
     """Weigh both samples by ParticleNet-Lite, each half by the networks of the other half.
 
@@ -260,7 +255,6 @@ def particlenet_pair(
         seed: Of the division and the trainings.
         store: Where the logits are kept. A killed run continues with the epoch it was in.
         stage: Name, version, inputs, and the configuration that `jets` follow from.
-        progress: Called with one line of text per epoch.
 
     Returns:
         The pair with these weights.
@@ -286,7 +280,7 @@ def particlenet_pair(
                 seed=_seed(seed, half),
                 store=networks,
                 stage=replace(own, configuration={**own.configuration, "half": half}),
-                progress=None if progress is None else partial(_progress, progress, half),
+                label=f"ParticleNet-Lite, half {half + 1} of 2",
             )
             scores.append([particlenet.particlenet_logits(fits, inputs(rows)) for rows in scored])
         truth, generated = _joined(pair, seed, scores)
@@ -298,7 +292,7 @@ def particlenet_pair(
     return _weighed(pair, [arrays["truth"], arrays["generated"]])
 
 
-def perceptron_pair(
+def mlp_pair(
     observables: np.ndarray,
     pair: JetPair,
     *,
@@ -382,10 +376,6 @@ def _joined(pair: JetPair, seed: int, scores: list[list[np.ndarray]]) -> list[np
 def _weighed(pair: JetPair, logits: list[np.ndarray]) -> JetPair:
     truth, generated = (likelihood_ratio_weights(x) for x in logits)
     return replace(pair, weights=(truth, generated))
-
-
-def _progress(report: Callable[[str], None], half: int, text: str) -> None:
-    report(f"half {half + 1}/2, {text}")
 
 
 def _configuration(pair: JetPair, seed: int) -> dict[str, Any]:

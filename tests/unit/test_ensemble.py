@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from genamp_lib.networks.mixture.training_sets import bootstrap_sets, independent_sets, same_sets
 from safetensors.torch import load_file, save_file
 
 from genamp_lib._project import GenampError
@@ -29,7 +30,6 @@ from genamp_lib.networks.mixture.ensemble import (
     fit_ensemble,
     fit_ensembles,
 )
-from genamp_lib.networks.mixture.training_sets import bootstrap_sets, independent_sets, same_sets
 from genamp_lib.store import ArtefactStore
 
 QUICK = EnsembleSettings(n_steps=60, batch_size=50, n_warmup=10)

@@ -10,7 +10,7 @@ from genamp_lib.networks.classifier import ClassifierSettings
 from genamp_lib.networks.particlenet import ParticleNetSettings
 from genamp_lib.store import ArtefactStore, Stage
 from genamp_lib.studies import ch06_jets as module
-from genamp_lib.studies.ch06_jets import JetPair, particlenet_pair, perceptron_pair
+from genamp_lib.studies.ch06_jets import JetPair, mlp_pair, particlenet_pair
 
 SETTINGS = ParticleNetSettings(n_trainings=1, n_best=1, n_epochs=1, batch_size=64)
 PERCEPTRON = ClassifierSettings(n_layers=1, n_hidden=4, n_epochs=2)
@@ -52,7 +52,7 @@ def test_no_jet_is_scored_by_networks_that_saw_it(tmp_path, jets, pair, monkeypa
     fit = classifier.fit_classifier
     monkeypatch.setattr(classifier, "fit_classifier", watch_fit)
     observables = np.column_stack([np.arange(120.0), observables_from_particles(jets.particles)])
-    out = perceptron_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
+    out = mlp_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
     for parts, one in zip(seen, fits, strict=True):
         used = set().union(*parts)
         assert sum(map(len, parts)) == len(used) == 30 + 25  # a half, each jet once
@@ -86,7 +86,7 @@ def test_both_classifiers_train_on_the_same_jets(tmp_path, jets, pair, monkeypat
     # What tells a jet: log pt of its first particle, as the network sees it.
     first = module.particle_inputs(jets.particles, jets.jets).features[:, 0, 0].double().numpy()
     observables = np.column_stack([first, np.arange(len(first))])
-    perceptron_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
+    mlp_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
     assert trained["particlenet"] == trained["perceptron"]
     assert len(trained["perceptron"]) == 2
 

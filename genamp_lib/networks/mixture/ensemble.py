@@ -36,7 +36,6 @@ from genamp_lib.networks.mixture.transformer import (
     MixtureTransformerSettings,
     starting_parameters,
 )
-from genamp_lib.sharing import map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
 # Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
@@ -138,11 +137,6 @@ class EnsembleSettings:
         check_positive(self, *counts, "learning_rate", "max_gradient_norm")
         if not self.weight_decay >= 0.0:
             raise ValueError(f"`weight_decay` must not be negative, got {self.weight_decay}.")
-
-    @classmethod
-    def for_ring(cls, n_features: int) -> EnsembleSettings:
-        """Return the training of the chapters on Gaussian rings, at 1000 training events."""
-        return cls() if n_features <= 2 else cls(n_steps=1200)
 
 
 @dataclass(frozen=True)
@@ -358,8 +352,8 @@ def _limit_gradients(tensors: list[Tensor], longest: float) -> None:
 def fit_ensembles(
     tasks: Sequence[EnsembleTask],
     *,
-    store: ArtefactStore | None = None,
-    name: str = "",
+    store: ArtefactStore,
+    name: str,
     label: str = "",
 ) -> list[EnsembleFit]:
     """Fit several ensembles, shared by processes or machines; the same numbers however shared.
@@ -370,19 +364,12 @@ def fit_ensembles(
         tasks: Ensembles to fit, each with its own seed.
         store: Where all of them are kept, as one artefact. Until it is complete, finished tasks and
             states of unfinished ones are kept beside it, so that a killed run continues. On several
-            machines the folder must be one that they share. None keeps nothing.
-        name: Name of the artefact, with `store`; its key covers the tasks.
+            machines the folder must be one that they share.
+        name: Name of the artefact; its key covers the tasks.
         label: Name of the work in the progress line; no line when empty.
 
     Raises:
-        ValueError: Only one of `store` and `name` is given.
         GenampError: A loss is not finite, or an artefact is damaged.
-
-    >>> events = np.random.default_rng(0).normal(size=(2, 100, 2))
-    >>> tasks = [EnsembleTask(events, seed=seed, network=MixtureTransformerSettings(2),
-    ...                       training=EnsembleSettings(n_steps=1)) for seed in (1, 2)]
-    >>> [fit.model.n_members for fit in fit_ensembles(tasks)]
-    [2, 2]
     """
     stage = stage_of_tasks(name, tasks, version=CODE_VERSION)
     arrays = combine_fits(store, stage, _to_arrays, tasks, numbered, label=label)
@@ -395,7 +382,7 @@ def fit_ensembles(
 
 
 def combine_fits(
-    store: ArtefactStore | None,
+    store: ArtefactStore,
     stage: Stage,
     function: Callable[[EnsembleFit, EnsembleTask], Arrays],
     tasks: Sequence[EnsembleTask],
@@ -406,21 +393,16 @@ def combine_fits(
     """Fit the ensembles of tasks, compute arrays from each fit, and keep them as one artefact.
 
     Args:
-        store: Where the artefact is kept; None keeps nothing.
-        stage: Stage of the artefact; with `store` it has a name.
+        store: Where the artefact is kept, and the states of unfinished trainings.
+        stage: Stage of the artefact.
         function: Pure and picklable function of a fit and its task.
         tasks: Ensembles to fit.
         merge: Function that makes the whole of the arrays of all tasks.
         label: Name of the work in the progress line; no line when empty.
 
     Raises:
-        ValueError: Only one of `store` and the stage's name is given.
         GenampError: A loss is not finite, or an artefact is damaged.
     """
-    if (store is None) != (not stage.name):
-        raise ValueError("`store` and `name` must be given together, got only one of them.")
-    if store is None:
-        return merge(map_tasks(partial(_compute, function, None), tasks, label=label))
     compute = partial(_compute, function, store.unfinished(stage))
     return store.combine(stage, compute, tasks, merge, label=label)
 
@@ -432,11 +414,10 @@ def concatenated(parts: list[Arrays]) -> Arrays:
 
 def _compute(
     function: Callable[[EnsembleFit, EnsembleTask], Arrays],
-    folder: Path | None,
+    folder: Path,
     task: EnsembleTask,
 ) -> Arrays:
-    checkpoint = None if folder is None else folder / f"{task.key}.safetensors"
-    fit = fit_ensemble(task, checkpoint=checkpoint)
+    fit = fit_ensemble(task, checkpoint=folder / f"{task.key}.safetensors")
     with one_thread():
         return function(fit, task)
 

@@ -135,8 +135,8 @@ def fit_region_probabilities(
     n_draws: int = 50,
     n_points: int = 1024,
     n_scrambles: int = 8,
-    store: ArtefactStore | None = None,
-    name: str = "",
+    store: ArtefactStore,
+    name: str,
     label: str = "",
 ) -> RegionProbabilities:
     """Fit ensembles and return the probabilities of radial regions under their networks.
@@ -148,8 +148,8 @@ def fit_region_probabilities(
         n_points: Points of the integral per scramble, see `region_probabilities`.
         n_scrambles: Scrambles of the points.
         store: Where the probabilities are kept, as one artefact. Until it is complete the states of
-            the trainings are kept beside it, so that a killed run continues. None keeps nothing.
-        name: Name of the artefact, with `store`; its key covers tasks, edges and settings.
+            the trainings are kept beside it, so that a killed run continues.
+        name: Name of the artefact; its key covers tasks, edges and settings.
         label: Name of the work in the progress line; no line when empty.
 
     Returns:
@@ -157,18 +157,8 @@ def fit_region_probabilities(
         those of the next.
 
     Raises:
-        ValueError: Only one of `store` and `name` is given, there is no task, or an argument is
-            out of range.
+        ValueError: There is no task, or an argument is out of range.
         GenampError: A loss is not finite, or an artefact is damaged.
-
-    >>> from genamp_lib.datasets import Ring
-    >>> from genamp_lib.networks.mixture.ensemble import (
-    ...     EnsembleSettings, EnsembleTask, MixtureTransformerSettings)
-    >>> events = Ring(2).sample(300, seed=1).reshape(3, 100, 2)
-    >>> task = EnsembleTask(events, seed=1, network=MixtureTransformerSettings(2),
-    ...                     training=EnsembleSettings(n_steps=2))
-    >>> fit_region_probabilities([task], Ring(2).radial_edges(), n_points=64).probabilities.shape
-    (3, 20)
     """
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
@@ -197,8 +187,8 @@ def generated_region_counts(
     sizes: Sequence[int],
     *,
     seed: int,
-    store: ArtefactStore | None = None,
-    name: str = "",
+    store: ArtefactStore,
+    name: str,
 ) -> NDArray[np.int64]:
     """Generate events and count them in radial regions, at growing numbers of events.
 
@@ -209,31 +199,19 @@ def generated_region_counts(
         edges: Radii, as in `fit_region_probabilities`.
         sizes: Increasing numbers of events per network.
         seed: Seed of the events.
-        store: Where the counts are kept; None keeps nothing.
-        name: Name of the artefact, with `store`.
+        store: Where the counts are kept.
+        name: Name of the artefact.
 
     Returns:
         Shape (n_sizes, n_members, n_regions).
 
     Raises:
-        ValueError: Only one of `store` and `name` is given, or `sizes` do not increase from 1.
-
-    >>> from genamp_lib.networks.mixture.transformer import (
-    ...     MixtureTransformerSettings, starting_parameters)
-    >>> network = MixtureTransformerSettings(2)
-    >>> model = MixtureTransformer(network, starting_parameters(network, seeds=[1, 2, 3]))
-    >>> generated_region_counts(model, [0.0, 1.0, np.inf], [10, 100], seed=1).sum(axis=2).tolist()
-    [[10, 10, 10], [100, 100, 100]]
+        ValueError: `edges` or `sizes` are out of range.
     """
-    if (store is None) != (not name):
-        raise ValueError("`store` and `name` must be given together, got only one of them.")
     sizes = [int(size) for size in sizes]
     if not sizes or (np.diff([0, *sizes]) <= 0).any():
         raise ValueError(f"`sizes` must increase from at least 1, got {sizes}.")
     radii = _check_edges(edges)
-    count = partial(_counts, radii, sizes, seed)
-    if store is None:
-        return count(model)["counts"]
     parameters = np.ascontiguousarray(model.parameters.numpy(), dtype="<f4")
     stage = Stage(
         name,
@@ -246,7 +224,7 @@ def generated_region_counts(
         },
         inputs={"parameters": hashlib.sha256(parameters).hexdigest()},
     )
-    return store.compute(stage, count, model)["counts"]
+    return store.compute(stage, partial(_counts, radii, sizes, seed), model)["counts"]
 
 
 def _texts(edges: np.ndarray) -> list[str]:
