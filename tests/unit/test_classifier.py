@@ -1,4 +1,4 @@
-"""The classifier, its training, cross-fitting and what is kept of it."""
+"""The classifier, its training, and what is kept of it."""
 
 import dataclasses
 
@@ -8,7 +8,6 @@ import torch
 
 from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import auc_from_weights
-from genamp_lib.networks import cross_fit
 from genamp_lib.networks.classifier import (
     Classifier,
     ClassifierSettings,
@@ -17,7 +16,6 @@ from genamp_lib.networks.classifier import (
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.networks.cross_fit import cross_fitted_logits
 from genamp_lib.store import ArtefactStore, Stage, read_artefact
 
 QUICK = ClassifierSettings(n_layers=2, n_hidden=8, n_epochs=2, batch_size=64)
@@ -31,17 +29,11 @@ def gaussians(seed, shift=1.0, n_truth=400, n_generated=300, n_features=2):
     return truth, rng.normal(size=(n_generated, n_features))
 
 
-def fit(truth, generated, settings=QUICK, seed=1, **options):
-    validation = gaussians(99)
-    return fit_classifier(
-        truth,
-        generated,
-        validation_truth=validation[0],
-        validation_generated=validation[1],
-        settings=settings,
-        seed=seed,
-        **options,
-    )
+def fit(truth, generated, settings=QUICK, seed=1, validation=None):
+    checks = gaussians(99) if validation is None else validation
+    names = ("validation_truth", "validation_generated")
+    options = dict(zip(names, checks, strict=True))
+    return fit_classifier(truth, generated, settings=settings, seed=seed, **options)
 
 
 class TestClassifier:
@@ -61,57 +53,17 @@ class TestClassifier:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 0.0, name
 
-    def test_standardisation_is_in_the_state_and_not_trained(self):
-        classifier = Classifier(2, n_layers=1, n_hidden=4, dropout=0.1)
-        features = torch.randn(1000, 2) * torch.tensor([3.0, 0.01]) + torch.tensor([100.0, -5.0])
-        classifier.set_standardisation(features)
-        scaled = (features - classifier.feature_mean) / classifier.feature_scale
-        assert torch.allclose(scaled.mean(0), torch.zeros(2), atol=1e-4)
-        assert torch.allclose(scaled.std(0), torch.ones(2), atol=1e-4)
-        assert {"feature_mean", "feature_scale"} <= set(classifier.state_dict())
-        assert not any("feature" in name for name, _ in classifier.named_parameters())
-
     def test_units_of_the_features_do_not_matter(self):
         truth, generated = gaussians(1)
         scale, shift = np.array([1e4, 1e-3]), np.array([3e4, 0.1])
-        first = fit_classifier(
-            truth,
-            generated,
-            validation_truth=truth,
-            validation_generated=generated,
-            settings=QUICK,
-            seed=1,
-        )
-        other = fit_classifier(
+        first = fit(truth, generated, settings=QUICK, validation=(truth, generated))
+        other = fit(
             truth * scale + shift,
             generated * scale + shift,
-            validation_truth=truth * scale + shift,
-            validation_generated=generated * scale + shift,
             settings=QUICK,
-            seed=1,
+            validation=(truth * scale + shift, generated * scale + shift),
         )
         np.testing.assert_allclose(first.validation_loss, other.validation_loss, rtol=1e-3)
-
-    def test_constant_feature(self):
-        features = torch.randn(10, 3)
-        features[:, 1] = 0.1
-        with pytest.raises(ValueError, match=r"`features` must vary, .* column\(s\) \[1\]; drop"):
-            Classifier(3, n_layers=1, n_hidden=2, dropout=0.0).set_standardisation(features)
-
-    @pytest.mark.parametrize(
-        ("sizes", "message"),
-        [
-            ({"n_features": 0}, "`n_features` must be positive, got 0"),
-            ({"n_layers": 0}, "`n_layers` must be positive, got 0"),
-            ({"n_hidden": -1}, "`n_hidden` must be positive, got -1"),
-            ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\), got 1\.0"),
-        ],
-    )
-    def test_sizes(self, sizes, message):
-        arguments = {"n_features": 2, "n_layers": 1, "n_hidden": 2, "dropout": 0.1} | sizes
-        n_features = arguments.pop("n_features")
-        with pytest.raises(ValueError, match=message):
-            Classifier(n_features, **arguments)
 
 
 class TestSettings:
@@ -145,28 +97,12 @@ class TestFit:
             np.testing.assert_array_equal(array, classifier_to_arrays(second)[name])
         assert not np.array_equal(first.train_loss, fit(*events, seed=2).train_loss)
 
-    def test_leaves_global_randomness_and_threads_alone(self):
-        torch.manual_seed(5)
-        expected = torch.rand(3)
-        torch.manual_seed(5)
-        n_threads = torch.get_num_threads()
-        fit(*gaussians(1))
-        assert torch.equal(torch.rand(3), expected)
-        assert torch.get_num_threads() == n_threads
-
     def test_learns_the_log_likelihood_ratio(self):
         # N(1, 1) against N(0, 1): the logit is x - 1/2, whatever the sizes of the classes.
         settings = ClassifierSettings(n_layers=2, n_hidden=32, n_epochs=15, batch_size=500)
         truth, generated = gaussians(2, n_truth=20_000, n_generated=5_000, n_features=1)
         validation = gaussians(3, n_truth=5_000, n_generated=5_000, n_features=1)
-        result = fit_classifier(
-            truth,
-            generated,
-            validation_truth=validation[0],
-            validation_generated=validation[1],
-            settings=settings,
-            seed=1,
-        )
+        result = fit(truth, generated, settings=settings, validation=validation)
         x = np.linspace(-1.5, 2.5, 30)[:, None]
         np.testing.assert_allclose(
             ensemble_logits([result.classifier], x), x[:, 0] - 0.5, atol=0.25
@@ -178,14 +114,7 @@ class TestFit:
         settings = ClassifierSettings(n_hidden=64, n_epochs=40, batch_size=20, dropout=0.0)
         truth, generated = gaussians(4, shift=0.3, n_truth=60, n_generated=60)
         validation = gaussians(5, shift=0.3, n_truth=500, n_generated=400)
-        result = fit_classifier(
-            truth,
-            generated,
-            validation_truth=validation[0],
-            validation_generated=validation[1],
-            settings=settings,
-            seed=1,
-        )
+        result = fit(truth, generated, settings=settings, validation=validation)
         assert result.best_epoch < 39
         losses = [
             np.logaddexp(0.0, sign * ensemble_logits([result.classifier], events)).mean()
@@ -198,14 +127,7 @@ class TestFit:
         # The validation events are the training events: only dropout makes the losses differ.
         truth, generated = gaussians(1, shift=2.0)
         settings = dataclasses.replace(QUICK, n_hidden=32, n_epochs=12, dropout=0.8)
-        result = fit_classifier(
-            truth,
-            generated,
-            validation_truth=truth,
-            validation_generated=generated,
-            settings=settings,
-            seed=1,
-        )
+        result = fit(truth, generated, settings=settings, validation=(truth, generated))
         assert result.train_loss[-1] > result.validation_loss[-1] + 0.03
 
     def test_learning_rate_falls_when_the_validation_loss_does_not(self):
@@ -213,13 +135,11 @@ class TestFit:
         # latest, so that with a patience of 2 the fifth epoch is the first that may differ.
         truth, generated = gaussians(1)
         slow, fast = (
-            fit_classifier(
+            fit(
                 truth,
                 generated,
-                validation_truth=generated,
-                validation_generated=truth,
                 settings=dataclasses.replace(QUICK, n_epochs=20, patience=2, decay_factor=factor),
-                seed=1,
+                validation=(generated, truth),
             )
             for factor in (0.1, 0.999)
         )
@@ -233,12 +153,6 @@ class TestFit:
         logits = ensemble_logits([result.classifier], np.concatenate([truth, generated]))
         assert np.isfinite(logits).all()
         assert auc_from_weights(np.exp(logits[:400]), np.exp(logits[400:])) == 1.0
-
-    def test_progress_is_one_line_per_epoch(self):
-        lines = []
-        fit(*gaussians(1), progress=lines.append)
-        assert len(lines) == QUICK.n_epochs
-        assert lines[0].startswith("epoch 1/2: loss ")
 
     def test_runaway_loss(self):
         with pytest.raises(GenampError, match=r"loss must be finite, .* lower `learning_rate`"):
@@ -311,134 +225,3 @@ class TestArrays:
         del arrays["feature_mean"]
         with pytest.raises(GenampError, match="got 'feature_mean'; rerun with --fresh"):
             classifier_from_arrays(arrays, QUICK)
-
-
-class TestCrossFit:
-    def test_no_event_is_scored_by_a_network_that_saw_it(self, monkeypatch):
-        """Each event is its own number: the trainings say which ones they were given."""
-        seen, calls = [], []
-
-        def spy(truth, generated, *, validation_truth, validation_generated, **options):
-            used = [truth, generated, validation_truth, validation_generated]
-            seen.append({int(x) for sample in used for x in np.asarray(sample)[:, 0]})
-            return fit_classifier(
-                truth,
-                generated,
-                validation_truth=validation_truth,
-                validation_generated=validation_generated,
-                **options,
-            )
-
-        def scored(classifiers, features):
-            numbers = {int(x) for x in np.asarray(features)[:, 0]}
-            fold = len(calls) % 4  # truth first, then generated events
-            calls.append(numbers)
-            for used in seen[2 * fold : 2 * fold + len(classifiers)]:
-                assert not numbers & used
-            return np.asarray(features)[:, 0].astype(float)
-
-        monkeypatch.setattr(cross_fit, "fit_classifier", spy)
-        monkeypatch.setattr(cross_fit, "ensemble_logits", scored)
-        truth, generated = np.arange(50.0)[:, None], np.arange(50.0, 90.0)[:, None]
-        result = cross_fitted_logits(
-            truth, generated, settings=QUICK, seed=1, n_folds=4, n_members=2
-        )
-        # Every event is scored, in its place.
-        np.testing.assert_array_equal(result.truth, truth[:, 0])
-        np.testing.assert_array_equal(result.generated, generated[:, 0])
-        assert [len(members) for members in result.fits] == [2, 2, 2, 2]
-        assert len(seen) == 8
-        # A member has all folds but its own one.
-        assert {len(used) for used in seen} <= set(range(90 - 23, 90 - 22 + 2))
-
-    def test_members_differ_in_their_validation_fold(self):
-        result = cross_fitted_logits(*gaussians(1), settings=QUICK, seed=1, n_folds=3, n_members=2)
-        means = {
-            tuple(member.classifier.feature_mean.tolist())
-            for members in result.fits
-            for member in members
-        }
-        # Fold k trained with validation fold v uses the one left over: three pairs of equals.
-        assert len(means) == 3
-
-    def test_same_seed_same_logits(self):
-        events = gaussians(1)
-        first = cross_fitted_logits(*events, settings=QUICK, seed=1, n_folds=3)
-        second = cross_fitted_logits(*events, settings=QUICK, seed=1, n_folds=3)
-        other = cross_fitted_logits(*events, settings=QUICK, seed=2, n_folds=3)
-        np.testing.assert_array_equal(first.truth, second.truth)
-        np.testing.assert_array_equal(first.generated, second.generated)
-        assert not np.array_equal(first.truth, other.truth)
-
-    def test_killed_run_continues(self, tmp_path, monkeypatch):
-        events = gaussians(1)
-        options = {"settings": QUICK, "seed": 1, "n_folds": 3}
-        options["stage"] = Stage("test", version=1, configuration={"sample": "gaussians"})
-        expected = cross_fitted_logits(*events, settings=QUICK, seed=1, n_folds=3)
-        n_fits = 0
-
-        def killed_at_the_third(*args, **kwargs):
-            nonlocal n_fits
-            n_fits += 1
-            if n_fits == 3:
-                raise KeyboardInterrupt
-            return fit_classifier(*args, **kwargs)
-
-        monkeypatch.setattr(cross_fit, "fit_classifier", killed_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            cross_fitted_logits(*events, store=ArtefactStore(local=tmp_path), **options)
-        store = ArtefactStore(local=tmp_path)
-        result = cross_fitted_logits(*events, store=store, **options)
-        assert n_fits == 4  # two kept, one killed, one done now
-        assert [used["origin"] for used in store.used] == ["local", "local", "computed"]
-        np.testing.assert_array_equal(result.truth, expected.truth)
-        np.testing.assert_array_equal(result.generated, expected.generated)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"seed": 2},
-            {"n_folds": 4},
-            {"settings": dataclasses.replace(QUICK, patience=4)},
-            {"stage": Stage("test", version=1, configuration={"sample": "others"})},
-        ],
-    )
-    def test_any_change_is_another_artefact(self, tmp_path, change):
-        options = {"settings": QUICK, "seed": 1, "n_folds": 3}
-        options["stage"] = Stage("test", version=1, configuration={"sample": "gaussians"})
-        cross_fitted_logits(*gaussians(1), store=ArtefactStore(local=tmp_path), **options)
-        store = ArtefactStore(local=tmp_path)
-        cross_fitted_logits(*gaussians(1), store=store, **(options | change))
-        assert {used["origin"] for used in store.used} == {"computed"}
-
-    def test_kept_classifiers_of_other_events(self, tmp_path):
-        options = {"settings": QUICK, "seed": 1, "n_folds": 3}
-        options["stage"] = Stage("test", version=1, configuration={})
-        cross_fitted_logits(*gaussians(1), store=ArtefactStore(local=tmp_path), **options)
-        with pytest.raises(GenampError, match="was trained on other events than these"):
-            cross_fitted_logits(*gaussians(2), store=ArtefactStore(local=tmp_path), **options)
-
-    def test_progress_is_one_line_per_classifier(self):
-        lines = []
-        cross_fitted_logits(
-            *gaussians(1), settings=QUICK, seed=1, n_folds=3, n_members=2, progress=lines.append
-        )
-        assert len(lines) == 6
-        assert lines[-1].startswith("fold 3/3, member 2/2: validation loss ")
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"n_folds": 2}, "`n_folds` must be at least 3"),
-            ({"n_folds": 3, "n_members": 3}, "`n_members` must be in 1 ... n_folds - 1, got 3"),
-            ({"n_members": 0}, "`n_members` must be in 1 ... n_folds - 1, got 0"),
-            ({"n_folds": 301}, "must have at least 301 events, one per fold, got 400 and 300"),
-            (
-                {"stage": Stage("test", version=1, configuration={})},
-                "`store` and `stage` must be given together",
-            ),
-        ],
-    )
-    def test_bad_numbers(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            cross_fitted_logits(*gaussians(1), settings=QUICK, seed=1, **options)
