@@ -59,7 +59,7 @@ def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) 
     """Return jets without correlations, within the cuts of top pairs or not, as tensors."""
     import torch
 
-    from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
+    from genamp_lib.datasets.top_pairs import passes_cuts
 
     rng = np.random.default_rng(seed)
     shape = (20 * n, n_particles)
@@ -69,10 +69,8 @@ def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) 
         rng.uniform(-np.pi, np.pi, shape),
         3.0 + rng.gamma(3.0, 2.0, shape),
     )
-    events = torch.from_numpy(np.stack(columns, -1))
-    if cuts:
-        events = events[FlowMatchingSettings(n_particles=n_particles).accepts(events)]
-    return events[:n]
+    events = np.stack(columns, -1)
+    return torch.from_numpy((events[passes_cuts(events)] if cuts else events)[:n])
 
 
 def small_flow_matching(architecture: str = "transformer", **changes) -> FlowMatchingSettings:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli import book, data, estimate, train
+from genamp_lib.cli import book, data, estimate
 from genamp_lib.cli import diagnose as diagnose_command
 
 app = typer.Typer(
@@ -30,7 +30,6 @@ app.command(
     epilog=diagnose_command.BREAK.join(diagnose_command.EXAMPLES),
 )(diagnose_command.diagnose)
 app.add_typer(data.app, name="data")
-app.add_typer(train.app, name="train")
 app.add_typer(estimate.app, name="estimate")
 
 

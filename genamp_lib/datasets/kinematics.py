@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CARTESIAN_FIELDS = ("energy", "px", "py", "pz")
 CYLINDRICAL_FIELDS = ("pt", "eta", "phi", "mass")
 
 

@@ -1,8 +1,7 @@
 """All-hadronic top pairs at 13 TeV, as measured: one shard of them. Needs the extra [simulate].
 
-Pythia 8, the response of the Delphes ATLAS card, anti-kT jets, the cuts of Eq. (38) of paper A and
-its assignment of jets to top quarks. Not for many shards (simulation.event_sample) and not for
-reading them (datasets.events). How the events differ from the paper's: data/README.md.
+Pythia 8, the response of the Delphes ATLAS card and anti-kT jets; cuts and the assignment of jets
+are those of datasets.top_pairs. How the events differ from the paper's: data/README.md.
 """
 
 from __future__ import annotations
@@ -12,13 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from genamp_lib.datasets.kinematics import delta_r, pseudorapidity, to_cartesian
+from genamp_lib.datasets.kinematics import delta_r, pseudorapidity
 from genamp_lib.datasets.top_pairs import (
+    ABS_ETA_MAX,
+    DELTA_R_MIN,
+    N_TAGS,
+    PT_MIN,
     SIGMA_TOP,
     SIGMA_W,
     W_MASS,
-    assignment_chi2,
-    assignments,
+    assign_jets,
+    passes_cuts,
 )
 from genamp_lib.simulation import detector
 from genamp_lib.simulation.collisions import (
@@ -44,10 +47,6 @@ PROCESS = (
 RADIUS = 0.4
 # The card's jet finder drops jets below 20 GeV before the energy scale lifts them.
 RAW_PT_MIN = 20.0  # GeV
-PT_MIN = 22.0  # GeV; this and the next three are Eq. (38)
-DELTA_R_MIN = 0.5
-ABS_ETA_MAX = 5.0
-N_TAGS = 2
 N_JETS = (6, 10)  # "+0j" and "+4j"
 
 
@@ -86,7 +85,7 @@ def make_events(
     """Generate one shard of top pairs; a pure function of its arguments.
 
     Args:
-        index: Shard, not used: the seed says it all.
+        index: Number of the shard; not used, the seed says it all.
         seed: Pythia's seed, 1 to 900,000,000; the detector's follows from it.
         n_events: Number of collisions to generate.
         mpi: Multiparton interactions, the underlying event.
@@ -133,8 +132,7 @@ def _select(
     tagged = rng.random(flavour.shape) < detector.tagging_efficiency(jets[..., 0], flavour)
     has_tags = tagged.sum(axis=1) == N_TAGS
     jets, tagged = jets[has_tags], tagged[has_tags]
-    first, second = np.triu_indices(n_jets, 1)
-    is_apart = (delta_r(jets[:, first], jets[:, second]) > DELTA_R_MIN).all(axis=1)
+    is_apart = passes_cuts(jets)  # pt and eta were cut before jets were counted
     jets, tagged = jets[is_apart], tagged[is_apart]
     counts[f"jets_{n_jets}"] += len(events)
     counts[f"tagged_{n_jets}"] += int(has_tags.sum())
@@ -155,11 +153,11 @@ def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> n
 
     Args:
         particles: All entries of the event records.
-        events: Shape (n,): the events of the jets, ascending.
-        jets: Shape (n, n_jets, 4): pt, eta, phi, mass.
+        events: Numbers of the events that the jets are of, ascending, shape (n,).
+        jets: Momenta, shape (n, n_jets, 4): pt, eta, phi, mass.
 
     Returns:
-        Shape (n, n_jets).
+        Flavours, shape (n, n_jets).
     """
     flavours = np.zeros(jets.shape[:2], dtype=np.int64)
     row = np.full(particles.n_events, -1)
@@ -177,39 +175,3 @@ def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> n
         quark, jet = np.nonzero(near)
         flavours[rows[quark], jet] = flavour
     return flavours
-
-
-def assign_jets(jets: np.ndarray, tagged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find which jets come from which top quark, and put them in the order of paper A.
-
-    The assignment is the one with the smallest chi^2 (datasets.top_pair_assignment)
-    among all of two b-tagged and four of the other jets. What is identical is in order of falling
-    pt: the two top candidates, the quarks of each W, the other jets.
-
-    Args:
-        jets: Shape (n, n_jets, 4): pt, eta, phi, mass, in order of falling pt.
-        tagged: Shape (n, n_jets), bool, two in each event.
-
-    Returns:
-        Indices into the jets, shape (n, n_jets), in the order b1, q1, q2, b2, q3, q4, j1 ...; and
-        the chi^2, shape (n,).
-
-    Raises:
-        ValueError: An event does not have two tagged jets, or has less than six jets.
-    """
-    n, n_jets = tagged.shape
-    if n_jets < 6 or not (tagged.sum(axis=1) == N_TAGS).all():
-        raise ValueError("`tagged` must have six jets or more, two of them true, in each event.")
-    # Tagged jets first; a stable sort keeps the order in pt otherwise. Then b1 and b2 in place.
-    order = np.argsort(~tagged, axis=1, kind="stable")
-    order = order[:, [0, 2, 3, 1, *range(4, n_jets)]]
-    sorted_jets = np.take_along_axis(jets, order[..., None], axis=1)
-    chi2 = assignment_chi2(sorted_jets)
-    best = chi2.argmin(axis=1)
-    used = assignments(n_jets)[best]
-    momenta = to_cartesian(np.take_along_axis(sorted_jets, used[..., None], axis=1))
-    tops = momenta[:, :6].reshape(n, 2, 3, 4).sum(axis=2)
-    top_pt = np.hypot(tops[..., 1], tops[..., 2])
-    is_second_harder = top_pt[:, 1] > top_pt[:, 0]
-    used[is_second_harder, :6] = used[is_second_harder][:, [3, 4, 5, 0, 1, 2]]
-    return np.take_along_axis(order, used, axis=1), chi2[np.arange(n), best]

@@ -1,16 +1,11 @@
-"""An ensemble of top-pair generators in numbers with errors, for tables. Not the measuring.
-
-How good generators of top pairs are: fit one, compare it with held-out events, keep the numbers.
-
-Not for the networks of an ensemble, which training.flow_matching_members keeps: here a training
-leaves its measures and its losses only.
-"""
+"""How good generators of top pairs are: distances, a classifier, peaks; each is kept."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from genamp_lib._project import project_root
+from genamp_lib.datasets.peaks import Peak, find_peak
 from genamp_lib.datasets.top_pairs import (
+    DELTA_R_MIN,
     TOP_PAIR_OBSERVABLES,
+    passes_cuts,
     top_pair_features,
     top_pair_observables,
 )
@@ -34,29 +31,33 @@ from genamp_lib.networks.top_pairs.fit import (
     fit_flow_matching,
 )
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.networks.top_pairs.members import TopPairGenerator
 from genamp_lib.networks.top_pairs.solver import GENERATING, Solving
-from genamp_lib.sharing import finished_tasks, sharing
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
 Array = NDArray[np.float64]
-STAGE = "top-pair-trial"
+Summary = dict[str, tuple[float, float]]
+
+TRIAL_STAGE, MEMBER_STAGE = "top-pair-trial", "top-pair-quality"
 # Part of every artefact's key: raise it when this code or a training changes the numbers.
-CODE_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One way to make a generator.
-
-    Attributes:
-        name: What the tables call it.
-        flow: Coordinates, base density and network.
-        training: Steps and rates.
-    """
-
-    name: str
-    flow: FlowMatchingSettings
-    training: FlowMatchingTraining
+TRIAL_VERSION, MEMBER_VERSION = 2, 1
+# Edges of histograms; GeV, or none of eta_t and delta_r_min.
+EDGES: Mapping[str, Array] = {
+    "m_tt": np.geomspace(250.0, 2500.0, 31),
+    "m_t": np.linspace(90.0, 410.0, 41),
+    "m_w": np.linspace(20.0, 180.0, 41),
+    "pt_t": np.linspace(0.0, 600.0, 31),
+    "pt_tt": np.linspace(0.0, 120.0, 31),
+    "eta_t": np.linspace(-5.0, 5.0, 31),
+    "pt_b": np.linspace(20.0, 320.0, 31),
+    "pt_q": np.linspace(20.0, 140.0, 31),
+    "mass_b": np.linspace(0.0, 40.0, 31),
+    "delta_r_min": np.linspace(0.4, 1.9, 31),
+}
+# Where peaks are looked for, and the smoothing, all in GeV.
+_PEAKS = {"m_w": (50.0, 120.0, 2.0), "m_t": (100.0, 300.0, 4.0)}
+_PEAK_NAMES = {"W": "m_w", "top": "m_t"}
+_PARTS = {"closer than 0.5, before the cuts": "close", "outside of the cuts": "outside"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class Measuring:
 
     Attributes:
         n_generated: Generated events, within the cuts.
-        n_before_cuts: Others, before the cuts, which tell how many do not pass.
-        solving: How events are generated.
-        n_folds: Of the cross-fitted classifier.
-        classifier: Its network and training.
+        n_before_cuts: Other generated events, before the cuts, which tell how many do not pass.
+        solving: Solver of the generated events.
+        n_folds: Folds of the cross-fitted classifier.
+        classifier: Network and training of the classifier.
     """
 
     n_generated: int = 20_000
@@ -85,14 +86,17 @@ class Quality:
     """A generator beside held-out events.
 
     Attributes:
-        ks: Kolmogorov-Smirnov distances to the held-out events of the generated ones, by name as
-            in `TOP_PAIR_OBSERVABLES`.
-        ks_of_train: The same of the training events: what a perfect generator comes to, on
-            average, if it makes as many.
-        auc: Of a cross-fitted classifier that sees `top_pair_features`.
-        auc_interval: Of 68 %.
-        outside: Part of what is generated before the cuts that does not pass them.
-        close: Part of it with two jets closer than the cut.
+        ks: Kolmogorov-Smirnov distances of generated to held-out events, by name as in
+            `TOP_PAIR_OBSERVABLES`.
+        ks_of_train: The same distances of the training events: what a perfect generator comes to,
+            on average, if it makes as many.
+        auc: AUC of a cross-fitted classifier that sees `top_pair_features`.
+        auc_interval: Interval of 68 % of that.
+        outside: Part of the events before the cuts that does not pass them.
+        close: Part of the events before the cuts with two jets closer than the cut.
+        cpu_seconds: Processor time of the training; NaN where `TopPairGenerator` has it.
+        peaks: Peaks of "m_w" and "m_t"; not of trials.
+        densities: Normalised histograms with `EDGES`, by observable; not of trials.
     """
 
     ks: Mapping[str, float]
@@ -101,118 +105,95 @@ class Quality:
     auc_interval: tuple[float, float]
     outside: float
     close: float
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What came of a trial.
-
-    Attributes:
-        quality: Of the generator.
-        train_loss: Means over every 500 steps.
-        validation_loss: After the same steps.
-        cpu_seconds: Processor time of the training, on the machine that made it.
-    """
-
-    quality: Quality
-    train_loss: Array
-    validation_loss: Array
-    cpu_seconds: float
+    cpu_seconds: float = math.nan
+    peaks: Mapping[str, Peak] = field(default_factory=dict)
+    densities: Mapping[str, Array] = field(default_factory=dict, compare=False)
 
 
 def run_trials(
-    trials: list[Trial],
+    trials: Mapping[str, tuple[FlowMatchingSettings, FlowMatchingTraining]],
     train: Array,
     holdout: Array,
     *,
     measuring: Measuring,
     seed: int,
     store: ArtefactStore,
-    jobs: int | None = None,
     label: str = "",
-) -> dict[str, TrialResult]:
-    """Fit a generator for each trial and compare it with held-out events; each is kept.
+) -> dict[str, Quality]:
+    """Fit a generator for each trial and compare it with held-out events; a killed run continues.
 
-    A killed run continues with the trainings that it was in.
+    Only measures are kept, no networks: for those, `fitted_generators`.
 
     Args:
-        trials: With different names.
+        trials: Generator and training of each trial, by its name.
         train: Momenta, shape (n_train, n_particles, 4).
         holdout: Momenta that no choice was made with, if the numbers shall be honest.
         measuring: How they are compared.
-        seed: Of everything.
+        seed: Seed of the trainings, the generated events and the classifiers.
         store: Where results are kept.
-        jobs: Processes of one thread each; as `genamp run --jobs` says when None.
-        label: What the progress line calls the work; no line when empty.
-
-    Returns:
-        Name of the trial -> result.
+        label: Name of the work in the progress line; no line when empty.
 
     Raises:
-        ValueError: Names are not different, or settings do not fit the events.
+        ValueError: Settings do not fit the events.
     """
-    names = [trial.name for trial in trials]
-    if len(set(names)) < len(names):
-        raise ValueError(f"`trials` must have different names, got {names}.")
-    tasks = [FlowMatchingTask(train, trial.flow, trial.training, seed=seed) for trial in trials]
+    tasks = [FlowMatchingTask(train, *how, seed=seed) for how in trials.values()]
     # The events themselves, not their file: a longer one begins with the same events.
-    common = {"measuring": asdict(measuring), "holdout": checksum(holdout)}
-    stages = [Stage(STAGE, CODE_VERSION, {**common, "task": task.key}) for task in tasks]
-    folder = project_root() / "_build" / "generators"
-
-    def compute(missing: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
-        work = [(tasks[k], holdout, measuring, folder) for k in missing]
-        for number, arrays in finished_tasks(_run, work, **sharing(jobs, None), label=label):
-            yield missing[number], arrays
-
-    arrays = store.load_or_compute_each(stages, compute)
-    return {name: _result(found) for name, found in zip(names, arrays, strict=True)}
+    common = {"measuring": asdict(measuring), "holdout": _checksum(holdout)}
+    stages = [Stage(TRIAL_STAGE, TRIAL_VERSION, {**common, "task": t.key}) for t in tasks]
+    work = [
+        (task, holdout, measuring, store.unfinished(stage) / "state")
+        for task, stage in zip(tasks, stages, strict=True)
+    ]
+    found = store.map(stages, _trial, work, label=label)
+    return dict(zip(trials, map(_quality, found), strict=True))
 
 
-def checksum(events: Array) -> str:
-    """Return the SHA-256 of events, hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(events).tobytes()).hexdigest()
+def measure_members(
+    generators: Sequence[TopPairGenerator],
+    train: Array,
+    holdout: Array,
+    *,
+    measuring: Measuring,
+    seed: int,
+    store: ArtefactStore,
+    label: str = "",
+) -> list[Quality]:
+    """Compare generators with held-out events one by one; what is measured is kept.
 
-
-def _run(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
-    task, holdout, measuring, folder = work
-    checkpoint = folder / f"trial-{task.key}.safetensors"
-    state = fit_flow_matching(task, checkpoint=checkpoint)
-    arrays, _ = measure(
-        state.averaged_flow(),
-        np.asarray(task.train),
-        holdout,
-        measuring=measuring,
-        seed=task.seed,
-    )
-    arrays["losses"] = np.stack(state.loss_curve())
-    arrays["cpu_seconds"] = np.array(state.cpu_seconds)
-    checkpoint.unlink()
-    return arrays
+    Args:
+        generators: Generators of one ensemble.
+        train: Momenta of the training events, shape (n_train, n_particles, 4).
+        holdout: Momenta of events of which nothing was known when the generators were made.
+        measuring: How they are compared.
+        seed: Seed of the generated events and the classifiers.
+        store: Where results are kept.
+        label: Name of the work in the progress line; no line when empty.
+    """
+    common = {"measuring": asdict(measuring), "seed": seed}
+    common |= {"train": _checksum(train), "holdout": _checksum(holdout)}
+    stages = [Stage(MEMBER_STAGE, MEMBER_VERSION, {**common, "task": g.key}) for g in generators]
+    work = [(generator, train, holdout, measuring, seed) for generator in generators]
+    return [_quality(arrays) for arrays in store.map(stages, _member, work, label=label)]
 
 
 def measure(
     flow: FlowMatching, train: Array, holdout: Array, *, measuring: Measuring, seed: int
 ) -> tuple[Arrays, Array]:
-    """Compare a generator with held-out events.
+    """Compare a generator with held-out events; return the numbers and the generated events.
 
     Args:
-        flow: In evaluation mode.
+        flow: Generator in evaluation mode.
         train: Momenta of its training events, shape (n_train, n_particles, 4).
-        holdout: Of others.
-        measuring: How.
-        seed: Of the generated events and of the classifier.
-
-    Returns:
-        The quality as arrays, for `quality_of`, and the momenta of the generated events.
+        holdout: Momenta of held-out events.
+        measuring: How they are compared.
+        seed: Seed of the generated events and of the classifier.
     """
     with one_thread():
         generator = torch.Generator().manual_seed(seed)
         how = {"generator": generator, "solving": measuring.solving}
-        every = flow.sample(measuring.n_before_cuts, selected=False, **how)
+        every = flow.sample(measuring.n_before_cuts, selected=False, **how).numpy()
         generated = flow.sample(measuring.n_generated, **how).numpy()
-    close = top_pair_observables(every.numpy())[:, TOP_PAIR_OBSERVABLES.index("delta_r_min")]
-    columns = [top_pair_observables(events) for events in (holdout, generated, train)]
+    close = _columns(every)["delta_r_min"] < DELTA_R_MIN
     fit = cross_fitted_logits(
         top_pair_features(holdout),
         top_pair_features(generated),
@@ -223,36 +204,177 @@ def measure(
     weights = [likelihood_ratio_weights(logits) for logits in (fit.truth, fit.generated)]
     low, high = auc_interval(*weights, cross_fitted=True)
     arrays = {
-        "ks": _distances(columns[1], columns[0]),
-        "ks_of_train": _distances(columns[2], columns[0]),
+        "ks": np.array(ks_distances(generated, holdout)),
+        "ks_of_train": np.array(ks_distances(train, holdout)),
         "auc": np.array([auc_from_weights(*weights), low, high]),
-        "outside": np.array(
-            [
-                (~flow.settings.accepts(every)).double().mean().item(),
-                (close < flow.settings.delta_r_min).mean(),
-            ]
-        ),
+        "outside": np.array([(~passes_cuts(every)).mean(), close.mean()]),
     }
     return arrays, generated
 
 
-def _distances(sample: Array, reference: Array) -> Array:
-    pairs = zip(sample.T, reference.T, strict=True)
-    return np.array([ks_2samp(*pair, method="asymp").statistic for pair in pairs])
+def ks_distances(events: Array, reference: Array) -> list[float]:
+    """Return Kolmogorov-Smirnov distances of two samples, as in `TOP_PAIR_OBSERVABLES`."""
+    pairs = zip(top_pair_observables(events).T, top_pair_observables(reference).T, strict=True)
+    return [float(ks_2samp(*pair, method="asymp").statistic) for pair in pairs]
 
 
-def quality_of(arrays: Arrays) -> Quality:
-    """Return the quality that `measure` found."""
-    named = [
+def densities_of(events: Array) -> dict[str, Array]:
+    """Return normalised histograms of events with `EDGES`; all events count, in bins or not."""
+    columns = _columns(events)
+    return {
+        name: np.histogram(columns[name], edges)[0] / (len(events) * np.diff(edges))
+        for name, edges in EDGES.items()
+    }
+
+
+def peaks_of(events: Array) -> dict[str, Peak]:
+    """Return the peaks of "m_w" and "m_t" of the first top candidate, in GeV; NaN without one."""
+    columns, peaks = _columns(events), {}
+    for name, (low, high, bandwidth) in _PEAKS.items():
+        try:
+            peaks[name] = find_peak(columns[name], low, high, bandwidth=bandwidth)
+        except ValueError:  # little is left of a peak in a generator's first steps
+            peaks[name] = Peak(*(4 * (math.nan,)))
+    return peaks
+
+
+def distance_error(n_first: int, n_second: int) -> float:
+    """Return the largest standard deviation that a Kolmogorov-Smirnov distance can have.
+
+    That of the difference of two empirical distribution functions where both are one half.
+
+    >>> distance_error(5000, 5000)
+    0.01
+    """
+    return 0.5 * math.sqrt(1 / n_first + 1 / n_second)
+
+
+def summarise_members(
+    members: Sequence[Quality], *, n_generated: int, n_before_cuts: int, n_holdout: int
+) -> Summary:
+    """Return means over members with the error of one member, by what is measured.
+
+    The error is the statistical one and, from two members on, their standard deviation, in
+    quadrature. That of a distance is `distance_error`.
+
+    Args:
+        members: Members of one ensemble.
+        n_generated: Events of each, within the cuts.
+        n_before_cuts: Events of each that the parts before the cuts are of.
+        n_holdout: Held-out events.
+
+    Raises:
+        ValueError: There are no members, or a number is not positive.
+    """
+    if not members:
+        raise ValueError("`members` must not be empty.")
+    numbers = {"n_generated": n_generated, "n_before_cuts": n_before_cuts, "n_holdout": n_holdout}
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"`{name}` must be positive, got {number}.")
+    distance = distance_error(n_generated, n_holdout)
+    each = [_of_member(member, distance, n_before_cuts) for member in members]
+    summary = {}
+    for what in each[0]:
+        values, errors = np.transpose([found[what] for found in each])
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        summary[what] = float(values.mean()), float(np.hypot(spread, errors.mean()))
+    return summary
+
+
+def summarise_truth(member: Quality, holdout: Array) -> Summary:
+    """Return what a perfect generator has, by what is measured, with the error where it has one.
+
+    Args:
+        member: Any generator that was compared with `holdout`.
+        holdout: Momenta, shape (n, n_particles, 4).
+    """
+    summary = {"AUC of a classifier": (0.5, 0.0)}
+    summary |= {f"KS {name}": (value, 0.0) for name, value in member.ks_of_train.items()}
+    summary |= dict.fromkeys(_PARTS, (0.0, 0.0))
+    return summary | _of_peaks(peaks_of(holdout))
+
+
+def table_of(truth: Summary, summaries: Mapping[str, Summary]) -> list[str]:
+    """Return the lines of a Markdown table: what is measured, the truth, each of `summaries`.
+
+    Args:
+        truth: Numbers from `summarise_truth`.
+        summaries: Numbers from `summarise_members`, by the name of their column.
+
+    >>> for line in table_of({"KS m_t": (0.01, 0.0)}, {"LLoCa": {"KS m_t": (0.04, 0.005)}}):
+    ...     print(line)
+    | | truth | LLoCa |
+    |---|---|---|
+    | KS m_t | 0.010 | 0.040 ± 0.005 |
+    """
+    lines = ["| | truth | " + " | ".join(summaries) + " |", "|" + "---|" * (len(summaries) + 2)]
+    for what, value in truth.items():
+        digits = 1 if what.endswith("GeV") else 3
+        cells = [what]
+        for mean, error in (value, *(summary[what] for summary in summaries.values())):
+            cells.append(f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error else ""))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _trial(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
+    task, holdout, measuring, checkpoint = work
+    made = fit_flow_matching(task, checkpoint=checkpoint)
+    flow = TopPairGenerator(task.flow, task.key, made).flow
+    train = np.asarray(task.train)
+    arrays, _ = measure(flow, train, holdout, measuring=measuring, seed=task.seed)
+    return arrays | {name: made[name] for name in ("losses", "cpu_seconds")}
+
+
+def _member(work: tuple[TopPairGenerator, Array, Array, Measuring, int]) -> Arrays:
+    generator, train, holdout, measuring, seed = work
+    arrays, generated = measure(generator.flow, train, holdout, measuring=measuring, seed=seed)
+    arrays["peaks"] = np.array([astuple(peak) for peak in peaks_of(generated).values()])
+    return arrays | {f"density.{name}": x for name, x in densities_of(generated).items()}
+
+
+def _quality(arrays: Arrays) -> Quality:
+    ks, of_train = (
         dict(zip(TOP_PAIR_OBSERVABLES, arrays[name].tolist(), strict=True))
         for name in ("ks", "ks_of_train")
-    ]
-    auc, low, high = arrays["auc"].tolist()
-    return Quality(*named, auc, (low, high), *arrays["outside"].tolist())
-
-
-def _result(arrays: Arrays) -> TrialResult:
-    train_loss, validation_loss = arrays["losses"]
-    return TrialResult(
-        quality_of(arrays), train_loss, validation_loss, arrays["cpu_seconds"].item()
     )
+    auc, low, high = arrays["auc"].tolist()
+    outside, close = arrays["outside"].tolist()
+    more = {}
+    if "cpu_seconds" in arrays:
+        more["cpu_seconds"] = arrays["cpu_seconds"].item()
+    if "peaks" in arrays:
+        rows = zip(_PEAKS, arrays["peaks"].tolist(), strict=True)
+        more["peaks"] = {name: Peak(*row) for name, row in rows}
+        more["densities"] = {name: arrays[f"density.{name}"] for name in EDGES}
+    return Quality(ks, of_train, auc, (low, high), outside, close, **more)
+
+
+def _columns(events: Array) -> dict[str, Array]:
+    return dict(zip(TOP_PAIR_OBSERVABLES, top_pair_observables(events).T, strict=True))
+
+
+def _checksum(events: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(events).tobytes()).hexdigest()
+
+
+def _of_member(member: Quality, distance: float, n_before_cuts: int) -> Summary:
+    low, high = member.auc_interval
+    summary = {"AUC of a classifier": (member.auc, (high - low) / 2)}
+    summary |= {f"KS {name}": (value, distance) for name, value in member.ks.items()}
+    for what, name in _PARTS.items():
+        part = getattr(member, name)
+        summary[what] = part, math.sqrt(part * (1 - part) / n_before_cuts)
+    return summary | _of_peaks(member.peaks)
+
+
+def _of_peaks(peaks: Mapping[str, Peak]) -> Summary:
+    return {
+        f"{label} peak, {field} / GeV": (
+            getattr(peaks[name], field),
+            getattr(peaks[name], f"{field}_error"),
+        )
+        for label, name in _PEAK_NAMES.items()
+        for field in ("position", "width")
+    }

@@ -1,15 +1,11 @@
-"""Velocity networks of flow matching: transformer, L-GATr and LLoCa. Not the flow: flow_matching.
+"""Networks that predict the velocity of an event's coordinates: transformer, L-GATr and LLoCa.
 
-All have the same call: coordinates (n, n_particles, 4) and times (n,) in, velocities of the
-coordinates (n, n_particles, 4) out, in the order of models.event_coordinates.
-
-Velocities that turn with the event: L-GATr and LLoCa, from their authors' packages.
-
-They see four-momenta and predict a four-vector for each particle, from which the velocities of eta
-and phi follow; the velocities of log_pt and log_mass are scalars. The beam and the time direction
-are given to them as reference vectors, which leaves the rotations about the beam.
-
-A transformer as the velocity of flow matching, and what all such networks have for inputs.
+All are called with coordinates (n, n_particles, 4) and times (n,), and with what is known of an
+event, see `new_velocity`; they return velocities of that shape. The transformer sees coordinates.
+L-GATr and LLoCa, from their authors' packages, see four-momenta and predict a four-vector for each
+particle, from which the velocities of eta and phi follow; those of log_pt and log_mass are scalars.
+The beams and the time direction are given to them as reference vectors, which leaves the rotations
+about the beam.
 """
 
 from __future__ import annotations
@@ -31,23 +27,71 @@ from genamp_lib.networks.top_pairs.coordinates import (
     EventCoordinates,
 )
 
+Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
+ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+
+
+@dataclass(frozen=True)
+class VelocitySettings:
+    """Architecture and size of a velocity network.
+
+    Attributes:
+        architecture: "transformer"; "lgatr-slim", L-GATr with vectors and scalars only, for
+            processors; "lgatr", with all multivectors, for a GPU; "lloca".
+        n_blocks: Number of transformer blocks.
+        n_heads: Number of attention heads.
+        width: Channels of a particle (transformer) or its scalars (the L-GATrs). LLoCa has 12
+            channels for each head, four scalars and two vectors, and needs 12 `n_heads`.
+        n_vectors: Vector or multivector channels of the L-GATrs.
+        frame_width: Hidden channels of the network that predicts LLoCa's frames.
+    """
+
+    architecture: Architecture = "transformer"
+    n_blocks: int = 3
+    n_heads: int = 4
+    width: int = 48
+    n_vectors: int = 8
+    frame_width: int = 32
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"`architecture` must be one of {', '.join(ARCHITECTURES)}, "
+                f"got {self.architecture!r}."
+            )
+        for name in ("n_blocks", "n_heads", "width", "n_vectors", "frame_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
+            )
+        if self.architecture == "lloca" and self.width != 12 * self.n_heads:
+            raise ValueError(
+                f"`width` must be 12 `n_heads` = {12 * self.n_heads} for lloca, got {self.width}."
+            )
+
+
 _N_FREQUENCIES = 4
-# n_seen and n_directions of `new_velocity`.
-Extra = tuple[int, int]
 
 
-class Scalars(nn.Module):
-    """What does not change in a rotation about the beam, which particle it is, and the time."""
+class Inputs(nn.Module):
+    """What every network sees of a particle and does not change in a rotation about the beam.
 
-    def __init__(self, n_particles: int, n_seen: int) -> None:
+    Which particle it is, the time, and what `new_velocity` calls numbers about the event are among
+    it.
+    """
+
+    def __init__(self, coordinates: EventCoordinates, n_seen: int, n_directions: int) -> None:
         super().__init__()
-        self.register_buffer("which", torch.eye(n_particles))
+        self.coordinates, self.n_directions = coordinates, n_directions
+        self.register_buffer("which", torch.eye(coordinates.n_particles))
         frequencies = 2 * math.pi * 0.5 * 2.0 ** torch.arange(_N_FREQUENCIES)
         self.register_buffer("frequencies", frequencies)
-        self.n_channels = 3 + n_particles + 1 + 2 * _N_FREQUENCIES + n_seen
+        self.n_channels = 3 + coordinates.n_particles + 1 + 2 * _N_FREQUENCIES + n_seen
 
     def forward(self, coordinates: Tensor, time: Tensor, seen: Tensor | None) -> Tensor:
-        """Return them for each particle, (n, n_particles, n_channels)."""
+        """Return scalars of each particle, (n, n_particles, n_channels)."""
         angle = time[:, None] * self.frequencies
         of_event = [time[:, None], angle.sin(), angle.cos(), *([] if seen is None else [seen])]
         n, n_particles = coordinates.shape[:2]
@@ -69,12 +113,9 @@ def along(steps: Tensor, directions: Tensor | None) -> Tensor | float:
 class TransformerVelocity(nn.Module):
     """A plain transformer on the coordinates; phi enters as its sine and cosine."""
 
-    def __init__(
-        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: Extra
-    ) -> None:
+    def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
         super().__init__()
-        self.scalars = Scalars(coordinates.n_particles, extra[0])
-        self.n_directions = extra[1]
+        self.scalars = inputs
         self.linear_in = nn.Linear(self.scalars.n_channels + 2, settings.width)
         block = nn.TransformerEncoderLayer(
             settings.width,
@@ -92,7 +133,7 @@ class TransformerVelocity(nn.Module):
         for parameter in self.blocks.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.linear_out = nn.Linear(settings.width, 4 + self.n_directions)
+        self.linear_out = nn.Linear(settings.width, 4 + inputs.n_directions)
 
     def forward(
         self,
@@ -117,17 +158,11 @@ _METRIC = (1.0, -1.0, -1.0, -1.0)
 class _FourVectorVelocity(nn.Module):
     """What the equivariant networks share: their inputs, and velocities from their outputs."""
 
-    def __init__(self, coordinates: EventCoordinates, extra: Extra) -> None:
+    def __init__(self, inputs: Inputs) -> None:
         super().__init__()
-        self.coordinates = coordinates
-        self.scalars = Scalars(coordinates.n_particles, extra[0])
-        self.n_directions = extra[1]
+        self.scalars, self.coordinates = inputs, inputs.coordinates
+        self.n_scalars_out = 2 + inputs.n_directions  # besides one four-vector
         self.register_buffer("references", torch.tensor(_REFERENCES))
-
-    @property
-    def n_scalars_out(self) -> int:
-        """Scalars that the network predicts for a particle, besides one four-vector."""
-        return 2 + self.n_directions
 
     def vectors(self, coordinates: Tensor) -> Tensor:
         """Return momenta, directions with pt 1, and references: (n, n_particles, 5, 4)."""
@@ -166,12 +201,10 @@ class _FourVectorVelocity(nn.Module):
 class LGATrSlimVelocity(_FourVectorVelocity):
     """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
 
-    def __init__(
-        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: Extra
-    ) -> None:
+    def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
         from lgatr import LGATrSlim
 
-        super().__init__(coordinates, extra)
+        super().__init__(inputs)
         self.network = LGATrSlim(
             num_blocks=settings.n_blocks,
             in_v_channels=2 + len(_REFERENCES),
@@ -191,12 +224,10 @@ class LGATrSlimVelocity(_FourVectorVelocity):
 class LGATrVelocity(_FourVectorVelocity):
     """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
 
-    def __init__(
-        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: Extra
-    ) -> None:
+    def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
         from lgatr import LGATr
 
-        super().__init__(coordinates, extra)
+        super().__init__(inputs)
         self.network = LGATr(
             num_blocks=settings.n_blocks,
             in_mv_channels=2 + len(_REFERENCES),
@@ -220,14 +251,12 @@ class LGATrVelocity(_FourVectorVelocity):
 class LLoCaVelocity(_FourVectorVelocity):
     """A transformer in local frames that a small equivariant network predicts (lloca)."""
 
-    def __init__(
-        self, settings: VelocitySettings, coordinates: EventCoordinates, extra: Extra
-    ) -> None:
+    def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
         from lloca.backbone.transformer import Transformer
         from lloca.equivectors.mlp import MLPVectors
         from lloca.framesnet.equi_frames import LearnedPDFrames
 
-        super().__init__(coordinates, extra)
+        super().__init__(inputs)
         n_scalars = self.scalars.n_channels
         # Reference vectors are tokens of the network of frames; these are their scalars.
         self.reference_scalars = nn.Parameter(0.3 * torch.randn(len(_REFERENCES), n_scalars))
@@ -252,7 +281,7 @@ class LLoCaVelocity(_FourVectorVelocity):
         # The network of frames standardises products of momenta once, by typical ones.
         with torch.no_grad():
             typical = torch.randn(
-                256, coordinates.n_particles, 4, generator=torch.Generator().manual_seed(0)
+                256, self.coordinates.n_particles, 4, generator=torch.Generator().manual_seed(0)
             )
             self.frames.equivectors.init_standardization(self._tokens(typical))
 
@@ -282,51 +311,6 @@ class LLoCaVelocity(_FourVectorVelocity):
         return torch.cat([momenta, self.references.to(momenta).expand(len(momenta), -1, -1)], 1)
 
 
-Architecture = Literal["transformer", "lgatr-slim", "lgatr", "lloca"]
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
-
-
-@dataclass(frozen=True)
-class VelocitySettings:
-    """Architecture and size of a velocity network.
-
-    Attributes:
-        architecture: "transformer"; "lgatr-slim", L-GATr with vectors and scalars only, the one
-            for processors; "lgatr", with all multivectors, for a GPU; "lloca".
-        n_blocks: Transformer blocks.
-        n_heads: Attention heads.
-        width: Channels of a particle (transformer), scalars (the L-GATrs); of LLoCa 12 channels
-            are a head's, four scalars and two vectors, so that it must be 12 `n_heads`.
-        n_vectors: Vector or multivector channels of the L-GATrs.
-        frame_width: Hidden channels of the network that predicts LLoCa's frames.
-    """
-
-    architecture: Architecture = "transformer"
-    n_blocks: int = 3
-    n_heads: int = 4
-    width: int = 48
-    n_vectors: int = 8
-    frame_width: int = 32
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"`architecture` must be one of {', '.join(ARCHITECTURES)}, "
-                f"got {self.architecture!r}."
-            )
-        for name in ("n_blocks", "n_heads", "width", "n_vectors", "frame_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if self.width % self.n_heads:
-            raise ValueError(
-                f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
-            )
-        if self.architecture == "lloca" and self.width != 12 * self.n_heads:
-            raise ValueError(
-                f"`width` must be 12 `n_heads` = {12 * self.n_heads} for lloca, got {self.width}."
-            )
-
-
 def new_velocity(
     settings: VelocitySettings,
     coordinates: EventCoordinates,
@@ -343,12 +327,11 @@ def new_velocity(
 
     Args:
         settings: Architecture and size.
-        coordinates: Fitted ones.
-        n_seen: Numbers about the event.
-        n_directions: Directions.
+        coordinates: Fitted coordinates.
+        n_seen: Number of numbers about the event.
+        n_directions: Number of directions.
 
-    >>> import torch
-    >>> coordinates = EventCoordinates(6, pt_min=22.0)
+    >>> coordinates = EventCoordinates(6)
     >>> network = new_velocity(VelocitySettings(width=8, n_blocks=1), coordinates)
     >>> network(torch.zeros(5, 6, 4), torch.zeros(5)).shape
     torch.Size([5, 6, 4])
@@ -359,4 +342,4 @@ def new_velocity(
         "lgatr": LGATrVelocity,
         "lloca": LLoCaVelocity,
     }
-    return kinds[settings.architecture](settings, coordinates, (n_seen, n_directions))
+    return kinds[settings.architecture](settings, Inputs(coordinates, n_seen, n_directions))

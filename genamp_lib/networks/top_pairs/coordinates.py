@@ -1,8 +1,8 @@
-"""Coordinates in which a network sees an event, and a base density in them; not the network.
+"""Coordinates in which a network sees an event, and base densities in them.
 
 An event is (n_particles, 4). Its coordinates are, in this order and for each particle,
 
-    log_pt    log((pt - pt_min) / SCALE + EPSILON), standardised
+    log_pt    log((pt - PT_MIN) / SCALE + EPSILON), standardised
     eta       pseudorapidity, as it is
     phi       azimuth in radian, as it is
     log_mass  log((mass / SCALE)^2 + EPSILON), standardised
@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genamp_lib.datasets.top_pairs import DELTA_R_MIN, PT_MIN
 from genamp_lib.networks.fitting import mean_and_scale
 
 LOG_PT, ETA, PHI, LOG_MASS = range(4)
@@ -36,22 +37,16 @@ class EventCoordinates(nn.Module):
     Shapes: momenta and coordinates (n, n_particles, 4), both float64.
 
     Args:
-        n_particles: Particles of an event.
-        pt_min: The cut on pt in GeV; no event that is decoded lies below it.
+        n_particles: Number of particles of an event.
 
-    >>> coordinates = EventCoordinates(2, pt_min=22.0)
+    >>> coordinates = EventCoordinates(2)
     >>> event = torch.tensor([[[50.0, 1.5, 3.0, 9.0], [30.0, -0.5, 0.0, 5.0]]], dtype=torch.double)
     >>> torch.allclose(coordinates.decode(coordinates.encode(event)), event)
     True
     """
 
-    def __init__(self, n_particles: int, *, pt_min: float) -> None:
+    def __init__(self, n_particles: int) -> None:
         super().__init__()
-        if n_particles < 1:
-            raise ValueError(f"`n_particles` must be positive, got {n_particles}.")
-        if not pt_min >= 0.0:
-            raise ValueError(f"`pt_min` must not be negative, got {pt_min}.")
-        self.pt_min = pt_min
         shape = (n_particles, 4)
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
@@ -63,19 +58,20 @@ class EventCoordinates(nn.Module):
         """Particles of an event."""
         return len(self.mean)
 
-    def mirrored(self, coordinates: Tensor) -> Tensor:
-        """Return coordinates of the events mirrored along the beam, (px, py, pz) -> (.., -pz)."""
-        mirror = coordinates.clone()
-        mirror[..., ETA] *= -1
-        return mirror
-
     def fit(self, momenta: Tensor) -> None:
         """Take means, scales and covariance from training events, shape (n, n_particles, 4).
 
         Raises:
             ValueError: Wrong shape, not finite, pt at or below the cut, or a feature is constant.
         """
-        check_momenta(momenta, self.n_particles, self.pt_min)
+        if momenta.ndim != 3 or momenta.shape[1:] != (self.n_particles, 4):
+            raise ValueError(
+                f"`momenta` must be (n, {self.n_particles}, 4), got {tuple(momenta.shape)}."
+            )
+        if not torch.isfinite(momenta).all():
+            raise ValueError("`momenta` must be finite, got NaN or infinity.")
+        if (lowest := momenta[..., 0].min().item()) <= PT_MIN:
+            raise ValueError(f"`momenta` must have pt above {PT_MIN:g} GeV, got {lowest:g}.")
         self.mean.zero_()
         self.scale.fill_(1.0)
         raw = self.encode(momenta)
@@ -88,21 +84,21 @@ class EventCoordinates(nn.Module):
     def encode(self, momenta: Tensor) -> Tensor:
         """Return coordinates of pt (GeV), eta, phi, mass (GeV)."""
         pt, eta, phi, mass = momenta.double().unbind(-1)
-        log_pt = torch.log((pt - self.pt_min) / SCALE + EPSILON)
+        log_pt = torch.log((pt - PT_MIN) / SCALE + EPSILON)
         log_mass = torch.log((mass / SCALE) ** 2 + EPSILON)
         return (torch.stack([log_pt, eta, phi, log_mass], -1) - self.mean) / self.scale
 
     def decode(self, coordinates: Tensor) -> Tensor:
         """Return pt (GeV), eta, phi in [-pi, pi), mass (GeV)."""
         log_pt, eta, phi, log_mass = (coordinates.double() * self.scale + self.mean).unbind(-1)
-        pt = self.pt_min + SCALE * (log_pt.exp() - EPSILON).clamp_min(0.0)
+        pt = PT_MIN + SCALE * (log_pt.exp() - EPSILON).clamp_min(0.0)
         mass = SCALE * (log_mass.exp() - EPSILON).clamp_min(0.0).sqrt()
         return torch.stack([pt, eta, wrapped(phi), mass], -1)
 
     def log_abs_det(self, momenta: Tensor) -> Tensor:
         """Return log |d coordinates / d momenta|, shape (n,); a mass of zero has no density."""
         pt, _, _, mass = momenta.double().unbind(-1)
-        by_pt = -torch.log(pt - self.pt_min + EPSILON * SCALE)
+        by_pt = -torch.log(pt - PT_MIN + EPSILON * SCALE)
         by_mass = torch.log(2 * mass / (mass**2 + EPSILON * SCALE**2))
         return (by_pt + by_mass - self.scale.log().sum(-1)).sum(-1)
 
@@ -110,7 +106,7 @@ class EventCoordinates(nn.Module):
         """Return (energy, px, py, pz) in units of SCALE, of the type of `coordinates`."""
         mean, scale = self.mean.to(coordinates), self.scale.to(coordinates)
         log_pt, eta, phi, log_mass = (coordinates * scale + mean).unbind(-1)
-        pt = log_pt.clamp_max(LARGEST_LOG).exp() + self.pt_min / SCALE
+        pt = log_pt.clamp_max(LARGEST_LOG).exp() + PT_MIN / SCALE
         mass_squared = log_mass.clamp_max(LARGEST_LOG).exp()
         pz = pt * torch.sinh(eta.clamp(-LARGEST_ETA, LARGEST_ETA))
         energy = torch.sqrt(mass_squared + pt**2 + pz**2)
@@ -121,7 +117,7 @@ class EventCoordinates(nn.Module):
         mean, scale = self.mean.to(coordinates), self.scale.to(coordinates)
         log_pt, eta, phi, log_mass = (coordinates * scale + mean).unbind(-1)
         above = log_pt.clamp_max(LARGEST_LOG).exp()
-        pt = above + self.pt_min / SCALE
+        pt = above + PT_MIN / SCALE
         mass_squared = log_mass.clamp_max(LARGEST_LOG).exp()
         eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
         sinh, cosh, sin, cos = eta.sinh(), eta.cosh(), phi.sin(), phi.cos()
@@ -139,20 +135,16 @@ class EventCoordinates(nn.Module):
 
 
 class NormalBase(nn.Module):
-    """A base density like the data: log_pt, eta, log_mass normal, phi uniform.
+    """A base density with the widths of the data: log_pt, eta, log_mass normal, phi uniform.
 
     Args:
-        coordinates: Fitted ones; their covariance is taken.
-        correlated: Take the whole covariance matrix; else its diagonal.
+        coordinates: Fitted coordinates, whose variances are taken.
     """
 
-    def __init__(self, coordinates: EventCoordinates, *, correlated: bool) -> None:
+    def __init__(self, coordinates: EventCoordinates) -> None:
         super().__init__()
-        covariance = coordinates.covariance
-        if not correlated:
-            covariance = torch.diag(torch.diag(covariance))
-        root = torch.linalg.cholesky(covariance)
-        self.register_buffer("root", root)
+        variances = torch.diag(coordinates.covariance.diag())
+        self.register_buffer("root", torch.linalg.cholesky(variances))
 
     @property
     def n_particles(self) -> int:
@@ -168,13 +160,10 @@ class NormalBase(nn.Module):
 
     def log_prob(self, coordinates: Tensor) -> Tensor:
         """Return the logarithm of the density at coordinates, shape (n,), float64."""
-        flat = _without_phi(coordinates.double())
-        scaled = torch.linalg.solve_triangular(self.root, flat.T, upper=False)
-        log_norm = torch.log(torch.diag(self.root)).sum() + flat.shape[1] / 2 * math.log(
-            2 * math.pi
-        )
-        uniform = self.n_particles * math.log(2 * math.pi)
-        return -0.5 * (scaled**2).sum(0) - log_norm - uniform
+        widths = self.root.diag()
+        scaled = _without_phi(coordinates.double()) / widths
+        log_norm = widths.log().sum() + 2.5 * self.n_particles * math.log(2 * math.pi)
+        return -0.5 * (scaled**2).sum(1) - log_norm
 
 
 class NormalVelocity(nn.Module):
@@ -185,11 +174,11 @@ class NormalVelocity(nn.Module):
     learn. Azimuths have none.
 
     Args:
-        coordinates: Fitted ones; their covariance is A.
-        base: Its covariance is B.
+        coordinates: Fitted coordinates, with covariance A.
+        base: Base density, with covariance B.
 
-    >>> coordinates = EventCoordinates(1, pt_min=22.0)
-    >>> velocity = NormalVelocity(coordinates, NormalBase(coordinates, correlated=False))
+    >>> coordinates = EventCoordinates(1)
+    >>> velocity = NormalVelocity(coordinates, NormalBase(coordinates))
     >>> velocity(torch.ones(1, 1, 4), torch.tensor([0.25])).tolist()
     [[[-0.8..., -0.8..., 0.0, -0.8...]]]
     """
@@ -221,20 +210,18 @@ class MomentumBase(nn.Module):
     Events that the cuts on pt and delta R would drop are drawn again; there is no log_prob.
 
     Args:
-        coordinates: Fitted ones.
-        delta_r_min: The cut on the distance of two particles.
+        coordinates: Fitted coordinates.
     """
 
-    def __init__(self, coordinates: EventCoordinates, *, delta_r_min: float) -> None:
+    def __init__(self, coordinates: EventCoordinates) -> None:
         super().__init__()
         self.coordinates = coordinates
-        self.delta_r_min = delta_r_min
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw coordinates, shape (n, n_particles, 4), float32."""
         kept: list[Tensor] = []
         first, second = torch.triu_indices(*2 * (self.coordinates.n_particles,), 1)
-        pt_min = self.coordinates.pt_min / SCALE
+        pt_min = PT_MIN / SCALE
         while sum(map(len, kept)) < n:
             shape = (4 * n + 1000, self.coordinates.n_particles, 4)
             px, py, pz, log_mass = torch.randn(shape, generator=generator).unbind(-1)
@@ -243,28 +230,11 @@ class MomentumBase(nn.Module):
             distance = torch.hypot(
                 wrapped(phi[:, first] - phi[:, second]), eta[:, first] - eta[:, second]
             )
-            good = (pt > pt_min).all(1) & (distance > self.delta_r_min).all(1)
+            good = (pt > pt_min).all(1) & (distance > DELTA_R_MIN).all(1)
             log_pt = torch.log(pt - pt_min + EPSILON)
             kept.append(torch.stack([log_pt, eta, phi, log_mass], -1)[good])
         raw = torch.cat(kept)[:n]
         return ((raw - self.coordinates.mean) / self.coordinates.scale).float()
-
-
-def check_momenta(momenta: Tensor, n_particles: int, pt_min: float) -> None:
-    """Refuse training events that no generator can be fitted to.
-
-    Raises:
-        ValueError: Not of shape (n, n_particles, 4), not finite, or pt at or below the cut.
-    """
-    if momenta.ndim != 3 or momenta.shape[1:] != (n_particles, 4):
-        raise ValueError(f"`momenta` must be (n, {n_particles}, 4), got {tuple(momenta.shape)}.")
-    if not torch.isfinite(momenta).all():
-        raise ValueError("`momenta` must be finite, got NaN or infinity.")
-    if momenta[..., 0].min() <= pt_min:
-        raise ValueError(
-            f"`momenta` must have pt above `pt_min` = {pt_min:g} GeV, "
-            f"got {momenta[..., 0].min().item():g}."
-        )
 
 
 def wrapped(angle: Tensor) -> Tensor:

@@ -1,17 +1,26 @@
-"""The part of a velocity that follows from distributions of single observables. Not learned.
+"""The part of the velocity that follows from distributions of single observables; not learned.
 
-At time t an event x_t leaves open where it started from: x_0 is normal about its expected value m
-with covariance P, if the data are normal (`NormalVelocity`). An observable f of the start is then
-normal about f(m) with variance s^2 = df P df too. Data are not normal: if r is the density of f in
-the data over that of normal events, the expected value is f(m) + s^2 d log r_s / df at f(m), with
-r_s smeared by s. So m has to move along P df such that all observables have their expected values.
-A network that sees them can move along P df too.
+The velocity at x_t = (1 - t) x_0 + t x_1 is E[x_1 - x_0 | x_t] = (x_t - E[x_0 | x_t]) / t: what is
+wanted is the expected start of a trajectory.
 
-Sharp observables of top pairs and their gradients in the coordinates of networks.
+If data and base are normal, x_0 given x_t is normal with mean m and covariance P, which gives the
+velocity of `NormalVelocity`. Let f be an observable and g its gradient at m. Given x_t, f(x_0) is
+then about normal, with mean f(m) and variance s^2 = g P g.
 
-Masses of both W, both tops and the pair, the pair's transverse momentum, and the smallest distance
-of two particles: what the data are sharp in, and complicated functions of the momenta of jets. Not
-for reading, and not for other events; what a classifier sees is in datasets.top_pair_kinematics.
+Data are not normal. Let their density be that of normal events times r(f), as measured. The density
+of f given x_t is then proportional to r(f) N(f; f(m), s^2), and its mean is
+
+    E[f | x_t] = f(m) + s^2 d log r_s / df at f(m),   r_s(u) = integral of r(f) N(f; u, s^2) df,
+
+as d N(f; u, s^2) / du = N(f; u, s^2) (f - u) / s^2. Given f as well, the mean of x_0 is
+m + P g (f - f(m)) / s^2. So one observable moves m by P g d log r_s / df. Several observables f_k
+move it by the sum of c_k P g_k / s_k with the c_k that give each its own mean:
+
+    sum over k of (g_j P g_k / (s_j s_k)) c_k = s_j d log r_s,j / df_j.
+
+The network sees the observables, and can move along all P g_k as well. The observables are what top
+pairs are sharp in: masses of both W, both tops and the pair, the pair's transverse momentum, and
+the smallest distance of two jets.
 """
 
 from __future__ import annotations
@@ -34,13 +43,31 @@ from genamp_lib.networks.top_pairs.coordinates import (
 # Members of both W, both tops and the pair, and typical masses in GeV.
 _MEMBERS = ((1, 2), (4, 5), (0, 1, 2), (3, 4, 5), (0, 1, 2, 3, 4, 5))
 _TYPICAL = (80.0, 80.0, 180.0, 180.0, 500.0)
-# One unit of the logarithms of masses, and of the pair's pt in GeV.
-_LOG_WIDTH, _PT_WIDTH = 0.4, 40.0
-# Of distances, and how much two of them differ if only the smaller one counts.
-_DISTANCE_WIDTH, _SOFTNESS = 0.25, 0.05
-# Values beyond are no top pair.
+# Units of log mass, pt (GeV) and distance, about the widths of normal events: tables of one range
+# and step serve all observables.
+_LOG_WIDTH, _PT_WIDTH, _DISTANCE_WIDTH = 0.4, 40.0, 0.25
+# Distances that differ by more than this leave only the smaller one; a tenth of the cut.
+_SOFTNESS = 0.05
+# Values beyond are no top pair: a mass would be a factor exp(0.4 12) = 120 off.
 LARGEST_OBSERVABLE = 12.0
 N_OBSERVABLES = len(_MEMBERS) + 3
+
+# Smearings s of the tables, logarithmically: from about that of the kernel below, to one after
+# which nothing is left of r.
+_SMALLEST_S, _LARGEST_S, _N_S = 0.08, 4.0, 12
+# Values of the tables; the step is that of the smallest s.
+_LOWEST, _HIGHEST, _STEP = -8.0, 8.0, 0.1
+# Bins of a hundredth. Densities are smeared by six of them, cut off at four standard deviations, so
+# that 10,000 events do.
+_N_BINS, _KERNEL, _N_KERNEL = 2400, 0.06, 24
+# Normal events that densities are compared with, and a density added to both, two of these events
+# in a bin: ratios go to one where there are few events.
+_N_NORMAL, _FEW, _SEED = 200_000, 1e-3, 1
+# Part of the variance added on the diagonal: observables that share jets have almost the same
+# gradients, and their steps would grow against each other.
+_RIDGE = 0.2
+# Directions are divided by the time.
+_SMALLEST_TIME = 1e-3
 
 
 class EventObservables(nn.Module):
@@ -51,9 +78,9 @@ class EventObservables(nn.Module):
     about the width of the data. None changes in a rotation about the beam.
 
     Args:
-        coordinates: Fitted ones.
+        coordinates: Fitted coordinates.
 
-    >>> coordinates = EventCoordinates(6, pt_min=22.0)
+    >>> coordinates = EventCoordinates(6)
     >>> values, gradients = EventObservables(coordinates)(torch.randn(5, 6, 4))
     >>> values.shape, gradients.shape
     (torch.Size([5, 8]), torch.Size([5, 8, 6, 4]))
@@ -77,11 +104,7 @@ class EventObservables(nn.Module):
         self.register_buffer("metric", torch.tensor([1.0, -1.0, -1.0, -1.0]), persistent=False)
 
     def forward(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values (n, 8) and their gradients (n, 8, n_particles, 4).
-
-        Args:
-            coordinates: Shape (n, n_particles, 4).
-        """
+        """Return values (n, 8) and their gradients (n, 8, n_particles, 4) at coordinates."""
         momenta, jacobian = self.coordinates.four_momenta_and_gradients(coordinates)
         sums = self.members @ momenta  # (n, 5, 4)
         squared = (sums**2 * self.metric).sum(-1).clamp_min(1e-6)
@@ -115,24 +138,12 @@ class EventObservables(nn.Module):
         return smallest / _DISTANCE_WIDTH, gradients[:, None]
 
 
-# Points of the tables: smearings s, logarithmically, and values of the observables.
-_SMALLEST_S, _LARGEST_S, _N_S = 0.08, 4.0, 12
-_LOWEST, _HIGHEST, _STEP = -8.0, 8.0, 0.1
-# Bins of an observable, and the width of the kernel that densities are smeared with at least.
-_N_BINS, _KERNEL, _N_KERNEL = 2400, 0.06, 24
-# Density below which ratios are not trusted, and normal events that densities are compared with.
-_FEW, _N_NORMAL, _SEED = 1e-3, 200_000, 1
-# Part of the variance that is added where observables have almost the same gradients.
-_RIDGE = 0.2
-_SMALLEST_TIME = 1e-3
-
-
 class ObservableVelocity(nn.Module):
     """`NormalVelocity`, and what single observables add to it.
 
     Args:
-        coordinates: Fitted ones.
-        base: The base density.
+        coordinates: Fitted coordinates.
+        base: Base density.
     """
 
     def __init__(self, coordinates: EventCoordinates, base: NormalBase) -> None:
@@ -152,9 +163,7 @@ class ObservableVelocity(nn.Module):
     def fit(self, events: Tensor) -> None:
         """Take the densities of observables from coordinates of events, (n, n_particles, 4)."""
         generator = torch.Generator().manual_seed(_SEED)
-        normal = NormalBase(self.observables.coordinates, correlated=False).sample(
-            _N_NORMAL, generator=generator
-        )
+        normal = NormalBase(self.observables.coordinates).sample(_N_NORMAL, generator=generator)
         counts, expected = (self._counts(x) for x in (events.float(), normal))
         # Towards one where both have few events.
         ratios = (counts + _FEW) / (expected + _FEW)
@@ -188,28 +197,27 @@ class ObservableVelocity(nn.Module):
         """Return velocities, and what a network needs to go on.
 
         Args:
-            coordinates: Shape (n, n_particles, 4).
-            time: Shape (n,).
+            coordinates: Coordinates of events on their way, shape (n, n_particles, 4).
+            time: Times, shape (n,).
 
         Returns:
             Velocities (n, n_particles, 4).
-            What a network sees, (n, 3 N_OBSERVABLES): observables of the expected start, log s, and
-            how far they are from their expected values over s.
-            Directions (n, N_OBSERVABLES, n_particles, 4), P df / (t s).
+            What a network sees, (n, 3 N_OBSERVABLES): f(m), log s, and (E[f | x_t] - f(m)) / s.
+            Directions (n, N_OBSERVABLES, n_particles, 4): P g / (t s).
         """
         time = time.clamp_min(_SMALLEST_TIME)
         normal = self.normal(coordinates, time)
         t = time[:, None, None]
         of_events, of_base = self.variances
         start = coordinates - t * normal
-        # P / t^2; of angles nothing is known but where they are.
+        # P / t^2. An angle starts at x_t less t times a uniform angle, whatever the data are.
         open_ = of_events * of_base / ((1 - t) ** 2 * of_events + t**2 * of_base)
         open_[..., PHI] = of_base[:, PHI]
         values, gradients = self.observables(start)
         roots = (gradients * open_.sqrt()[:, None]).flatten(2)  # (n, N_OBSERVABLES, 4 n_particles)
         norms = roots.norm(dim=-1).clamp_min(1e-3)
         s = time[:, None] * norms
-        shift = s * self._score(values, s)  # expected change over s
+        shift = s * self._score(values, s)
         unit = roots / norms[..., None]
         overlap = unit @ unit.transpose(1, 2)
         ridge = _RIDGE * torch.eye(N_OBSERVABLES)

@@ -1,18 +1,18 @@
-"""How the equation of a flow is solved: torchdiffeq's solvers, steps of given lengths."""
+"""How the equation of a flow is solved: torchdiffeq's solvers, with steps of given lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
-Solver = Literal["rk4", "midpoint", "heun2", "euler", "dopri5"]
-_CALLS_PER_STEP = {"rk4": 4, "midpoint": 2, "heun2": 2, "euler": 1}
+Solver = Literal["rk4", "midpoint"]
+_CALLS_PER_STEP = {"rk4": 4, "midpoint": 2}
 State = Tensor | tuple[Tensor, ...]
 
 
@@ -21,10 +21,10 @@ class Solving:
     """A solver and its steps.
 
     Attributes:
-        solver: Of torchdiffeq; "dopri5" chooses its own steps.
+        solver: Name of the solver in torchdiffeq: "rk4" or "midpoint".
         n_steps: Number of steps.
-        time_power: Steps end at the times (i / n_steps)^time_power: with more than 1 they are
-            shorter towards time 0, where sharp features take shape. 1 makes them equal.
+        time_power: Exponent of the times (i / n_steps)^time_power at which steps end: with more
+            than 1 they are shorter towards time 0, where sharp features take shape.
 
     Raises:
         ValueError: There is no such solver, or a number is not positive.
@@ -40,9 +40,9 @@ class Solving:
     time_power: float = 1.75
 
     def __post_init__(self) -> None:
-        if self.solver not in get_args(Solver):
+        if self.solver not in _CALLS_PER_STEP:
             raise ValueError(
-                f"`solver` must be one of {', '.join(get_args(Solver))}, got {self.solver!r}."
+                f"`solver` must be one of {', '.join(_CALLS_PER_STEP)}, got {self.solver!r}."
             )
         if self.n_steps < 1:
             raise ValueError(f"`n_steps` must be positive, got {self.n_steps}.")
@@ -50,15 +50,13 @@ class Solving:
             raise ValueError(f"`time_power` must be positive, got {self.time_power}.")
 
     @property
-    def n_calls(self) -> int | None:
-        """Calls of the network per event; None when the solver chooses its own steps."""
-        calls = _CALLS_PER_STEP.get(self.solver)
-        return None if calls is None else calls * self.n_steps
+    def n_calls(self) -> int:
+        """Calls of the network per event."""
+        return _CALLS_PER_STEP[self.solver] * self.n_steps
 
     def times(self) -> Tensor:
-        """Return where steps end, from 0 to 1; 0 and 1 when the solver chooses its own."""
-        n_steps = 1 if self.n_calls is None else self.n_steps
-        return torch.linspace(0.0, 1.0, n_steps + 1) ** self.time_power
+        """Return where steps end, from 0 to 1, shape (n_steps + 1,)."""
+        return torch.linspace(0.0, 1.0, self.n_steps + 1) ** self.time_power
 
 
 # For events, and for densities, whose divergence needs many more gradients but no speed.
@@ -66,16 +64,16 @@ GENERATING, DENSITIES = Solving(), Solving(n_steps=25)
 
 
 def solve(
-    function: Callable[[Tensor, State], State], start: State, solving: Solving, *, to_events: bool
+    velocity: Callable[[Tensor, State], State], start: State, solving: Solving, *, to_events: bool
 ) -> State:
-    """Return where `start` gets along the flow.
+    """Return where `start`, a tensor or several, gets along the flow.
 
     Args:
-        function: Of time and state, the velocity.
-        start: A tensor, or several.
-        solving: How.
-        to_events: From time 1 to 0; else from 0 to 1.
+        velocity: Function of time and state.
+        start: State at time 1 if it goes to events, else at time 0.
+        solving: Solver and its steps.
+        to_events: Whether time goes from 1 to 0.
     """
     times = solving.times()
-    path = odeint(function, start, times.flip(0) if to_events else times, method=solving.solver)
+    path = odeint(velocity, start, times.flip(0) if to_events else times, method=solving.solver)
     return path[-1] if isinstance(path, Tensor) else tuple(part[-1] for part in path)
