@@ -263,6 +263,25 @@ def _timed(function: Callable[[Task], Arrays], task: Task) -> tuple[Arrays, floa
     return function(task), time.perf_counter() - start
 
 
+def stacked(parts: Sequence[Arrays]) -> Arrays:
+    """Return parts of equal shapes as one: their arrays stacked along a new first axis."""
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def numbered(parts: Sequence[Arrays]) -> Arrays:
+    """Return parts as one: their arrays named "NUMBER.NAME"."""
+    return {f"{k}.{name}": array for k, part in enumerate(parts) for name, array in part.items()}
+
+
+def under(arrays: Arrays, prefix: str) -> Arrays:
+    """Return the arrays whose names begin with a prefix, named without it.
+
+    >>> list(under(numbered([{"a": 1, "b": 2}, {"a": 3}]), "1."))
+    ['a']
+    """
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
 def write_artefact(path: Path, stage: Stage, arrays: Arrays, *, wall_seconds: float) -> None:
     """Write arrays and their record; the record last, so that a kill leaves no valid half."""
     path.with_suffix(".json").unlink(missing_ok=True)  # of an older computation with this key

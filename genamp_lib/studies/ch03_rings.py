@@ -1,12 +1,4 @@
-"""Kolmogorov-Smirnov distances of generated rings over n_generated, for chapter 03; kept, resumed.
-
-One scan samples a generator in chunks, computes all statistics of each event, and counts them
-against all references at once. Not for what follows from the distances: genamp_lib.amplification.
-
-Classifiers of training against generated rings, and the true likelihood ratio; for chapter 03.
-
-Not for scans over the number of generated events: studies.ring_distances.
-"""
+"""Chapter 03: classifiers of rings, and Kolmogorov-Smirnov distances of rings over n_generated."""
 
 from __future__ import annotations
 
@@ -14,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,8 +24,7 @@ from genamp_lib.networks.classifier import (
 from genamp_lib.networks.cross_fit import cross_fitted_logits
 from genamp_lib.networks.mixture.regions import region_probabilities
 from genamp_lib.networks.mixture.transformer import MixtureTransformer
-from genamp_lib.sharing import finished_tasks
-from genamp_lib.store import Arrays, ArtefactStore, Stage
+from genamp_lib.store import Arrays, ArtefactStore, Stage, stacked
 
 Values = NDArray[np.float64]
 
@@ -44,9 +36,9 @@ class RingClassifiers:
     All return log(p_generated/p_train), shape (n_events,).
 
     Attributes:
-        folds: Of the cross-fitting, one per fold; `crossed` uses them in turn.
-        own: Trained and chosen on all training events, so that it knows those that it scores.
-        half: Trained on the first half of them.
+        folds: Classifiers of the cross-fitting, one per fold; `crossed` uses them in turn.
+        own: One trained and chosen on all training events, so that it knows those that it scores.
+        half: One trained on the first half of them.
         crossed_train: Scores of all training events by `folds`, each by one that never saw it.
         half_train: Scores of the second half by `half`.
     """
@@ -84,8 +76,8 @@ def fit_ring_classifiers(
         train: Training events within the window.
         generated: Generated events within the window, used for nothing else.
         settings: Network and training of each.
-        n_folds: Of the cross-fitting, at least 3.
-        seed: Of the trainings.
+        n_folds: Number of folds of the cross-fitting, at least 3.
+        seed: Seed of the trainings.
 
     Raises:
         ValueError: There are too few events.
@@ -132,8 +124,8 @@ def log_ratio_to_truth(
     Args:
         model: Networks.
         ring: The truth.
-        events: Shape (n_events, n_features), inside of the window.
-        window: Radii.
+        events: Events inside of the window, shape (n_events, n_features).
+        window: Smallest and largest radius.
 
     Returns:
         Shape (n_members, n_events).
@@ -171,13 +163,15 @@ class ScanSettings:
     """What is computed of each event, and where.
 
     Attributes:
-        window: Radii; events outside are removed from all samples, classifiers' too.
+        window: Smallest and largest radius; events outside are removed from all samples, those of
+            the classifiers too.
         sizes: Numbers of generated events within the window at which distances are kept.
         cut: Range of the classifier's likelihood ratio that the refined samples keep.
-        classifier: Of training against generated events; None for none, and no refined samples.
+        classifier: Classifier of training against generated events; without one there are no
+            refined samples.
         n_classifier: Generated events, before the window, that the classifiers are trained on.
-        n_folds: Of the cross-fitting, at least 3.
-        holdout_seed: Of the holdout, the same one for scans that share it.
+        n_folds: Number of folds of the cross-fitting, at least 3.
+        holdout_seed: Seed of the holdout, the same one for scans that share it.
         n_holdout: Events in the holdout, before the window; 0 for none.
     """
 
@@ -198,7 +192,7 @@ class ScanTask:
     Attributes:
         ring: The truth.
         train: Training events, shape (n_train, n_features).
-        seed: Of everything that is drawn or trained here.
+        seed: Seed of everything that is drawn or trained here.
         model: The generator, one network; None for the truth itself, a null run.
     """
 
@@ -288,43 +282,21 @@ def distance_scans(
     settings: ScanSettings,
     store: ArtefactStore,
     name: str,
-    jobs: int = 1,
     label: str = "",
 ) -> Arrays:
     """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
 
-    Finished scans are kept one by one until all are done, so that a killed run continues.
-
     Args:
-        tasks: What to scan.
+        tasks: The scans.
         settings: What to compute, the same for all.
-        store: Where the artefact is kept.
-        name: Of the artefact.
-        jobs: Processes that share the scans.
-        label: What the progress line calls the work; no line when empty.
+        store: Where the artefact is kept; until it is, finished scans are.
+        name: Name of the artefact.
+        label: Name of the work in the progress line; no line when empty.
     """
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
-    whole = _stage(name, tasks, settings)
-    parts = [_stage(f"{name}-part", [task], settings) for task in tasks]
-
-    def compute() -> Arrays:
-        kept = {k: a for k, part in enumerate(parts) if (a := store.kept_part(part)) is not None}
-        todo = [k for k in range(len(tasks)) if k not in kept]
-        work = [(tasks[k], settings) for k in todo]
-        for i, arrays in finished_tasks(_scan, work, jobs=jobs, label=label, done=len(kept)):
-            store.keep_part(parts[todo[i]], arrays)
-            kept[todo[i]] = arrays
-        return {key: np.stack([kept[k][key] for k in range(len(tasks))]) for key in kept[0]}
-
-    arrays = store.load_or_compute(whole, compute)
-    for part in parts:
-        store.forget_part(part)
-    return arrays
-
-
-def _scan(work: tuple[ScanTask, ScanSettings]) -> Arrays:
-    return distance_scan(work[0], settings=work[1])
+    scan = partial(distance_scan, settings=settings)
+    return store.combine(_stage(name, tasks, settings), scan, tasks, stacked, label=label)
 
 
 def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stage:

@@ -15,7 +15,6 @@ from genamp_lib.networks.mixture.transformer import (
     starting_parameters,
 )
 from genamp_lib.store import ArtefactStore
-from genamp_lib.studies import ch03_rings as ring_distances
 from genamp_lib.studies.ch03_rings import (
     COUNTS,
     ScanSettings,
@@ -116,33 +115,15 @@ def test_scores_are_larger_where_more_is_generated():
     assert new.mean() > 1 > -1 > classifiers.crossed_train.mean()
 
 
-def test_a_killed_scan_continues_with_the_same_numbers(tmp_path, monkeypatch):
+def test_scans_are_stacked_and_kept(tmp_path):
     settings = replace(SETTINGS, classifier=None)
-    tasks = [ScanTask(RING, TRAIN, seed=seed, model=MODEL) for seed in (1, 2, 3)]
-
-    def store(name):
-        return ArtefactStore(published=tmp_path / "none", local=tmp_path / name, fresh=False)
-
-    whole = distance_scans(tasks, settings=settings, store=store("a"), name="scan")
-    assert whole["full/radius/train"].shape == (3, 2)
-    real, calls = ring_distances.distance_scan, []
-
-    def dies_at_the_third(task, *, settings):
-        calls.append(task.seed)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(task, settings=settings)
-
-    monkeypatch.setattr(ring_distances, "distance_scan", dies_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        distance_scans(tasks, settings=settings, store=store("b"), name="scan")
-    resumed = distance_scans(tasks, settings=settings, store=store("b"), name="scan")
-    assert calls == [1, 2, 3, 3]
-    for name, array in whole.items():
-        np.testing.assert_array_equal(array, resumed[name])
-    assert len(list((tmp_path / "b").glob("*.json"))) == 1  # the parts are gone
-    distance_scans(tasks, settings=settings, store=store("b"), name="scan")
-    assert len(calls) == 4
+    tasks = [ScanTask(RING, TRAIN, seed=seed, model=MODEL) for seed in (1, 2)]
+    store = ArtefactStore(published=tmp_path / "none", local=tmp_path / "local", fresh=False)
+    for _ in range(2):
+        scans = distance_scans(tasks, settings=settings, store=store, name="scan")
+        for name, array in distance_scan(tasks[1], settings=settings).items():
+            np.testing.assert_array_equal(scans[name][1], array)
+    assert [used["origin"] for used in store.used] == ["computed", "local"]
 
 
 def test_there_must_be_tasks(tmp_path):
