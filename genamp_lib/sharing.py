@@ -38,11 +38,6 @@ CONNECT_SECONDS = 5.0
 NO_WORKERS_SECONDS = 60.0
 
 
-def sharing(jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Return `jobs` and `scheduler` for `map_tasks`."""
-    return {"jobs": jobs, "scheduler": scheduler}
-
-
 def map_tasks(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],

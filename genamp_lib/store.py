@@ -1,8 +1,7 @@
-"""Keep what a heavy stage computed, so that a fresh clone need not compute it again.
+"""Compute heavy stages, shared and resumable, and keep them: a fresh clone need not do it again.
 
 An artefact is a safetensors file of named arrays beside a JSON record. Its key is a hash of the
 stage's name, version, configuration and input checksums: any change of these is another artefact.
-Not for results of a chapter (book.results) and not for event samples (datasets.sources).
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Stage:
 
 
 class ArtefactStore:
-    """Find an artefact by its key, or compute and keep it.
+    """Artefacts by their keys: those that are there are read, the others computed and kept.
 
     Args:
         published: Folder of the artefacts in the repository; read only.
@@ -90,55 +89,13 @@ class ArtefactStore:
         self.fresh = os.environ.get(FRESH_VARIABLE) == "1" if fresh is None else fresh
         self.used: list[dict[str, str]] = []
 
-    def load_or_compute(self, stage: Stage, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of `stage`, from an artefact when there is one.
-
-        Args:
-            stage: What is wanted.
-            compute: Called without arguments when no artefact has the stage's key.
-
-        Raises:
-            GenampError: An artefact with this key is damaged or belongs to something else.
-        """
-        found = self._find(stage)
-        if found is None:
-            arrays, found = self._write(stage, *_timed(lambda _: compute(), None))
-        else:
-            arrays = read_artefact(found[0], stage)
-        self._note([found])
-        return arrays
-
-    def load_or_compute_each(
-        self,
-        stages: Sequence[Stage],
-        compute: Callable[[Sequence[int]], Iterable[tuple[int, Arrays]]],
-    ) -> list[Arrays]:
-        """Return the arrays of many stages; those that are computed are kept one by one.
-
-        Args:
-            stages: What is wanted.
-            compute: Called with the numbers of the stages that have no artefact; it yields each
-                number with its arrays.
-
-        Raises:
-            GenampError: As `load_or_compute`.
-        """
-        kept = {
-            number: self.load_or_compute(stage, dict)
-            for number, stage in enumerate(stages)
-            if self.has(stage)
-        }
-        missing = [number for number in range(len(stages)) if number not in kept]
-        for number, arrays in compute(missing):
-            kept[number] = self.load_or_compute(stages[number], lambda arrays=arrays: arrays)
-        return [kept[number] for number in range(len(stages))]
-
     def map(
         self,
         stages: Sequence[Stage],
         function: Callable[[Task], Arrays],
         tasks: Sequence[Task],
         *,
+        jobs: int | None = None,
         label: str = "",
     ) -> list[Arrays]:
         """Return the arrays of many stages, from artefacts where there are any.
@@ -150,6 +107,7 @@ class ArtefactStore:
             stages: What is wanted.
             function: Pure and picklable; called with the tasks whose stages have no artefact.
             tasks: One for each stage.
+            jobs: Number of processes that share the work instead.
             label: Name of the work in the progress line; no line when empty.
 
         Raises:
@@ -160,7 +118,11 @@ class ArtefactStore:
         arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
         todo = [k for k in range(len(stages)) if k not in found]
         work = finished_tasks(
-            partial(_timed, function), [tasks[k] for k in todo], label=label, done=len(found)
+            partial(_timed, function),
+            [tasks[k] for k in todo],
+            jobs=jobs,
+            label=label,
+            done=len(found),
         )
         for index, (made, seconds) in work:
             k = todo[index]
@@ -198,9 +160,11 @@ class ArtefactStore:
             Stage("part", stage.version, {"of": stage.key, "number": k}) for k in range(len(tasks))
         ]
         kept = ArtefactStore(published=folder, local=folder, fresh=self.fresh)
-        return self.load_or_compute(
-            stage, lambda: merge(kept.map(parts, function, tasks, label=label))
-        )
+
+        def whole(_: None) -> Arrays:
+            return merge(kept.map(parts, function, tasks, label=label))
+
+        return self.map([stage], whole, [None], jobs=1)[0]  # here: it is the parts that are shared
 
     def unfinished(self, stage: Stage) -> Path:
         """Return the folder of what a stage is made from: parts and checkpoints.
@@ -208,27 +172,6 @@ class ArtefactStore:
         It is removed when the stage is kept.
         """
         return self.local / f"{stage.name}-{stage.key}-unfinished"
-
-    def has(self, stage: Stage) -> bool:
-        """Return whether `load_or_compute` would load."""
-        return self._find(stage) is not None
-
-    def kept_part(self, stage: Stage) -> Arrays | None:
-        """Return what `keep_part` kept, by a run that was killed; None when there is nothing."""
-        path = self._local_path(stage)
-        if self.fresh or not path.with_suffix(".json").exists():
-            return None
-        return read_artefact(path, stage)
-
-    def keep_part(self, stage: Stage, arrays: Arrays, *, wall_seconds: float = 0.0) -> None:
-        """Keep a part of a larger stage locally until `forget_part`: no artefact of its own."""
-        write_artefact(self._local_path(stage), stage, arrays, wall_seconds=wall_seconds)
-
-    def forget_part(self, stage: Stage) -> None:
-        """Remove what `keep_part` kept, if anything."""
-        path = self._local_path(stage)
-        path.with_suffix(".json").unlink(missing_ok=True)  # first: it makes the other one valid
-        path.unlink(missing_ok=True)
 
     def _find(self, stage: Stage) -> Found | None:
         if self.fresh:
@@ -273,11 +216,11 @@ def numbered(parts: Sequence[Arrays]) -> Arrays:
     return {f"{k}.{name}": array for k, part in enumerate(parts) for name, array in part.items()}
 
 
-def under(arrays: Arrays, prefix: str) -> Arrays:
+def named(arrays: Arrays, prefix: str) -> Arrays:
     """Return the arrays whose names begin with a prefix, named without it.
 
-    >>> list(under(numbered([{"a": 1, "b": 2}, {"a": 3}]), "1."))
-    ['a']
+    >>> named(numbered([{"loss": np.zeros(2)}, {"loss": np.ones(2)}]), "1.")
+    {'loss': array([1., 1.])}
     """
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
@@ -304,7 +247,7 @@ def read_artefact(path: Path, stage: Stage) -> Arrays:
     Raises:
         GenampError: A file is missing or damaged, or the record is of another stage.
     """
-    remedy = f"remove {path.stem}.* in {path.parent}, or rerun with --fresh"
+    remedy = f"remove {path.stem}.* in {path.parent}, or rerun the chapter with --fresh"
     if not path.exists():
         raise GenampError(f"artefact `{path.stem}`: has a record but no .safetensors; {remedy}")
     record = read_json(path.with_suffix(".json"))

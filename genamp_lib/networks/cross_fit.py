@@ -25,9 +25,8 @@ from genamp_lib.networks.classifier import (
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.networks.fitting import named, numbered
 from genamp_lib.sharing import map_tasks
-from genamp_lib.store import Arrays, ArtefactStore, Stage
+from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
 
 @dataclass(frozen=True)

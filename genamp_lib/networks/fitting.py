@@ -341,20 +341,6 @@ def check_positive(settings: Any, *names: str) -> None:
             raise ValueError(f"`{name}` must be positive, got {getattr(settings, name)}.")
 
 
-def numbered(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the arrays of several parts under names that begin with the part's number.
-
-    >>> named(numbered([{"loss": np.zeros(2)}, {"loss": np.ones(2)}]), "1.")
-    {'loss': array([1., 1.])}
-    """
-    return {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}
-
-
-def named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-
-
 def write_checkpoint(path: Path, state: Any, *, key: str) -> None:
     """Write tensors, numbers and texts in nested dictionaries and lists as one safetensors file.
 

@@ -13,8 +13,7 @@ all their outputs is the classifier.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,17 +22,13 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
-from genamp_lib.diagnostics import mean_output_logits
 from genamp_lib.networks.classifier import cross_entropies, signs_and_weights
 from genamp_lib.networks.fitting import (
     LossCurves,
     check_positive,
     fit_by_epochs,
-    named,
-    numbered,
     seeded,
 )
-from genamp_lib.store import Arrays, ArtefactStore, Stage
 
 # Part of every artefact's key: raise it when this code changes the numbers that it gives.
 CODE_VERSION = 1
@@ -265,72 +260,31 @@ class ParticleNetFit(LossCurves):
     networks: tuple[ParticleNetLite, ...] = field(repr=False)
 
 
-def fit_particlenets(
+def fit_particlenet(
     train: Sequence[Particles],
     validation: Sequence[Particles],
     *,
     settings: ParticleNetSettings,
-    seed: int,
-    store: ArtefactStore,
-    stage: Stage,
-    label: str = "",
-) -> list[ParticleNetFit]:
-    """Fit an ensemble, kept as one artefact; a killed run continues with the epochs it was in.
+    seed: Sequence[int],
+    checkpoint: Path | None = None,
+) -> ParticleNetFit:
+    """Do one training of an ensemble.
 
     Args:
         train: Truth and generated jets.
         validation: Jets for the learning rate and the choice of epochs, as `train`.
         settings: Size and length of the trainings.
-        seed: Seed of everything.
-        store: Where the artefact is kept.
-        stage: Name, version, inputs, and the configuration that the jets follow from.
-        label: Name of the work in the progress line; no line when empty.
+        seed: Numbers that no other training of the ensemble has; each epoch has its own seed.
+        checkpoint: File with which a killed training continues, in a folder of this ensemble's.
 
     Raises:
         ValueError: There are not two samples, or one of them is empty.
-        GenampError: A loss is not finite, or an artefact is damaged.
+        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
     """
-    own = {**asdict(settings), "seed": seed, "code_version": CODE_VERSION}
-    stage = replace(stage, configuration={**stage.configuration, "particlenet": own})
-    fit = partial(_fit, train, validation, settings, seed, store.unfinished(stage))
-    arrays = store.combine(stage, fit, range(settings.n_trainings), numbered, label=label)
-    fits = []
-    for number in range(settings.n_trainings):
-        networks = [ParticleNetLite() for _ in range(settings.n_best)]
-        for rank, network in enumerate(networks):
-            state = named(arrays, f"{number}.best.{rank}.")
-            network.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()})
-            network.eval()
-        fits.append(ParticleNetFit(*arrays[f"{number}.losses"].T, tuple(networks)))
-    return fits
-
-
-def particlenet_logits(fits: Sequence[ParticleNetFit], jets: Particles) -> np.ndarray:
-    """Return the logit of the mean output C of all networks of an ensemble, (n_jets,), float64.
-
-    Args:
-        fits: Trainings of the ensemble.
-        jets: Inputs of the networks.
-    """
-    networks = [network for fit in fits for network in fit.networks]
-    return mean_output_logits(
-        [torch.cat(list(_scores(one, jets))).double().numpy() for one in networks]
-    )
-
-
-def _fit(
-    train: Sequence[Particles],
-    validation: Sequence[Particles],
-    settings: ParticleNetSettings,
-    seed: int,
-    folder: Path,
-    number: int,
-) -> Arrays:
-    """Do one training; a pure function for other processes. Each epoch has its own seed."""
     jets, labels = _joined(train)
     checks, check_labels = _joined(validation)
     start, *seeds = (
-        int(np.random.SeedSequence([seed, number, step]).generate_state(1)[0])
+        int(np.random.SeedSequence([*seed, step]).generate_state(1)[0])
         for step in range(1 + settings.n_epochs)
     )
     with seeded(start):
@@ -360,15 +314,24 @@ def _fit(
             batch_size=settings.batch_size,
             n_best=settings.n_best,
             seeds=seeds,
-            checkpoint=folder / f"training-{number}.safetensors",
-            key=f"{folder.name} {number}",
+            checkpoint=checkpoint,
+            key="" if checkpoint is None else f"{checkpoint.parent.name} {checkpoint.stem}",
         )
-    arrays = {
-        f"best.{rank}.{name}": x.numpy()
-        for rank, state in enumerate(best)
-        for name, x in state.items()
-    }
-    return {**arrays, "losses": np.stack([curves.train_loss, curves.validation_loss], axis=1)}
+    networks = [ParticleNetLite() for _ in best]
+    for one, state in zip(networks, best, strict=True):
+        one.load_state_dict(state)
+        one.eval()
+    return ParticleNetFit(curves.train_loss, curves.validation_loss, tuple(networks))
+
+
+def particlenet_logits(networks: Sequence[ParticleNetLite], jets: Particles) -> np.ndarray:
+    """Return the logits of each network, shape (n_networks, n_jets), float64.
+
+    Args:
+        networks: Networks of one or more trainings.
+        jets: Inputs of the networks.
+    """
+    return np.stack([torch.cat(list(_scores(one, jets))).double().numpy() for one in networks])
 
 
 def _joined(samples: Sequence[Particles]) -> tuple[Particles, tuple[torch.Tensor, torch.Tensor]]:

@@ -32,7 +32,7 @@ from genamp_lib.networks.fitting import (
     split_events,
 )
 from genamp_lib.sharing import map_tasks
-from genamp_lib.store import Arrays, ArtefactStore, Stage
+from genamp_lib.store import Arrays, ArtefactStore, Stage, stacked
 
 # Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
 CODE_VERSION = 1
@@ -285,12 +285,12 @@ def fit_flows(
         tasks.append((int(own), int(split) if bootstrap else seed))
     fit_member = partial(_fit_member, events, settings, bootstrap)
     if store is None or stage is None:
-        return flows_from_arrays(_stack(map_tasks(fit_member, tasks, label=label)), settings)
+        return flows_from_arrays(stacked(map_tasks(fit_member, tasks, label=label)), settings)
 
     flow = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
     configuration = {**stage.configuration, "flow": flow, "members": n_members}
     arrays = store.combine(
-        replace(stage, configuration=configuration), fit_member, tasks, _stack, label=label
+        replace(stage, configuration=configuration), fit_member, tasks, stacked, label=label
     )
     fits = flows_from_arrays(arrays, settings)
     # The key covers what the caller says the events follow from; the stored standardisation tells
@@ -313,7 +313,7 @@ def fit_flows(
 
 def flows_to_arrays(fits: Sequence[FlowFit]) -> Arrays:
     """Return all that is needed to rebuild an ensemble, as arrays (n_members, ...) by name."""
-    return _stack([_to_arrays(fit) for fit in fits])
+    return stacked([_to_arrays(fit) for fit in fits])
 
 
 def flows_from_arrays(
@@ -389,10 +389,6 @@ def _fit_member(
 def _stored(flow: Flow) -> dict[str, torch.Tensor]:
     standardisation = {"feature_mean": flow.feature_mean, "feature_scale": flow.feature_scale}
     return {**{n: p.detach() for n, p in flow.named_parameters()}, **standardisation}
-
-
-def _stack(members: Sequence[Arrays]) -> Arrays:
-    return {name: np.stack([member[name] for member in members]) for name in members[0]}
 
 
 def _to_arrays(fit: FlowFit) -> Arrays:

@@ -5,7 +5,6 @@ Not for what happens in a shard: that is a pure function of its index and its se
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,18 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from genamp_lib._project import (
-    GenampError,
-    read_json,
-    replace_file,
-    sha256_of_file,
-    write_json,
-)
-from genamp_lib.sharing import map_tasks
+from genamp_lib._project import GenampError
+from genamp_lib.store import Arrays, ArtefactStore, Stage, named
 
-Arrays = dict[str, np.ndarray]
 Counts = dict[str, int]
 MakeShard = Callable[[int, int], Arrays | tuple[Arrays, Counts]]
 
@@ -35,21 +26,22 @@ LARGEST_SEED = 900_000_000
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard on disk: a safetensors file, and beside it a JSON record written last.
+    """A finished shard.
 
     Attributes:
-        index: Place in the merged result.
-        path: The arrays.
-        n_rows: Length of each array.
+        arrays: Arrays of one length.
         cpu_seconds: Processor time that making it took.
         counts: What `make` counted, e.g. a cut flow; empty if it counts nothing.
     """
 
-    index: int
-    path: Path
-    n_rows: int
+    arrays: Arrays = field(repr=False)
     cpu_seconds: float
-    counts: Counts = field(default_factory=dict)
+    counts: Counts
+
+    @property
+    def n_rows(self) -> int:
+        """Length of each array."""
+        return len(next(iter(self.arrays.values())))
 
 
 def shard_seed(seed: int, index: int) -> int:
@@ -72,113 +64,79 @@ def run_shards(
     jobs: int = 1,
     label: str = "shards",
 ) -> list[Shard]:
-    """Make the shards 0 to `n_shards` - 1 that `folder` does not hold yet.
+    """Make the shards 0 to `n_shards` - 1, except those of these settings that `folder` holds.
 
-    Each one is written when it is finished, so a killed run continues where it was. Shards that
-    are there are verified first.
+    Each one is written when it is finished, so a killed run continues where it was.
 
     Args:
         make: `make(index, seed)` returns arrays of one length, or those and a dictionary of
             counts; picklable, pure.
         n_shards: Number of shards.
         seed: Base seed, not negative; shard `index` gets `shard_seed(seed, index)`.
-        folder: Where the shards live; made when missing.
-        settings: All that the numbers depend on besides the seed, JSON types only.
-        jobs: Processes.
-        label: What the progress line calls the work.
+        folder: Where the shards are kept; made when missing.
+        settings: Everything else that the numbers depend on, JSON types only.
+        jobs: Number of processes.
+        label: Name of the work in the progress line.
 
     Returns:
         The shards in order. Which process made which one leaves no trace in them.
 
     Raises:
-        GenampError: An argument is out of range, or `folder` holds a damaged shard or shards of
-            other settings.
+        GenampError: An argument is out of range, or `folder` holds a damaged shard.
     """
     for name, value, least in (("n_shards", n_shards, 1), ("seed", seed, 0), ("jobs", jobs, 1)):
         if value < least:
             raise GenampError(f"`{name}` must be at least {least}, got {value}.")
-    if len({shard_seed(seed, index) for index in range(n_shards)}) < n_shards:
+    seeds = [shard_seed(seed, index) for index in range(n_shards)]
+    if len(set(seeds)) < n_shards:
         raise GenampError(f"`seed` {seed} gives two shards the same seed; take another one")
-    settings = json.loads(json.dumps({**settings, "seed": seed}))  # as it comes back from a record
-    paths = [Path(folder) / f"shard-{index:05d}.safetensors" for index in range(n_shards)]
-    # The record is written last: without one a file is what a kill left behind.
-    done = {i: _verify(i, p, settings) for i, p in enumerate(paths) if _record(p).exists()}
-    missing = [index for index in range(n_shards) if index not in done]
-    if missing:
-        work = partial(_make_one, make, settings=settings)
-        tasks = [(index, paths[index]) for index in missing]
-        for shard in map_tasks(work, tasks, jobs=jobs, label=label, done=len(done)):
-            done[shard.index] = shard
-    return [done[index] for index in range(n_shards)]
+    store = ArtefactStore(published=Path(folder), local=Path(folder), fresh=False)
+    stages = [
+        Stage("shard", 1, {"settings": dict(settings), "seed": seed, "index": index})
+        for index in range(n_shards)
+    ]
+    made = store.map(stages, partial(_made, make), list(enumerate(seeds)), jobs=jobs, label=label)
+    return [
+        Shard(
+            named(arrays, "array."),
+            float(arrays["cpu_seconds"]),
+            {name: int(count) for name, count in named(arrays, "count.").items()},
+        )
+        for arrays in made
+    ]
 
 
 def merge_shards(shards: list[Shard]) -> Arrays:
     """Return the arrays of the shards, concatenated in the order given."""
-    parts = [load_file(shard.path) for shard in shards]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {
+        name: np.concatenate([shard.arrays[name] for shard in shards]) for name in shards[0].arrays
+    }
 
 
 def total_counts(shards: list[Shard]) -> Counts:
     """Return the sums of the shards' counts.
 
-    >>> from pathlib import Path
-    >>> total_counts([Shard(i, Path("x"), 2, 0.1, {"events": 5, "kept": i}) for i in range(3)])
+    >>> total_counts([Shard({}, 0.1, {"events": 5, "kept": i}) for i in range(3)])
     {'events': 15, 'kept': 3}
     """
     names = shards[0].counts if shards else {}
     return {name: sum(shard.counts[name] for shard in shards) for name in names}
 
 
-def _record(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _make_one(make: MakeShard, task: tuple[int, Path], *, settings: Mapping[str, Any]) -> Shard:
-    index, path = task
+def _made(make: MakeShard, task: tuple[int, int]) -> Arrays:
     start = _processor_seconds()
-    made = make(index, shard_seed(settings["seed"], index))
+    made = make(*task)
     arrays, counts = made if isinstance(made, tuple) else (made, {})
-    cpu_seconds = _processor_seconds() - start
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"`make` must return arrays of one length, got {lengths}.")
-    with replace_file(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-        checksum = sha256_of_file(temporary)
-    n_rows = next(iter(lengths.values()))
-    record = {
-        "index": index,
-        "settings": dict(settings),
-        "sha256": checksum,
-        "n_rows": n_rows,
-        "cpu_seconds": round(cpu_seconds, 3),
-        "counts": {name: int(count) for name, count in counts.items()},
+    return {
+        **{f"array.{name}": array for name, array in arrays.items()},
+        **{f"count.{name}": np.array(count) for name, count in counts.items()},
+        "cpu_seconds": np.array(_processor_seconds() - start),
     }
-    write_json(_record(path), record)
-    return Shard(index, path, n_rows, cpu_seconds, record["counts"])
 
 
 def _processor_seconds() -> float:
     """Processor time of this process and of the ended ones that it started."""
     return sum(os.times()[:4])
-
-
-def _verify(index: int, path: Path, settings: Mapping[str, Any]) -> Shard:
-    remedy = f"remove {path.parent} and run again"
-    record = read_json(_record(path))
-    if not isinstance(record, dict) or not {"settings", "sha256", "n_rows"} <= record.keys():
-        raise GenampError(f"{_record(path)}: not the record of a shard; {remedy}")
-    if record["settings"] != settings:
-        changed = sorted(
-            key
-            for key in {*record["settings"], *settings}
-            if record["settings"].get(key) != settings.get(key)
-        )
-        raise GenampError(f"{path}: made with other settings ({', '.join(changed)}); {remedy}")
-    if not path.exists() or sha256_of_file(path) != record["sha256"]:
-        raise GenampError(
-            f"{path}: damaged, its checksum differs from its record; remove "
-            f"{path.stem}.* in {path.parent} and run again"
-        )
-    counts = record.get("counts", {})
-    return Shard(index, path, record["n_rows"], record["cpu_seconds"], counts)

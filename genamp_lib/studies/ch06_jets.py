@@ -1,14 +1,6 @@
-"""ParticleNet-Lite beside the multilayer perceptron, trained on the same jets, for chapter 06.
+"""Chapter 06: pairs of jet samples with classifier weights; overfitting; ParticleNet-Lite.
 
-For one pair of samples: the first repetition of the tail cut. For all pairs: jet_pairs.
-
-Pairs of truth and flawed jets with their classifier weights, for chapter 06; kept, resumed.
-
-Not for what follows from the weights: genamp_lib.diagnostics. For many small samples: jet_power.
-
-A classifier on two samples of one density, trained for too long: paper B, Fig. 15. Kept.
-
-Not for classifiers that are to be used: they keep their best epoch (training.classifier).
+Not for the power of metrics: studies.ch06_power.
 """
 
 from __future__ import annotations
@@ -16,84 +8,91 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib.datasets.distortions import Distortion, cut_distortion, product_distortion
 from genamp_lib.datasets.jets import JET_OBSERVABLES, Jets, disjoint_pools
-from genamp_lib.diagnostics import likelihood_ratio_weights
+from genamp_lib.diagnostics import likelihood_ratio_weights, mean_output_logits
 from genamp_lib.networks import classifier, particlenet
 from genamp_lib.networks.classifier import (
     Classifier,
     ClassifierSettings,
+    classifier_from_arrays,
+    classifier_to_arrays,
     ensemble_logits,
     fit_classifier,
 )
 from genamp_lib.networks.cross_fit import PairTask, cross_fit_pairs, fold_numbers
-from genamp_lib.networks.particlenet import Particles, particle_inputs
-from genamp_lib.store import Arrays, ArtefactStore, Stage
+from genamp_lib.networks.particlenet import ParticleNetSettings, particle_inputs
+from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
 
 def logits_over_epochs(
-    train: Sequence[ArrayLike],
-    unseen: Sequence[ArrayLike],
+    samples: Sequence[ArrayLike],
     *,
     epochs: Sequence[int],
     settings: ClassifierSettings,
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-) -> Arrays:
-    """Train without a schedule of the learning rate, and score all events after some epochs.
+) -> list[Arrays]:
+    """Train too long, paper B, Fig. 15: without a schedule, and score all events after some epochs.
 
     Args:
-        train: Two samples that the classifier learns to tell apart.
-        unseen: Two more of the same densities.
-        epochs: After which epochs to score, counted from 1; the last one ends the training.
+        samples: Four samples of one density for each training, shape (4, n_events, n_features):
+            the classifier learns to tell the first two apart and never sees the others.
+        epochs: Epochs after which to score, counted from 1; the last one ends the training.
         settings: Network and training; `n_epochs`, `decay_factor` and `patience` are not used.
-        seed: Of the training.
-        store: Where the result is kept.
+        seed: Seed of the first training; the others have the next ones.
+        store: Where the results are kept, one artefact for each training.
         stage: Name, version, inputs, and the configuration that the events follow from.
 
     Returns:
-        "train_loss" and "validation_loss", (n_epochs,), the latter of the unseen events; and for
-        each of `epochs` "N.train.0", "N.train.1", "N.unseen.0" and "N.unseen.1", logits, float32.
+        For each training "train_loss" and "validation_loss", (n_epochs,), the latter of the unseen
+        events; and for each of `epochs` "N.train.0", "N.train.1", "N.unseen.0" and "N.unseen.1",
+        logits, float32.
 
     Raises:
-        ValueError: As of `fit_classifier`.
+        ValueError: As `fit_classifier`.
     """
     settings = replace(settings, n_epochs=max(epochs), patience=max(epochs))
-    own = {
-        **asdict(settings),
-        "epochs": list(epochs),
-        "seed": seed,
-        "code_version": classifier.CODE_VERSION,
-    }
+    own = {**asdict(settings), "epochs": list(epochs), "code_version": classifier.CODE_VERSION}
+    tasks = [(np.asarray(four), seed + number) for number, four in enumerate(samples)]
+    stages = [_with(stage, overfit={**own, "seed": of_training}) for _, of_training in tasks]
+    return store.map(stages, partial(_train_too_long, settings, tuple(epochs)), tasks)
 
-    def compute() -> Arrays:
-        arrays: Arrays = {}
 
-        def watch(epoch: int, classifier: Classifier) -> None:
-            if epoch in epochs:
-                for name, samples in (("train", train), ("unseen", unseen)):
-                    for k, sample in enumerate(samples):
-                        logits = ensemble_logits([classifier], sample)
-                        arrays[f"{epoch}.{name}.{k}"] = logits.astype(np.float32)
+def _train_too_long(
+    settings: ClassifierSettings, epochs: tuple[int, ...], task: tuple[np.ndarray, int]
+) -> Arrays:
+    (*train, truth, generated), seed = task
+    scores: Arrays = {}
 
-        fit = fit_classifier(
-            *train,
-            validation_truth=unseen[0],
-            validation_generated=unseen[1],
-            settings=settings,
-            seed=seed,
-            watch=watch,
-        )
-        return {**arrays, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
+    def watch(epoch: int, network: Classifier) -> None:
+        if epoch in epochs:
+            for name, pair in (("train", train), ("unseen", (truth, generated))):
+                for k, sample in enumerate(pair):
+                    logits = ensemble_logits([network], sample)
+                    scores[f"{epoch}.{name}.{k}"] = logits.astype(np.float32)
 
-    configuration = {**stage.configuration, "overfit": own}
-    return store.load_or_compute(replace(stage, configuration=configuration), compute)
+    fit = fit_classifier(
+        *train,
+        validation_truth=truth,
+        validation_generated=generated,
+        settings=settings,
+        seed=seed,
+        watch=watch,
+    )
+    return {**scores, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
+
+
+def _with(stage: Stage, **added: Any) -> Stage:
+    return replace(stage, configuration={**stage.configuration, **added})
 
 
 Array = NDArray[np.float64]
@@ -230,73 +229,98 @@ def jet_pairs(
 
 # Part of every artefact's key: raise it when this code changes the numbers that it gives.
 PARTICLENET_VERSION = 1
-N_PARTS = 5  # of a half: one for validation, the others for training
-# Of truth and of generated jets.
+N_PARTS = 5  # parts of a half: one for validation, the others for training
+# Rows of truth and of generated jets.
 Rows = list[NDArray[np.intp]]
+
+
+class _Half(NamedTuple):
+    """Jets that train and validate (of the other half), and those that are scored."""
+
+    train: Rows
+    validation: Rows
+    scored: Rows
 
 
 def particlenet_pair(
     jets: Jets,
     pair: JetPair,
     *,
-    settings: particlenet.ParticleNetSettings,
+    settings: ParticleNetSettings,
     seed: int,
     store: ArtefactStore,
     stage: Stage,
 ) -> JetPair:
     """Weigh both samples by ParticleNet-Lite, each half by the networks of the other half.
 
-    The logits are kept, the networks only here: they are large.
+    The logits are kept, the networks are not: they are large.
 
     Args:
-        jets: The jets that `pair` counts.
+        jets: Jets that the rows of `pair` count.
         pair: Two samples of them; its weights are not used.
-        settings: The trainings for either half.
-        seed: Of the division and the trainings.
-        store: Where the logits are kept. A killed run continues with the epoch it was in.
+        settings: Trainings for either half.
+        seed: Seed of the division and the trainings.
+        store: Where the logits are kept; a killed run continues with the epochs it was in.
         stage: Name, version, inputs, and the configuration that `jets` follow from.
 
     Returns:
         The pair with these weights.
     """
-    own = Stage(
-        f"{stage.name}-networks",
-        stage.version,
-        {**stage.configuration, **_configuration(pair, seed)},
-        stage.inputs,
-    )
-    networks = ArtefactStore(published=store.published, local=store.local, fresh=store.fresh)
+    halves = _halves(pair, seed)
 
-    def compute() -> Arrays:
-        def inputs(rows: NDArray[np.intp]) -> Particles:
-            return particle_inputs(jets.particles[rows], jets.jets[rows])
-
-        scores = []
-        for half, (train, validation, scored) in enumerate(_halves(pair, seed)):
-            fits = particlenet.fit_particlenets(
-                [inputs(rows) for rows in train],
-                [inputs(rows) for rows in validation],
-                settings=settings,
-                seed=_seed(seed, half),
-                store=networks,
-                stage=replace(own, configuration={**own.configuration, "half": half}),
-                label=f"ParticleNet-Lite, half {half + 1} of 2",
-            )
-            scores.append([particlenet.particlenet_logits(fits, inputs(rows)) for rows in scored])
+    def mean_logits(parts: list[Arrays]) -> Arrays:
+        scores = [
+            [
+                mean_output_logits(np.concatenate([one[kind] for one in parts[first:last]]))
+                for kind in ("truth", "generated")
+            ]
+            for first, last in ((0, settings.n_trainings), (settings.n_trainings, len(parts)))
+        ]
         truth, generated = _joined(pair, seed, scores)
         return {"truth": truth.astype(np.float32), "generated": generated.astype(np.float32)}
 
-    added = {"particlenet": {**asdict(settings), "code_version": particlenet.CODE_VERSION}}
-    configuration = {**stage.configuration, **_configuration(pair, seed), **added}
-    arrays = store.load_or_compute(replace(stage, configuration=configuration), compute)
+    own = {**asdict(settings), "code_version": particlenet.CODE_VERSION}
+    stage = _with(stage, particlenet=own, **_configuration(pair, seed))
+    arrays = store.combine(
+        stage,
+        partial(_particlenet_logits, jets, halves, settings, seed, store.unfinished(stage)),
+        [(half, number) for half in (0, 1) for number in range(settings.n_trainings)],
+        mean_logits,
+        label="ParticleNet-Lite",
+    )
     return _weighed(pair, [arrays["truth"], arrays["generated"]])
+
+
+def _particlenet_logits(
+    jets: Jets,
+    halves: list[_Half],
+    settings: ParticleNetSettings,
+    seed: int,
+    folder: Path,
+    task: tuple[int, int],
+) -> Arrays:
+    """Do one training; return the logits that each of its networks gives to the half."""
+    half, number = task
+    train, validation, scored = (
+        [particle_inputs(jets.particles[rows], jets.jets[rows]) for rows in samples]
+        for samples in halves[half]
+    )
+    fit = particlenet.fit_particlenet(
+        train,
+        validation,
+        settings=settings,
+        seed=[_seed(seed, half), number],
+        checkpoint=folder / f"{half}-{number}.safetensors",
+    )
+    logits = (particlenet.particlenet_logits(fit.networks, sample) for sample in scored)
+    return dict(zip(("truth", "generated"), logits, strict=True))
 
 
 def mlp_pair(
     observables: np.ndarray,
     pair: JetPair,
     *,
-    settings: classifier.ClassifierSettings,
+    settings: ClassifierSettings,
     seed: int,
     store: ArtefactStore,
     stage: Stage,
@@ -304,10 +328,10 @@ def mlp_pair(
     """Weigh both samples by a multilayer perceptron trained on the jets of `particlenet_pair`.
 
     Args:
-        observables: Of the jets that `pair` counts, shape (n_jets, n_features).
+        observables: Observables of the jets that `pair` counts, shape (n_jets, n_features).
         pair: Two samples of them; its weights are not used.
         settings: Network and training for either half.
-        seed: Of the division and the trainings; the same seed, the same division.
+        seed: Seed of the division and the trainings; the same seed gives the same division.
         store: Where the networks are kept.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
 
@@ -315,31 +339,36 @@ def mlp_pair(
         The pair with these weights.
     """
     halves = _halves(pair, seed)
-
-    def compute() -> Arrays:
-        arrays: Arrays = {}
-        for half, (train, validation, _) in enumerate(halves):
-            fit = classifier.fit_classifier(
-                observables[train[0]],
-                observables[train[1]],
-                validation_truth=observables[validation[0]],
-                validation_generated=observables[validation[1]],
-                settings=settings,
-                seed=_seed(seed, half),
-            )
-            named = classifier.classifier_to_arrays(fit)
-            arrays |= {f"{half}.{name}": array for name, array in named.items()}
-        return arrays
-
-    added = {"classifier": {**asdict(settings), "code_version": classifier.CODE_VERSION}}
-    configuration = {**stage.configuration, **_configuration(pair, seed), **added}
-    arrays = store.load_or_compute(replace(stage, configuration=configuration), compute)
+    own = {**asdict(settings), "code_version": classifier.CODE_VERSION}
+    arrays = store.combine(
+        _with(stage, classifier=own, **_configuration(pair, seed)),
+        partial(_fit_mlp, observables, halves, settings, seed),
+        (0, 1),
+        numbered,
+    )
     scores = []
     for half, (_, _, scored) in enumerate(halves):
-        own = {k[2:]: array for k, array in arrays.items() if k.startswith(f"{half}.")}
-        network = classifier.classifier_from_arrays(own, settings).classifier
-        scores.append([classifier.ensemble_logits([network], observables[r]) for r in scored])
+        network = classifier_from_arrays(named(arrays, f"{half}."), settings).classifier
+        scores.append([ensemble_logits([network], observables[rows]) for rows in scored])
     return _weighed(pair, _joined(pair, seed, scores))
+
+
+def _fit_mlp(
+    observables: np.ndarray,
+    halves: list[_Half],
+    settings: ClassifierSettings,
+    seed: int,
+    half: int,
+) -> Arrays:
+    train, validation, _ = ([observables[rows] for rows in samples] for samples in halves[half])
+    fit = fit_classifier(
+        *train,
+        validation_truth=validation[0],
+        validation_generated=validation[1],
+        settings=settings,
+        seed=_seed(seed, half),
+    )
+    return classifier_to_arrays(fit)
 
 
 def _parts(pair: JetPair, seed: int) -> list[NDArray[np.intp]]:
@@ -348,8 +377,7 @@ def _parts(pair: JetPair, seed: int) -> list[NDArray[np.intp]]:
     return fold_numbers(sizes, n_folds=2 * N_PARTS, seed=seed)
 
 
-def _halves(pair: JetPair, seed: int) -> list[tuple[Rows, Rows, Rows]]:
-    """Return for each half who trains (of the other half), validates (likewise) and is scored."""
+def _halves(pair: JetPair, seed: int) -> list[_Half]:
     halves = []
     for half in (0, 1):
         train, validation, scored = [], [], []
@@ -358,7 +386,7 @@ def _halves(pair: JetPair, seed: int) -> list[tuple[Rows, Rows, Rows]]:
             train.append(rows[~own & ~validates])
             validation.append(rows[validates])
             scored.append(rows[own])
-        halves.append((train, validation, scored))
+        halves.append(_Half(train, validation, scored))
     return halves
 
 

@@ -1,14 +1,13 @@
-"""How small a flaw does a metric still see? The power table of chapter 06; kept, resumed.
+"""Chapter 06: how small a flaw does a metric still see?
 
-Samples of known flaw are drawn again and again, and all metrics are computed of each. Which value
-counts as an alarm follows from samples without a flaw. Not for the metrics: genamp_lib.diagnostics.
+Samples of known flaw are drawn again and again, and all metrics are computed for each. Which value
+counts as an alarm follows from samples without a flaw.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,7 +25,6 @@ from genamp_lib.diagnostics import (
 from genamp_lib.networks.classifier import ClassifierSettings
 from genamp_lib.networks.classifier_batch import CODE_VERSION as CLASSIFIER_VERSION
 from genamp_lib.networks.classifier_batch import cross_fitted_logits_of_many
-from genamp_lib.sharing import finished_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage
 
 Array = NDArray[np.float64]
@@ -61,12 +59,12 @@ class PowerSettings:
     Attributes:
         tail_cuts: Removed fractions of the jets, those of largest mass.
         smears: Widths of the Gaussian of mean one that multiplies the mass.
-        shifts: What its mean has above one, with the width `shift_width`.
-        shift_width: That width.
+        shifts: Excess over one of the mean of such a Gaussian of width `shift_width`.
+        shift_width: Width of the Gaussians of the shifts.
         n_repetitions: Experiments of each flaw.
         n_nulls: Experiments without a flaw that set the thresholds, and as many that check them.
         n_jets: Truth jets, and generated jets, of one experiment.
-        n_folds: Of the cross-fitting; must divide `n_jets`.
+        n_folds: Number of folds of the cross-fitting; must divide `n_jets`.
         classifier: Network and training.
     """
 
@@ -84,7 +82,7 @@ class PowerSettings:
         """Return (kind, strength) -> distortion; without one for ("null", 0) and ("null", 1).
 
         Args:
-            mass: Of all jets, shape (n_jets,).
+            mass: Relative masses of all jets, shape (n_jets,).
         """
         cases: dict[tuple[str, float], Distortion | None] = {("null", 0): None, ("null", 1): None}
         for fraction in self.tail_cuts:
@@ -103,14 +101,9 @@ class PowerSettings:
 class _Shard:
     """Experiments `numbers` of one flaw; `distortion` is None without one."""
 
-    kind: str
-    strength: float
+    case: str
     numbers: tuple[int, ...]
     distortion: Distortion | None
-
-    @property
-    def case(self) -> str:
-        return f"{self.kind} {self.strength:g}"
 
 
 def metric_values(
@@ -120,7 +113,6 @@ def metric_values(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    jobs: int = 1,
     label: str = "",
 ) -> dict[tuple[str, float], Array]:
     """Compute all metrics of repeated pairs of samples, for each distortion.
@@ -130,16 +122,15 @@ def metric_values(
     jets are shared.
 
     Args:
-        observables: Of all jets, shape (n_all_jets, n_observables), the mass first.
+        observables: Observables of all jets, the mass first, shape (n_all_jets, n_observables).
         settings: Flaws and experiments.
-        seed: Of everything; the numbers of a flaw do not depend on the other flaws.
-        store: Where the artefact is kept. A killed run continues.
+        seed: Seed of everything; the numbers of a flaw do not depend on the other flaws.
+        store: Where the artefact is kept.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
-        jobs: Processes that share the work.
-        label: What the progress line calls the work; no line when empty.
+        label: Name of the work in the progress line; no line when empty.
 
     Returns:
-        (kind, strength) as of `PowerSettings.distortions` -> values, shape
+        (kind, strength) as in `PowerSettings.distortions` -> values, shape
         (n_experiments, n_metrics), columns as `METRICS`.
 
     Raises:
@@ -150,19 +141,28 @@ def metric_values(
         "seed": seed,
         "code_version": [CODE_VERSION, CLASSIFIER_VERSION],
     }
-    whole = Stage(stage.name, stage.version, {**stage.configuration, **own}, stage.inputs)
     distortions = settings.distortions(observables[:, 0])
     shards = [
-        _Shard(kind, strength, tuple(range(first, min(first + _SHARD, n))), distortion)
+        _Shard(f"{kind} {strength:g}", tuple(range(first, min(first + _SHARD, n))), distortion)
         for (kind, strength), distortion in distortions.items()
         for n in [settings.n_nulls if kind == "null" else settings.n_repetitions]
         for first in range(0, n, _SHARD)
     ]
-    function = partial(
-        _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
-    )
-    arrays = store.load_or_compute(
-        whole, lambda: _compute(function, shards, store, whole, jobs, label)
+
+    def by_case(parts: list[Arrays]) -> Arrays:
+        cases: dict[str, list[Array]] = {}
+        for shard, part in zip(shards, parts, strict=True):
+            cases.setdefault(shard.case, []).append(part["values"])
+        return {case: np.concatenate(values) for case, values in cases.items()}
+
+    arrays = store.combine(
+        replace(stage, configuration={**stage.configuration, **own}),
+        partial(
+            _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
+        ),
+        shards,
+        by_case,
+        label=label,
     )
     return {(kind, x): arrays[f"{kind} {x:g}"] for kind, x in distortions}
 
@@ -172,7 +172,7 @@ def alarm_thresholds(nulls: Array, *, false_alarms: float = 0.05) -> Array:
 
     Args:
         nulls: Values of samples without a flaw, shape (n_nulls, n_metrics).
-        false_alarms: That fraction.
+        false_alarms: Fraction of samples without a flaw that raise an alarm.
 
     Raises:
         ValueError: There are too few nulls for that fraction.
@@ -191,42 +191,10 @@ def alarm_thresholds(nulls: Array, *, false_alarms: float = 0.05) -> Array:
     return np.sort(nulls, axis=0)[rank - 1]
 
 
-def _compute(
-    function: Callable[[_Shard], Array],
-    shards: list[_Shard],
-    store: ArtefactStore,
-    whole: Stage,
-    jobs: int,
-    label: str,
-) -> Arrays:
-    stages = [
-        Stage(
-            f"{whole.name}-part",
-            whole.version,
-            {**whole.configuration, "case": shard.case, "numbers": list(shard.numbers)},
-            whole.inputs,
-        )
-        for shard in shards
-    ]
-    parts = {i: part for i, one in enumerate(stages) if (part := store.kept_part(one)) is not None}
-    todo = [i for i in range(len(shards)) if i not in parts]
-    for number, result in finished_tasks(
-        function, [shards[i] for i in todo], jobs=jobs, label=label, done=len(parts)
-    ):
-        parts[todo[number]] = {"values": result}
-        store.keep_part(stages[todo[number]], parts[todo[number]])
-    arrays: dict[str, list[Array]] = {}
-    for i, shard in enumerate(shards):
-        arrays.setdefault(shard.case, []).append(parts[i]["values"])
-    for one in stages:
-        store.forget_part(one)
-    return {case: np.concatenate(values) for case, values in arrays.items()}
-
-
 def _shard_values(
     scaled: Array, mass: Array, settings: PowerSettings, seed: int, shard: _Shard
-) -> Array:
-    """Return the metrics of a shard's experiments, shape (n, n_metrics)."""
+) -> Arrays:
+    """Return the metrics of a shard's experiments as "values", shape (n, n_metrics)."""
     case = [int(byte) for byte in shard.case.encode()]
     pairs = []
     for number in shard.numbers:
@@ -249,7 +217,8 @@ def _shard_values(
         seed=int(np.random.SeedSequence([seed, shard.numbers[0], *case]).generate_state(1)[0]),
         n_folds=settings.n_folds,
     )
-    return np.array([_metrics(*one) for one in zip(truth, generated, *logits, strict=True)])
+    samples = zip(truth, generated, *logits, strict=True)
+    return {"values": np.array([_metrics(*one) for one in samples])}
 
 
 def _metrics(truth: Array, generated: Array, logits_t: Array, logits_g: Array) -> list[float]:

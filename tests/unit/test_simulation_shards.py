@@ -1,6 +1,5 @@
 """Shards: the same bits for any number of processes and after a kill; nothing wrong is reused."""
 
-import json
 import os
 import signal
 import subprocess
@@ -52,12 +51,9 @@ def test_merged_in_shard_order_with_one_seed_per_shard(tmp_path):
     assert np.array_equal(arrays["x"], np.concatenate(expected))
 
 
-def test_two_processes_give_the_same_files(tmp_path):
-    run(tmp_path / "one", jobs=1)
-    run(tmp_path / "two", jobs=2)
-    for index in range(4):
-        name = f"shard-{index:05d}.safetensors"
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+def test_two_processes_give_the_same_bits(tmp_path):
+    one, two = run(tmp_path / "one", jobs=1), run(tmp_path / "two", jobs=2)
+    assert same(merge_shards(one), merge_shards(two))
 
 
 def test_seeds_are_in_range_and_differ():
@@ -69,8 +65,6 @@ def test_seeds_are_in_range_and_differ():
 
 def test_finished_shards_are_not_made_again(tmp_path):
     run(tmp_path, 3)
-    paths = [tmp_path / f"shard-{index:05d}.safetensors" for index in range(3)]
-    before = [path.stat().st_mtime_ns for path in paths]
 
     def refuse(index, seed):
         if index < 3:
@@ -78,9 +72,6 @@ def test_finished_shards_are_not_made_again(tmp_path):
         return toy()(index, seed)
 
     shards = run_shards(refuse, 4, seed=7, folder=tmp_path, settings=SETTINGS)
-    assert [
-        (tmp_path / f"shard-{i:05d}.safetensors").stat().st_mtime_ns for i in range(3)
-    ] == before
     assert same(merge_shards(shards), merge_shards(run(tmp_path / "new", 4)))
 
 
@@ -115,55 +106,32 @@ def test_killed_run_continues_to_the_same_result(tmp_path):
     assert same(merge_shards(run(folder, 30)), merge_shards(run(tmp_path / "whole", 30)))
 
 
-def test_arrays_without_record_are_what_a_kill_left_and_made_again(tmp_path):
-    whole = merge_shards(run(tmp_path))
-    (tmp_path / "shard-00001.json").unlink()
-    (tmp_path / "shard-00001.safetensors").write_bytes(b"half")
-    assert same(merge_shards(run(tmp_path)), whole)
-
-
-def test_damaged_shard_is_refused_by_name(tmp_path):
-    run(tmp_path)
-    path = tmp_path / "shard-00002.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(GenampError, match=r"shard-00002\.safetensors: damaged.*remove shard-00002"):
-        run(tmp_path)
-
-
-def test_missing_arrays_are_refused(tmp_path):
-    run(tmp_path)
-    (tmp_path / "shard-00000.safetensors").unlink()
-    with pytest.raises(GenampError, match=r"shard-00000\.safetensors: damaged"):
-        run(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"settings": {}}', "half a rec"])
-def test_damaged_record_is_refused(tmp_path, content):
-    run(tmp_path)
-    (tmp_path / "shard-00001.json").write_text(content)
-    with pytest.raises(GenampError, match=r"shard-00001\.json.*remove"):
-        run(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("change", "named"),
+    "change",
     [
-        ({"settings": {**SETTINGS, "length": 6}}, "length"),
-        ({"settings": {**SETTINGS, "extra": 1}}, "extra"),
-        ({"seed": 8}, "seed"),
+        {"settings": {**SETTINGS, "length": 6}},
+        {"settings": {**SETTINGS, "extra": 1}},
+        {"seed": 8},
     ],
 )
-def test_shards_of_other_settings_are_refused(tmp_path, change, named):
+def test_shards_of_other_settings_are_not_used(tmp_path, change):
     run(tmp_path)
-    with pytest.raises(GenampError, match=rf"other settings \({named}\); remove .* run again"):
-        run(tmp_path, **change)
+    run(tmp_path, **change)
+    assert len(list(tmp_path.glob("shard-*.json"))) == 8
+
+
+def test_a_damaged_shard_is_refused_by_name(tmp_path):
+    run(tmp_path)
+    path = sorted(tmp_path.glob("shard-*.safetensors"))[2]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(GenampError, match=rf"`{path.stem}`: damaged.*remove {path.stem}"):
+        run(tmp_path)
 
 
 def test_tuples_in_settings_are_the_lists_that_json_gives_back(tmp_path):
     run(tmp_path, settings={"window": (1.0, 2.0)})
     run(tmp_path, settings={"window": [1.0, 2.0]})
+    assert len(list(tmp_path.glob("shard-*.json"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -202,8 +170,6 @@ def test_progress_counts_what_was_there_and_gives_a_time_estimate(tmp_path, caps
     assert lines[0].startswith("shards: 2 of 3, ")
     assert lines[-1].startswith("shards: 3 of 3, ")
     assert lines[-1].endswith(" s left")
-    record = json.loads((tmp_path / "shard-00000.json").read_text())
-    assert record["settings"] == {**SETTINGS, "seed": 7}
 
 
 def test_counts_are_kept_over_runs(tmp_path):

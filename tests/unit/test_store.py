@@ -28,6 +28,10 @@ def never():
     raise AssertionError("was computed although it is there")
 
 
+def compute(store, stage, function):
+    return store.compute(stage, lambda _: function(), None)
+
+
 def path_of(store, stage=STAGE, folder="local"):
     return getattr(store, folder) / f"{stage.name}-{stage.key}.safetensors"
 
@@ -67,8 +71,8 @@ class TestStage:
 
 class TestStore:
     def test_computes_once(self, store):
-        first = store.load_or_compute(STAGE, lambda: ARRAYS)
-        second = store.load_or_compute(STAGE, never)
+        first = compute(store, STAGE, lambda: ARRAYS)
+        second = compute(store, STAGE, never)
         for arrays in (first, second):
             assert arrays.keys() == ARRAYS.keys()
             for name, array in arrays.items():
@@ -79,27 +83,27 @@ class TestStore:
         assert store.used[0]["artefact"] == f"demo-{STAGE.key}"
 
     def test_published_comes_first(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         store.local.rename(store.published)
-        store.load_or_compute(STAGE, never)
+        compute(store, STAGE, never)
         assert store.used[-1]["origin"] == "published"
 
     def test_strided_arrays_are_kept_as_they_look(self, store):
         array = np.arange(12.0).reshape(3, 4).T[::2]
-        store.load_or_compute(STAGE, lambda: {"x": array})
-        np.testing.assert_array_equal(store.load_or_compute(STAGE, never)["x"], array)
+        compute(store, STAGE, lambda: {"x": array})
+        np.testing.assert_array_equal(compute(store, STAGE, never)["x"], array)
 
     def test_other_key_is_computed(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
-        other = store.load_or_compute(replace(STAGE, version=2), lambda: {"x": np.zeros(1)})
+        compute(store, STAGE, lambda: ARRAYS)
+        other = compute(store, replace(STAGE, version=2), lambda: {"x": np.zeros(1)})
         assert other["x"].tolist() == [0.0]
 
     def test_fresh_computes_again_and_replaces(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         fresh = ArtefactStore(published=store.published, local=store.local, fresh=True)
-        fresh.load_or_compute(STAGE, lambda: {"x": np.ones(2)})
+        compute(fresh, STAGE, lambda: {"x": np.ones(2)})
         assert fresh.used[0]["origin"] == "computed"
-        assert store.load_or_compute(STAGE, never)["x"].tolist() == [1.0, 1.0]
+        assert compute(store, STAGE, never)["x"].tolist() == [1.0, 1.0]
 
     @pytest.mark.parametrize(("value", "fresh"), [("1", True), ("", False), ("0", False)])
     def test_fresh_from_the_environment(self, tmp_path, monkeypatch, value, fresh):
@@ -107,7 +111,7 @@ class TestStore:
         assert ArtefactStore(published=tmp_path, local=tmp_path).fresh is fresh
 
     def test_record_says_what_it_is(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         record = json.loads(path_of(store).with_suffix(".json").read_text())
         assert record["key"] == STAGE.key
         assert record["configuration"] == STAGE.configuration
@@ -121,7 +125,7 @@ class TestStore:
             raise RuntimeError("no")
 
         with pytest.raises(RuntimeError, match="no"):
-            store.load_or_compute(STAGE, fails)
+            compute(store, STAGE, fails)
         assert not list(store.local.glob("*")) if store.local.exists() else True
         assert store.used == []
 
@@ -129,7 +133,7 @@ class TestStore:
 class TestDamage:
     @pytest.mark.parametrize("folder", ["local", "published"])
     def test_changed_byte(self, store, folder):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         if folder == "published":
             store.local.rename(store.published)
         path = path_of(store, folder=folder)
@@ -137,58 +141,58 @@ class TestDamage:
         content[-1] ^= 1
         path.write_bytes(content)
         with pytest.raises(GenampError, match=r"damaged, its checksum differs .* --fresh"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_truncated_file(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path = path_of(store)
         path.write_bytes(path.read_bytes()[:-9])
         with pytest.raises(GenampError, match="damaged"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_record_without_file(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path_of(store).unlink()
         with pytest.raises(GenampError, match=r"has a record but no \.safetensors; remove demo-"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_damaged_record(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path_of(store).with_suffix(".json").write_text("{")
         with pytest.raises(GenampError, match=r"must be JSON, got .*; remove the file"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     @pytest.mark.parametrize("record", ["[]", "{}", '{"key": "0123456789abcdef"}'])
     def test_foreign_record(self, store, record):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path_of(store).with_suffix(".json").write_text(record)
         with pytest.raises(GenampError, match=f"record must have key {STAGE.key}; remove"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_artefact_of_another_stage_under_this_name(self, store):
         other = replace(STAGE, version=2)
-        store.load_or_compute(other, lambda: ARRAYS)
+        compute(store, other, lambda: ARRAYS)
         for suffix in (".safetensors", ".json"):
             old, new = path_of(store, other), path_of(store)
             old.with_suffix(suffix).rename(new.with_suffix(suffix))
         with pytest.raises(GenampError, match=f"record must have key {STAGE.key}"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_not_a_safetensors_file(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path = path_of(store)
         path.write_bytes(b"something else")
         record = json.loads(path.with_suffix(".json").read_text())
         record["sha256"] = artefacts.sha256_of_file(path)
         path.with_suffix(".json").write_text(json.dumps(record))
         with pytest.raises(GenampError, match="not a safetensors file"):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
     def test_message_names_what_to_remove(self, store):
-        store.load_or_compute(STAGE, lambda: ARRAYS)
+        compute(store, STAGE, lambda: ARRAYS)
         path_of(store).unlink()
         with pytest.raises(GenampError, match=re.escape(str(store.local))):
-            store.load_or_compute(STAGE, never)
+            compute(store, STAGE, never)
 
 
 class TestInterruption:
@@ -197,8 +201,8 @@ class TestInterruption:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            store.load_or_compute(STAGE, killed)
-        assert store.load_or_compute(STAGE, lambda: ARRAYS).keys() == ARRAYS.keys()
+            compute(store, STAGE, killed)
+        assert compute(store, STAGE, lambda: ARRAYS).keys() == ARRAYS.keys()
 
     def test_kill_while_writing_the_arrays(self, store, monkeypatch):
         def half(arrays, path):
@@ -208,15 +212,15 @@ class TestInterruption:
         with monkeypatch.context() as patch:
             patch.setattr(artefacts, "save_file", half)
             with pytest.raises(KeyboardInterrupt):
-                store.load_or_compute(STAGE, lambda: ARRAYS)
+                compute(store, STAGE, lambda: ARRAYS)
         assert list(store.local.iterdir()) == []
-        store.load_or_compute(STAGE, lambda: ARRAYS)
-        store.load_or_compute(STAGE, never)
+        compute(store, STAGE, lambda: ARRAYS)
+        compute(store, STAGE, never)
 
     @pytest.mark.parametrize("computed_before", [False, True])
     def test_kill_between_arrays_and_record(self, store, monkeypatch, computed_before):
         if computed_before:
-            store.load_or_compute(STAGE, lambda: {"x": np.zeros(3)})
+            compute(store, STAGE, lambda: {"x": np.zeros(3)})
             store = ArtefactStore(published=store.published, local=store.local, fresh=True)
 
         def killed(path, content):
@@ -225,13 +229,13 @@ class TestInterruption:
         with monkeypatch.context() as patch:
             patch.setattr(artefacts, "write_json", killed)
             with pytest.raises(KeyboardInterrupt):
-                store.load_or_compute(STAGE, lambda: ARRAYS)
+                compute(store, STAGE, lambda: ARRAYS)
         assert path_of(store).exists()
         store = ArtefactStore(published=store.published, local=store.local, fresh=False)
         # Without a record it does not count: computed again, then found.
-        arrays = store.load_or_compute(STAGE, lambda: {"x": np.ones(1)})
+        arrays = compute(store, STAGE, lambda: {"x": np.ones(1)})
         assert arrays["x"].tolist() == [1.0]
-        store.load_or_compute(STAGE, never)
+        compute(store, STAGE, never)
 
 
 def square(folder, number):
@@ -302,10 +306,10 @@ class TestMany:
         assert [number for number, _ in calls(tmp_path)] == list("0120123")
 
     def test_checkpoints_are_gone_when_the_stage_is_kept(self, store):
-        def compute(_):
+        def checkpointed():
             store.unfinished(STAGE).mkdir(parents=True)
             return ARRAYS
 
-        store.compute(STAGE, compute, None)
+        compute(store, STAGE, checkpointed)
         assert not store.unfinished(STAGE).exists()
         assert path_of(store).exists()

@@ -29,14 +29,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from genamp_lib._project import sha256_of_text
-from genamp_lib.networks.fitting import check_positive, fit_by_steps, named, numbered, one_thread
+from genamp_lib.networks.fitting import check_positive, fit_by_steps, one_thread
 from genamp_lib.networks.mixture.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.networks.mixture.transformer import (
     MixtureTransformer,
     MixtureTransformerSettings,
     starting_parameters,
 )
-from genamp_lib.store import Arrays, ArtefactStore, Stage
+from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
 # Part of every artefact's key: raise it when the code of a fit changes the numbers that it gives.
 CODE_VERSION = 1
