@@ -53,7 +53,8 @@ results.add("answer", n_train * upper, meaning="a product")
 results.write()
 ```
 
-% genamp:scoreboard
+:::{genamp} scoreboard
+:::
 """
 
 TINY_NUMBERS = """\
@@ -75,7 +76,10 @@ def tiny_project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "book" / "assets", root / "book" / "assets")
     shutil.copy(ROOT / "book" / "_config.yml", root / "book")
     (root / "book" / "references.bib").write_text("")
-    (root / "book" / "index.md").write_text("# Tiny\n\n% genamp:presets\n\n% genamp:headline\n")
+    (root / "book" / "index.md").write_text(
+        "# Tiny\n\n"
+        + "".join(f":::{{genamp}} {name}\n:::\n\n" for name in ("banner", "headline", "chapters"))
+    )
     (root / "book" / "_toc.yml").write_text(
         "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
     )

@@ -1,8 +1,6 @@
-"""Render staged sources with jupyter-book and put the site in place, whole or not at all.
+"""Turn finished runs into the site: its sources, and what the pages set, for jupyter-book to draw.
 
-Turn finished runs into the sources of the site: numbers, tables, provenance go into the pages.
-
-Reads result files and notebooks, writes a folder that jupyter-book renders. Runs nothing.
+Runs no chapter. The site is put in place whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,194 +31,210 @@ from genamp_lib._project import (
     sha256_of_file,
     write_json,
 )
-from genamp_lib.book.catalog import Chapter, choices
-from genamp_lib.book.results import Result, read_results
-from genamp_lib.book.scoreboard import (
-    PaperNumber,
-    Row,
-    compare,
-    load_paper_numbers,
-    result_span,
-    table_html,
-)
+from genamp_lib.book.catalog import Chapter
+from genamp_lib.book.results import Run
+from genamp_lib.book.scoreboard import Row, compare, load_paper_numbers
 from genamp_lib.book.stale import installed_versions
 
-_ROLE = re.compile(r"\{result\}`([^`]+)`")
-_MARK = re.compile(r"^% genamp:(\w+)[ \t]*$", flags=re.MULTILINE)
-_BANNERS = {
-    "smoke": (
-        "This page was computed with the preset `smoke`: small samples, from scratch, to prove "
-        "that the machinery works. Its numbers and figures are not the published ones."
-    ),
-}
+COMPUTED = "computed.json"  # in the sources: what the pages ask for, see extension
+_STAMP = ".genamp.json"
+_SMOKE = (
+    "This page was computed with the preset <code>smoke</code>: small samples, from scratch, to "
+    "prove that the machinery works. Its numbers and figures are not the published ones."
+)
 # More than these are folded away in the provenance of a page.
 _MANY_ARTEFACTS = 6
 
 
-@dataclass(frozen=True)
-class Page:
-    """A chapter as the site shows it: its notebook and, where it has been run, what came out.
-
-    Attributes:
-        chapter: The chapter.
-        folder: Folder of its run, None when it has not been run.
-    """
-
-    chapter: Chapter
-    folder: Path | None
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """The run's record; empty when it has not been run."""
-        return read_json(self.folder / "record.json") if self.folder else {}
-
-    @property
-    def results(self) -> dict[str, Result]:
-        """The run's results; empty when it has not been run."""
-        return read_results(self.folder / "results.json") if self.folder else {}
+class SiteError(Exception):
+    """The site could not be rendered; the message lists jupyter-book's warnings."""
 
 
-def all_results(pages: Mapping[str, Page]) -> dict[str, tuple[str, dict[str, Result]]]:
-    """Return chapter -> (preset, results) for the pages that have been run."""
-    return {n: (p.record["preset"], p.results) for n, p in pages.items() if p.folder}
+def site_folder(root: Path, preset: str) -> Path:
+    """Return where the site of a preset stands; the published one is _build/site."""
+    return root / "_build" / ("site" if preset == "default" else f"site-{preset}")
 
 
-def stage(root: Path, pages: Mapping[str, Page], numbers: list[PaperNumber], target: Path) -> None:
-    """Write the sources of the whole site into a new folder.
+def build_site(
+    root: Path,
+    chapters: Mapping[str, Chapter],
+    runs: Mapping[str, Run],
+    target: Path,
+    *,
+    strict: bool = True,
+) -> bool:
+    """Stage and render the site, unless its sources are those of the site that is there.
 
     Args:
         root: Project folder.
-        pages: Chapter name -> page.
-        numbers: The papers' numbers.
-        target: Folder that does not exist yet.
+        chapters: All chapters by name.
+        runs: Runs of those that have been run.
+        target: Folder of the site; replaced as a whole.
+        strict: Whether every warning is an error.
+
+    Returns:
+        Whether anything was rendered.
 
     Raises:
-        GenampError: A page quotes a result that its chapter does not write.
+        SiteError: jupyter-book failed or warned; the site that was there stays.
+        GenampError: A page quotes a number, or asks for a table, that nothing computed.
     """
-    results = all_results(pages)
-    rows = [_as_shown(row, pages.get(row.paper.chapter)) for row in compare(numbers, results)]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.stage-"
+    for leftover in target.parent.glob(f"{prefix}*"):  # of a build that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
+        sources = Path(folder) / "book"
+        _stage(root, chapters, runs, sources)
+        checksum = _checksum_of_sources(sources)
+        recover_folder(target)
+        if _checksum_of_site(target) == checksum:
+            return False
+        rendered = _render(sources, Path(folder) / "out", strict=strict)
+        write_json(rendered / _STAMP, {"sources": checksum})
+        replace_folder(rendered, target)
+    return True
+
+
+def _stage(
+    root: Path, chapters: Mapping[str, Chapter], runs: Mapping[str, Run], target: Path
+) -> None:
+    """Write the sources of the whole site, and what its pages set, into a new folder."""
+    rows = compare(load_paper_numbers(root), runs)
     shutil.copytree(root / "book", target)
     data = (root / "data" / "README.md").read_text(encoding="utf-8")
     data = re.sub(r"\]\(\.\./notebooks/(\w+)\.md\)", r"](chapters/\1.ipynb)", data)
     (target / "data.md").write_text(data, encoding="utf-8")
     (target / "downloads").mkdir()
     (target / "chapters").mkdir()
-    for name, page in pages.items():
-        if page.folder:
-            shutil.copy(page.folder / "notebook.ipynb", target / "downloads" / f"{name}.ipynb")
-            shutil.copy(page.folder / "source.md", target / "downloads" / f"{name}.md")
-        notebook = _chapter_notebook(page, [row for row in rows if row.paper.chapter == name])
-        nbformat.write(notebook, target / "chapters" / f"{name}.ipynb")
+    smoke = bool(runs) and all(run.record["preset"] == "smoke" for run in runs.values())
     blocks = {
-        "scoreboard": lambda: table_html(rows, with_chapter=True),
-        "headline": lambda: table_html([r for r in rows if r.paper.headline], with_chapter=True),
-        "chapters": lambda: _chapter_list(pages),
-        "presets": lambda: _preset_note(pages),
+        "": {
+            "scoreboard": _scoreboard(rows, link=True),
+            "headline": _scoreboard([row for row in rows if row.paper.headline], link=True),
+            "chapters": _chapter_list(chapters, runs),
+            "banner": _warning(_SMOKE if smoke else ""),
+        }
     }
-    for path in sorted(target.glob("*.md")):
-        text = _insert(path.read_text(encoding="utf-8"), path.name, results, None, blocks)
-        path.write_text(text, encoding="utf-8")
+    for name, chapter in chapters.items():
+        run = runs.get(name)
+        if run:
+            shutil.copy(run.folder / "notebook.ipynb", target / "downloads" / f"{name}.ipynb")
+            shutil.copy(run.folder / "source.md", target / "downloads" / f"{name}.md")
+        nbformat.write(_notebook(chapter, run), target / "chapters" / f"{name}.ipynb")
+        blocks[name] = {
+            "scoreboard": _scoreboard([row for row in rows if row.paper.chapter == name]),
+            "banner": _warning(_banner(run)),
+            "provenance": _provenance(run.record) if run else "",
+        }
+    results = {
+        name: {r.name: (r.text, r.meaning) for r in runs[name].results.values()}
+        if name in runs
+        else None
+        for name in chapters
+    }
+    write_json(target / COMPUTED, {"results": results, "blocks": blocks})
     _copy_scripts(target / "assets")
 
 
-def _chapter_notebook(page: Page, rows: list[Row]) -> NotebookNode:
-    """Return the notebook of a page with numbers, banner, tables and provenance in place.
+def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
+    """Return the notebook of a page: the prose of today with the outputs of the run.
 
-    The prose is the notebook's of today, the outputs are the run's: editing a sentence shows
-    without a rerun. Their code cells are the same, or the chapter would have been rerun.
+    Editing a sentence so shows without a rerun; the code cells are the same, or the chapter would
+    have been rerun.
     """
-    name = page.chapter.name
-    notebook = jupytext.read(page.chapter.path)
-    if page.folder:
-        _take_outputs(notebook, nbformat.read(page.folder / "notebook.ipynb", as_version=4))
-    results = {name: (page.record["preset"], page.results)} if page.folder else {}
-    blocks = {"scoreboard": lambda: table_html(rows)}
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = _insert(cell.source, name, results, name, blocks)
-        figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        if "caption" in figure:
-            figure["caption"] = _insert(figure["caption"], name, results, name, {})
+    notebook = jupytext.read(chapter.path)
+    provenance = "Not run."
+    if run:
+        _take_outputs(notebook, nbformat.read(run.folder / "notebook.ipynb", as_version=4))
+        provenance = (
+            f"Download: {{download}}`the executed notebook <../downloads/{chapter.name}.ipynb>` "
+            f"and {{download}}`its source <../downloads/{chapter.name}.md>`.\n\n"
+            ":::{genamp} provenance\n:::"
+        )
     first = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
-    first.source = _after_title(first.source, _banner(page))
-    notebook.cells.append(nbformat.v4.new_markdown_cell(_provenance(page), id="provenance"))
+    banner = r"\g<0>\n\n:::{genamp} banner\n:::\n"
+    first.source = re.sub(r"^# .*$", banner, first.source, count=1, flags=re.MULTILINE)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(f"## Provenance\n\n{provenance}"))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     return notebook
 
 
-def _as_shown(row: Row, page: Page | None) -> Row:
-    """Return the row; without a verdict where a user's parameters are not those of the paper."""
-    if page is None or not page.record.get("changed"):
-        return row
-    return replace(row, verdict="not comparable", reason="rerun with other parameters")
-
-
 def _take_outputs(notebook: NotebookNode, run: NotebookNode) -> None:
     """Move the outputs of a run into the notebook, its cell of changed parameters included."""
     position = 0
-    outputs = [cell for cell in run.cells if cell.cell_type == "code"]
-    for cell in outputs:
+    for cell in (cell for cell in run.cells if cell.cell_type == "code"):
         if "injected-parameters" in cell.metadata.get("tags", []):
             notebook.cells.insert(position, cell)
-            position += 1
-            continue
-        while notebook.cells[position].cell_type != "code":
-            position += 1
-        notebook.cells[position].outputs = cell.outputs
-        notebook.cells[position].execution_count = cell.execution_count
+        else:
+            while notebook.cells[position].cell_type != "code":
+                position += 1
+            notebook.cells[position].outputs = cell.outputs
+            notebook.cells[position].execution_count = cell.execution_count
         position += 1
 
 
-def _insert(
-    text: str,
-    where: str,
-    results: Mapping[str, tuple[str, Mapping[str, Result]]],
-    chapter: str | None,
-    blocks: Mapping[str, Callable[[], str]],
-) -> str:
-    def number(match: re.Match) -> str:
-        path, _, name = match.group(1).rpartition("/")
-        owner = path or chapter or ""
-        if owner not in results:
-            return "(not run)"
-        if name not in results[owner][1]:
-            raise GenampError(
-                f"{where}: quotes the result `{match.group(1)}`; {choices(name, results[owner][1])}"
-            )
-        return result_span(owner, results[owner][1][name])
-
-    def block(match: re.Match) -> str:
-        if match.group(1) not in blocks:
-            raise GenampError(f"{where}: `{match.group()}`; {choices(match.group(1), blocks)}")
-        return blocks[match.group(1)]()
-
-    return _ROLE.sub(number, _MARK.sub(block, text))
+def _banner(run: Run | None) -> str:
+    if run is None:
+        return "This chapter has not been run here; the page shows its text and code only."
+    changed = [f"{k} = {v}" for k, v in run.record.get("changed", {}).items()]
+    if changed:
+        shown = ", ".join(f"<code>{html.escape(one)}</code>" for one in changed)
+        return f"This page was rerun with {shown}. Its numbers are not the published ones."
+    return _SMOKE if run.record["preset"] == "smoke" else ""
 
 
-def _banner(page: Page) -> str:
-    record = page.record
-    if not record:
-        text = "This chapter has not been run here; the page shows its text and code only."
-    elif record.get("changed"):
-        changed = ", ".join(f"`{k} = {v}`" for k, v in record["changed"].items())
-        text = f"This page was rerun with {changed}. Its numbers are not the published ones."
-    else:
-        text = _BANNERS.get(record["preset"], "")
-    return f":::{{warning}}\n:class: genamp-banner\n{text}\n:::" if text else ""
+def _warning(text: str) -> str:
+    if not text:
+        return ""
+    title = '<p class="admonition-title">Warning</p>'
+    return f'<div class="genamp-banner admonition warning">{title}<p>{text}</p></div>'
 
 
-def _after_title(source: str, block: str) -> str:
-    lines = source.splitlines()
-    position = next(i for i, line in enumerate(lines) if line.startswith("# ")) + 1
-    return "\n".join([*lines[:position], "", block, "", *lines[position:]]) if block else source
+def _scoreboard(rows: Iterable[Row], *, link: bool = False) -> str:
+    """Return rows as an HTML table; `link` leads from each to its chapter."""
+    heads = ("Quantity", "Paper", "Ours", "Verdict", "Why")
+    lines = ["<thead><tr>", *(f'<th scope="col">{name}</th>' for name in heads), "</tr></thead>"]
+    for row in rows:
+        paper, ours = row.paper, ""
+        if row.ours is not None:
+            begin = result_tag(paper.chapter, row.ours.name, row.ours.meaning)
+            ours = f"{begin}{html.escape(row.ours.text)}</span>"
+        quantity = html.escape(paper.quantity)
+        if link:
+            quantity = f'<a href="chapters/{paper.chapter}.html">{quantity}</a>'
+        where = f"{paper.paper}, {html.escape(paper.where)}, {paper.source}"
+        slug = row.verdict.replace(" ", "-")
+        lines.append(
+            f'<tr data-id="{paper.id}"><td>{quantity}</td>'
+            f"<td>{html.escape(paper.text)}<br><small>{where}</small></td><td>{ours}</td>"
+            f'<td><span class="genamp-verdict genamp-{slug}">{row.verdict}</span></td>'
+            f"<td>{html.escape(row.reason)}</td></tr>"
+        )
+    return _html_table(lines, "genamp-scoreboard")
 
 
-def _provenance(page: Page) -> str:
-    record, name = page.record, page.chapter.name
-    if not record:
-        return "## Provenance\n\nNot run."
-    print_versions = record["fingerprint"]["versions"]
+def result_tag(chapter: str, name: str, meaning: str) -> str:
+    """Return the HTML that opens a number on a page; the site's tests read it."""
+    return (
+        f'<span class="genamp-result" data-chapter="{chapter}" data-result="{name}" '
+        f'title="{html.escape(meaning)}">'
+    )
+
+
+def _chapter_list(chapters: Mapping[str, Chapter], runs: Mapping[str, Run]) -> str:
+    lines = ["<thead><tr><th>Chapter</th><th>What it does</th><th>Run time</th></tr></thead>"]
+    for name, chapter in chapters.items():
+        time = f"{runs[name].record['wall_seconds']:.0f} s" if name in runs else "not run"
+        lines.append(
+            f'<tr><td><a href="chapters/{name}.html">{html.escape(chapter.title)}</a></td>'
+            f"<td>{html.escape(chapter.summary)}</td><td>{time}</td></tr>"
+        )
+    return _html_table(lines)
+
+
+def _provenance(record: Mapping[str, Any]) -> str:
     rows = {
         "Preset": record["preset"],
         "Seed": record["seed"],
@@ -230,31 +243,20 @@ def _provenance(page: Page) -> str:
         "Source revision": record["revision"],
         "Started": record["started"],
         "Wall time": f"{record['wall_seconds']} s on {record['machine']}",
-        "Event samples": _checksums(record["fingerprint"]["samples"]) or "none",
-        "Versions": ", ".join(f"{k} {v}" for k, v in print_versions.items()),
+        "Event samples": _checksums(record["fingerprint"]["samples"]),
+        "Versions": ", ".join(f"{k} {v}" for k, v in record["fingerprint"]["versions"].items()),
     }
     cells = {key: html.escape(str(value)) for key, value in rows.items()}
     cells["Artefacts"] = _artefacts(record["artefacts"])
     lines = [f'<tr><th scope="row">{key}</th><td>{cell}</td></tr>' for key, cell in cells.items()]
-    table = "\n".join(
-        [
-            '<div class="genamp-table"><table class="table genamp-provenance">',
-            *lines,
-            "</table></div>",
-        ]
-    )
-    return (
-        "## Provenance\n\n"
-        f"Download: {{download}}`the executed notebook <../downloads/{name}.ipynb>` and "
-        f"{{download}}`its source <../downloads/{name}.md>`.\n\n{table}\n"
-    )
+    return _html_table(lines, "genamp-provenance")
 
 
-def _artefacts(used: Sequence[Mapping[str, str]]) -> str:
+def _artefacts(used: Iterable[Mapping[str, str]]) -> str:
     """Return HTML that lists artefacts, folded away below their numbers where they are many."""
     # A run may have used one more than once.
     named = {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in used}
-    listed = html.escape(_checksums(named) or "none")
+    listed = html.escape(_checksums(named))
     if len(named) <= _MANY_ARTEFACTS:
         return listed
     stages = Counter(name.split(" ")[0].rpartition("-")[0] for name in named)
@@ -263,26 +265,12 @@ def _artefacts(used: Sequence[Mapping[str, str]]) -> str:
 
 
 def _checksums(files: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} sha256 {checksum[:12]}…" for name, checksum in files.items())
+    return ", ".join(f"{name} sha256 {sha256[:12]}…" for name, sha256 in files.items()) or "none"
 
 
-def _chapter_list(pages: Mapping[str, Page]) -> str:
-    lines = ['<div class="genamp-table"><table class="table"><thead><tr>']
-    lines += ["<th>Chapter</th><th>What it does</th><th>Run time</th></tr></thead><tbody>"]
-    for name, page in pages.items():
-        time = f"{page.record['wall_seconds']:.0f} s" if page.folder else "not run"
-        lines.append(
-            f'<tr><td><a href="chapters/{name}.html">{html.escape(page.chapter.title)}</a></td>'
-            f"<td>{html.escape(page.chapter.summary)}</td><td>{time}</td></tr>"
-        )
-    return "\n".join([*lines, "</tbody></table></div>"])
-
-
-def _preset_note(pages: Mapping[str, Page]) -> str:
-    presets = sorted({page.record["preset"] for page in pages.values() if page.folder})
-    if presets == ["smoke"]:
-        return f":::{{warning}}\n:class: genamp-banner\n{_BANNERS['smoke']}\n:::"
-    return ""
+def _html_table(lines: Iterable[str], kind: str = "") -> str:
+    table = "\n".join(lines)
+    return f'<div class="genamp-table"><table class="table {kind}">\n{table}\n</table></div>'
 
 
 def _copy_scripts(assets: Path) -> None:
@@ -300,51 +288,6 @@ def _copy_scripts(assets: Path) -> None:
         shutil.copytree(folder / fonts, assets / "mathjax" / fonts)
 
 
-_STAMP = ".genamp.json"
-
-
-class SiteError(Exception):
-    """The site could not be rendered; the message lists jupyter-book's warnings."""
-
-
-def site_folder(root: Path, preset: str) -> Path:
-    """Return where the site of a preset stands; the published one is _build/site."""
-    return root / "_build" / ("site" if preset == "default" else f"site-{preset}")
-
-
-def build_site(root: Path, pages: Mapping[str, Page], target: Path, *, strict: bool = True) -> bool:
-    """Stage and render the site, unless its sources are those of the site that is there.
-
-    Args:
-        root: Project folder.
-        pages: Chapter name -> page.
-        target: Folder of the site; replaced as a whole.
-        strict: Treat every warning as an error.
-
-    Returns:
-        Whether anything was rendered.
-
-    Raises:
-        SiteError: jupyter-book failed or warned; the site that was there stays.
-        GenampError: A page is wrong.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.stage-"
-    for leftover in target.parent.glob(f"{prefix}*"):  # of a build that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
-        sources = Path(folder) / "book"
-        stage(root, pages, load_paper_numbers(root), sources)
-        checksum = _checksum_of_sources(sources)
-        recover_folder(target)
-        if _checksum_of_site(target) == checksum:
-            return False
-        rendered = _render(sources, Path(folder) / "out", strict=strict)
-        write_json(rendered / _STAMP, {"sources": checksum})
-        replace_folder(rendered, target)
-    return True
-
-
 def _render(sources: Path, output: Path, *, strict: bool) -> Path:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command += ["build", str(sources), "--path-output", str(output), "--all", "-n"]
@@ -353,14 +296,14 @@ def _render(sources: Path, output: Path, *, strict: bool) -> Path:
     process = subprocess.run(
         command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
-    html = output / "_build" / "html"
-    if process.returncode != 0 or not (html / "index.html").exists():
-        log = (process.stdout + process.stderr).replace(str(sources), "book")
-        lines = [line for line in log.splitlines() if re.search("WARNING|[Ee]rror:|ERROR:", line)]
-        raise SiteError(
-            "the site was not rendered; jupyter-book says:\n" + "\n".join(lines or [log])
-        )
-    return html
+    pages = output / "_build" / "html"
+    if process.returncode == 0 and (pages / "index.html").exists():
+        return pages
+    log = (process.stdout + process.stderr).replace(str(sources), "book")
+    if ours := re.search(r"GenampError: (.*)", log):
+        raise GenampError(ours.group(1))
+    lines = [line for line in log.splitlines() if re.search("WARNING|[Ee]rror:|ERROR:", line)]
+    raise SiteError("the site was not rendered; jupyter-book says:\n" + "\n".join(lines or [log]))
 
 
 def _checksum_of_sources(sources: Path) -> str:

@@ -1,12 +1,9 @@
 """What a chapter's numbers depend on, and what of it has changed since the last run.
 
-Prose is not part of it: editing a sentence never reruns anything.
-
-Which modules of the library a chapter's numbers can depend on. Reads sources; imports nothing.
-
-The closure of the imports in its code cells, those inside functions included. A name imported from
-a package counts as the module that defines it, so that a package's other modules do not. A string
-that starts with "genamp " is a command, whose module of `cli` counts.
+Prose is not part of it: editing a sentence never reruns anything. Of the library the modules count
+that the code cells reach: the closure of their imports, those inside functions included. A name
+imported from a package counts as the module that defines it, so that the package's other modules do
+not; a string that starts with "genamp " is a command, whose module of `cli` counts.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import ast
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -122,71 +118,52 @@ def _file(module: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """Everything that can change a chapter's numbers, as text that can be compared."""
-
-    code: str
-    parameters: Mapping[str, Any]
-    library: Mapping[str, str]
-    samples: Mapping[str, str]
-    versions: Mapping[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
-
-
-def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> Fingerprint:
-    """Take the fingerprint of a chapter as it would run now.
+def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that can change a chapter's numbers, as plain JSON types that can be compared.
 
     Args:
         chapter: The chapter.
         parameters: All its parameters, resolved.
 
+    Returns:
+        Checksum of the `code`, the `parameters`, checksums of `library` modules and of `samples`,
+        and `versions` of dependencies.
+
     Raises:
         GenampError: A sample that it reads, or the file given as `source`, is missing.
     """
-    return Fingerprint(
-        code=sha256_of_text(chapter.code),
-        parameters=dict(parameters),
-        library=_library_checksums(chapter.code),
-        samples=_sample_checksums(chapter, parameters),
-        versions=installed_versions(),
-    )
+    files = sorted(library_files(chapter.code))
+    return {
+        "code": sha256_of_text(chapter.code),
+        "parameters": dict(parameters),
+        "library": {name: sha256_of_file(ROOT / name)[:16] for name in files},
+        "samples": _sample_checksums(chapter, parameters),
+        "versions": installed_versions(),
+    }
 
 
-def changes(old: Mapping[str, Any], new: Fingerprint) -> list[str]:
-    """Say in plain words what differs between a recorded fingerprint and the present one.
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in plain words what differs between two fingerprints, one phrase per kind of change.
 
-    Args:
-        old: `Fingerprint.to_dict()` as read back from a record.
-        new: The present one.
-
-    Returns:
-        One phrase per change; empty when the chapter is up to date.
+    >>> same = {"code": "a", "library": {}, "samples": {}, "versions": {}}
+    >>> changes({**same, "parameters": {"n": 1}}, {**same, "parameters": {"n": 2}})
+    ['parameter n: 1 -> 2']
     """
-    reasons = []
-    if old.get("code") != new.code:
-        reasons.append("its code cells changed")
+    reasons = [] if old.get("code") == new["code"] else ["its code cells changed"]
     for field, label in (
         ("parameters", "parameter"),
         ("library", "library"),
         ("samples", "sample"),
         ("versions", "version of"),
     ):
-        before, after = old.get(field, {}), getattr(new, field)
-        names = sorted(
-            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-        )
-        if not names:
-            continue
-        if field in ("parameters", "versions"):
-            first = f"{names[0]}: {before.get(names[0])} -> {after.get(names[0])}"
-        else:
+        before, after = old.get(field, {}), new[field]
+        names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        if names:
             first = names[0]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        reasons.append(f"{label} {first}{more}")
+            if field in ("parameters", "versions"):
+                first += f": {before.get(first)} -> {after.get(first)}"
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            reasons.append(f"{label} {first}{more}")
     return reasons
 
 
@@ -199,10 +176,6 @@ def installed_versions() -> dict[str, str]:
         if "extra ==" not in requirement and (match := re.match(r"[\w.-]+", requirement))
     ]
     return {"python": platform.python_version(), **{n: metadata.version(n) for n in sorted(names)}}
-
-
-def _library_checksums(code: str) -> dict[str, str]:
-    return {name: sha256_of_file(ROOT / name)[:16] for name in sorted(library_files(code))}
 
 
 def _sample_checksums(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from genamp_lib._project import GenampError
-from genamp_lib.cli import book, data, estimate, train
+from genamp_lib.cli import book, data, estimate
 from genamp_lib.cli import diagnose as diagnose_command
 
 app = typer.Typer(
@@ -20,17 +20,13 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(book.chapters)
-app.command()(book.run)
-app.command()(book.build)
-app.command()(book.serve)
-app.command()(book.scoreboard)
+for command in (book.chapters, book.run, book.build, book.serve, book.scoreboard):
+    app.command()(command)
 app.command(
     help=diagnose_command.BREAK.join(diagnose_command.HELP),
     epilog=diagnose_command.BREAK.join(diagnose_command.EXAMPLES),
 )(diagnose_command.diagnose)
 app.add_typer(data.app, name="data")
-app.add_typer(train.app, name="train")
 app.add_typer(estimate.app, name="estimate")
 
 
