@@ -101,9 +101,9 @@ class Results:
         seed: Seed that the chapter's random numbers follow from.
 
     >>> results = Results(chapter="01_gaussian_1d", seed=1)
-    >>> results.add("mean", 0.5, error=0.1, meaning="a mean").text
+    >>> results.add("mean", 0.5, "a mean", error=0.1).text
     '0.50 [0.40, 0.60]'
-    >>> results.add_fraction("share", 9, 10, meaning="a share").text
+    >>> results.add_fraction("share", 9, 10, "a share").text
     '0.90 [0.77, 0.96]'
     """
 
@@ -119,8 +119,8 @@ class Results:
         self,
         name: str,
         value: float,
-        *,
         meaning: str,
+        *,
         interval: tuple[float, float] | None = None,
         error: float | None = None,
         within: tuple[float, float] = (-math.inf, math.inf),
@@ -157,28 +157,30 @@ class Results:
         self._results[name] = result
         return result
 
-    def add_estimate(self, name: str, estimate: Estimate, *, meaning: str) -> Result:
+    def add_estimate(self, name: str, estimate: Estimate, meaning: str) -> Result:
         """Add the amplification factor of an estimate with its interval; else as `add`."""
+        interval, confidence = estimate.interval, estimate.confidence
         return self.add(
-            name,
-            estimate.amplification,
-            interval=estimate.interval,
-            confidence=estimate.confidence,
-            meaning=meaning,
+            name, estimate.amplification, meaning, interval=interval, confidence=confidence
         )
 
-    def add_spread(self, name: str, values: ArrayLike, *, meaning: str) -> Result:
+    def add_spread(self, name: str, values: ArrayLike, meaning: str) -> Result:
         """Add the median of repeated values with the interval of their central 68.27 %."""
         middle = 0.5, 0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2
-        median, low, high = np.quantile(np.asarray(values), middle)
-        return self.add(name, median, interval=(low, high), meaning=meaning)
+        median, low, high = np.quantile(values, middle)
+        return self.add(name, median, meaning, interval=(low, high))
 
-    def add_fraction(self, name: str, count: int, total: int, *, meaning: str) -> Result:
+    def add_mean(self, name: str, values: ArrayLike, meaning: str, *, unit: str = "") -> Result:
+        """Add the mean of values with its standard error."""
+        values = np.asarray(values)
+        error = values.std() / np.sqrt(len(values))
+        return self.add(name, values.mean(), meaning, error=error, unit=unit)
+
+    def add_fraction(self, name: str, count: int, total: int, meaning: str) -> Result:
         """Add the fraction `count` of `total` with Wilson's interval."""
         from genamp_lib.diagnostics import binomial_interval
 
-        interval = binomial_interval(int(count), int(total))
-        return self.add(name, count / total, interval=interval, meaning=meaning)
+        return self.add(name, count / total, meaning, interval=binomial_interval(count, total))
 
     def write(self, *, artefacts: list[dict[str, str]] | None = None) -> None:
         """Write results.json into the run's folder.
@@ -200,7 +202,7 @@ class Results:
         write_json(folder / "results.json", content)
 
 
-def table(
+def show_table(
     header: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "", caption: str = ""
 ) -> Markdown:
     """Return a table that a notebook shows as the output of a cell.
@@ -212,7 +214,7 @@ def table(
         caption: Title of the table.
 
     >>> half = Result("half", 0.5, None, None, "", "a half")
-    >>> print(table(["case", "value"], [["one", half], ["two", 2]]).data)
+    >>> print(show_table(["case", "value"], [["one", half], ["two", 2]]).data)
     | case | value |
     |---|---|
     | one | 0.5 |
