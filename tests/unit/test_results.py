@@ -64,7 +64,9 @@ def test_verbs_compute_the_interval() -> None:
 def test_a_table_links_its_results_where_a_page_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     half = Result("half", 0.5, (0.4, 0.6), 0.6827, "", "a half")
     monkeypatch.delenv(RUN_FOLDER_VARIABLE, raising=False)
-    assert show_table(["", "G"], [["a", half]]).data.endswith("|---|---|\n| a | 0.50 [0.40, 0.60] |")
+    assert show_table(["", "G"], [["a", half]]).data.endswith(
+        "|---|---|\n| a | 0.50 [0.40, 0.60] |"
+    )
     monkeypatch.setenv(RUN_FOLDER_VARIABLE, "anywhere")
     shown = show_table(["", "G"], [["a", half]], name="tab-g", caption="All.").data
     assert shown.startswith(":::{table} All.\n:name: tab-g\n\n|  | G |")
