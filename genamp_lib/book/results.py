@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 RUN_FOLDER_VARIABLE = "GENAMP_RUN_FOLDER"
 PRESET_VARIABLE = "GENAMP_PRESET"
 CONFIDENCE = 0.6827
-
-
-class Estimate(Protocol):
-    """What `add_estimate` takes: any estimate of an amplification factor of this library."""
-
-    amplification: float
-    interval: tuple[float, float]
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -157,8 +149,8 @@ class Results:
         self._results[name] = result
         return result
 
-    def add_estimate(self, name: str, estimate: Estimate, meaning: str) -> Result:
-        """Add the amplification factor of an estimate with its interval; else as `add`."""
+    def add_estimate(self, name: str, estimate: Any, meaning: str) -> Result:
+        """Add the amplification factor of any estimate of this library with its interval."""
         interval, confidence = estimate.interval, estimate.confidence
         return self.add(
             name, estimate.amplification, meaning, interval=interval, confidence=confidence
@@ -291,10 +283,9 @@ def _to_json(result: Result) -> dict[str, Any]:
 
 
 def _from_json(entry: dict[str, Any]) -> Result:
-    fields = {key: entry[key] for key in ("name", "confidence", "unit", "meaning")}
-    interval = entry["interval"]
-    edges = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Result(value=float(entry["value"]), interval=edges, **fields)
+    edges = None if entry["interval"] is None else tuple(map(float, entry["interval"]))
+    numbers = {"value": float(entry["value"]), "interval": edges}
+    return Result(**{key: value for key, value in entry.items() if key != "text"} | numbers)
 
 
 def _number(value: float) -> float | str:

@@ -6,6 +6,7 @@ It is made under a temporary name and renamed when the chapter succeeded.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import platform
@@ -17,8 +18,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +70,7 @@ class ChapterFailed(Exception):
 
 @dataclass(frozen=True)
 class Book:
-    """The chapters of a project with the parameters of one preset.
-
-    Attributes:
-        root: Project folder.
-        preset: Name of the preset.
-        chapters: Chapters by name.
-        parameters: All parameters of each chapter.
-    """
+    """The chapters of a project, by name, with the parameters of one preset."""
 
     root: Path
     preset: str
@@ -91,15 +86,9 @@ class Book:
         found = {name: read_run(self.folder(name)) for name in self.chapters}
         return {name: run for name, run in found.items() if run}
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from running chapters of this preset.
-
-        Raises:
-            GenampError: One is at it.
-        """
-        with _lock(self.root / "_build" / f"build-{self.preset}.lock"):
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context that keeps other processes from running chapters of this preset."""
+        return _lock(self.root / "_build" / f"build-{self.preset}.lock")
 
 
 @dataclass(frozen=True)
@@ -107,28 +96,22 @@ class Job:
     """One chapter that is to be run.
 
     Attributes:
+        book: All chapters, with the preset that its parameters started from.
         chapter: The chapter.
         parameters: All its parameters.
-        preset: Name of the preset that they started from.
         folder: Folder that the run goes to.
-        fresh: Whether artefacts are ignored.
         reasons: Reasons why it is run, in words.
+        fresh: Whether artefacts are ignored.
         changed: Parameters that a user changed against the preset; none for a preset's own run.
     """
 
+    book: Book
     chapter: Chapter
     parameters: Mapping[str, Any]
-    preset: str
     folder: Path
-    fresh: bool
     reasons: Sequence[str]
-    changed: Mapping[str, Any]
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """The parameters that differ from the notebook's own."""
-        defaults = self.chapter.parameters
-        return {k: v for k, v in self.parameters.items() if v != defaults[k].default}
+    fresh: bool
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_book(preset: str = "default") -> Book:
@@ -171,10 +154,6 @@ def rerun(
         GenampError: A name, a type or a file is wrong, or another process runs the same.
         ChapterFailed: The chapter did not run to its end.
 
-    Example::
-
-        folder = rerun("01_gaussian_1d", {"n_train": 2000})
-        read_results(folder / "results.json")["g_truth"]
     """
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
@@ -190,9 +169,9 @@ def rerun(
     folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
     fingerprint(chapter, resolved)  # a missing sample ends here
     fresh = fresh or preset in FRESH_PRESETS
-    job = Job(chapter, resolved, preset, folder, fresh, ("asked for",), changed)
+    job = Job(book, chapter, resolved, folder, ["asked for"], fresh, changed)
     with _lock(folder.with_name(f"{folder.name}.lock")) if changed else book.lock():
-        for failure in run_jobs(book.root, [job], n_parallel=1, sharing=sharing):
+        for failure in run_jobs([job], n_parallel=1, sharing=sharing):
             raise failure
         if changed:
             stale = {job.chapter.name for job in plan_jobs(book)}
@@ -246,13 +225,12 @@ def plan_jobs(book: Book) -> list[Job]:
     Raises:
         GenampError: A sample is missing.
     """
-    jobs = []
+    jobs, fresh = [], book.preset in FRESH_PRESETS
     for name, chapter in book.chapters.items():
         parameters, folder = book.parameters[name], book.folder(name)
         reasons = _reasons(book.root, folder, fingerprint(chapter, parameters))
         if reasons:
-            fresh = book.preset in FRESH_PRESETS
-            jobs.append(Job(chapter, parameters, book.preset, folder, fresh, reasons, {}))
+            jobs.append(Job(book, chapter, parameters, folder, reasons, fresh))
     return jobs
 
 
@@ -262,16 +240,14 @@ def _reasons(root: Path, folder: Path, now: Mapping[str, Any]) -> list[str]:
         return ["never run"]
     if not all((folder / name).exists() for name in ("notebook.ipynb", "results.json")):
         return ["its last run is incomplete"]
-    return changes(record.get("fingerprint", {}), now) + [
-        f"artefact {artefact['artefact']} changed"
-        for artefact in record.get("artefacts", [])
-        if artefact["origin"] == "published" and not _is_published(root, artefact)
-    ]
-
-
-def _is_published(root: Path, artefact: Mapping[str, str]) -> bool:
-    path = root / "data" / "artefacts" / f"{artefact['artefact']}.safetensors"
-    return path.exists() and sha256_of_file(path) == artefact["sha256"]
+    reasons = changes(record.get("fingerprint", {}), now)
+    for artefact in record.get("artefacts", []):
+        path = root / "data" / "artefacts" / f"{artefact['artefact']}.safetensors"
+        if artefact["origin"] == "published" and not (
+            path.exists() and sha256_of_file(path) == artefact["sha256"]
+        ):
+            reasons.append(f"artefact {artefact['artefact']} changed")
+    return reasons
 
 
 def publish_artefacts(folder: Path) -> list[Path]:
@@ -288,12 +264,11 @@ def publish_artefacts(folder: Path) -> list[Path]:
 
 
 def run_jobs(
-    root: Path, jobs: Sequence[Job], *, n_parallel: int, sharing: Mapping[str, str] | None = None
+    jobs: Sequence[Job], *, n_parallel: int, sharing: Mapping[str, str] | None = None
 ) -> list[ChapterFailed]:
     """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
 
     Args:
-        root: Project folder.
         jobs: Chapters to run.
         n_parallel: Chapters at a time.
         sharing: Environment variables that tell the chapters with whom to share their own work.
@@ -315,9 +290,7 @@ def run_jobs(
             if _is_code(cell):
                 advance()
 
-        def run(job: Job) -> ChapterFailed | None:
-            return _run(root, job, sharing or {}, kernels, begin, stopped)
-
+        run = partial(_run, sharing or {}, kernels, begin, stopped)
         try:
             return [failure for failure in pool.map(run, jobs) if failure]
         except BaseException:
@@ -335,15 +308,16 @@ def _is_code(cell: NotebookNode) -> bool:
 
 
 def _run(
-    root: Path,
-    job: Job,
     sharing: Mapping[str, str],
     kernels: list[NotebookClient],
     begin: Callable[..., None],
     stopped: threading.Event,
+    job: Job,
 ) -> ChapterFailed | None:
     """Run one job in a kernel; return what went wrong."""
-    now, name = fingerprint(job.chapter, job.parameters), job.folder.name
+    root, name = job.book.root, job.folder.name
+    now, own = fingerprint(job.chapter, job.parameters), job.chapter.parameters
+    overrides = {k: v for k, v in job.parameters.items() if v != own[k].default}
     # A killed run may still be writing for a moment: never work in a folder that was its own.
     for leftover in job.folder.parent.glob(f".{name}.partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -355,7 +329,7 @@ def _run(
         **dict.fromkeys(_THREADS, "1"),
         **sharing,
         RUN_FOLDER_VARIABLE: str(folder),
-        PRESET_VARIABLE: job.preset,
+        PRESET_VARIABLE: job.book.preset,
         FRESH_VARIABLE: "1" if job.fresh else "0",
         "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
@@ -363,11 +337,12 @@ def _run(
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     notebook = jupytext.read(folder / "source.md")
-    if job.overrides:
-        _change_parameters(notebook, job.overrides)
+    if overrides:
+        _change_parameters(notebook, overrides)
     started, start = time.gmtime(), time.perf_counter()
     with open(folder / "log.txt", "w", encoding="utf-8") as log:
-        failure = _execute(notebook, kernels, begin, cwd=root, env=environment, stderr=log)
+        options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
+        failure = _execute(notebook, kernels, begin, options)
     seconds = round(time.perf_counter() - start, 1)
     if stopped.is_set():  # ended by us: neither a success nor a failure of the chapter
         shutil.rmtree(folder, ignore_errors=True)
@@ -385,8 +360,8 @@ def _run(
     results = read_json(folder / "results.json")
     record = {
         "chapter": job.chapter.name,
-        "preset": job.preset,
-        "overrides": job.overrides,
+        "preset": job.book.preset,
+        "overrides": overrides,
         "changed": dict(job.changed),
         "fresh": job.fresh,
         "seed": results["seed"],
@@ -412,21 +387,19 @@ def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> 
 
 
 def _execute(
-    notebook: NotebookNode, kernels: list[NotebookClient], begin: Callable[..., None], **kernel: Any
+    notebook: NotebookNode,
+    kernels: list[NotebookClient],
+    begin: Callable[..., None],
+    options: Mapping[str, Any],
 ) -> tuple[str, str] | None:
     """Execute all cells in place; return where and how it failed, and the traceback."""
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same in every run
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        record_timing=False,
-        store_widget_state=False,
-        on_cell_start=begin,
-    )
+    quiet = {"record_timing": False, "store_widget_state": False}
+    client = NotebookClient(notebook, kernel_name="python3", on_cell_start=begin, **quiet)
     kernels.append(client)
     try:
-        client.execute(**kernel)
+        asyncio.run(client.async_execute(**options))
     except CellExecutionError as error:
         number = client.code_cells_executed
         failed = [cell for cell in notebook.cells if cell.cell_type == "code"][number - 1]

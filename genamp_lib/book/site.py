@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import importlib.resources
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -275,17 +275,12 @@ def _html_table(lines: Iterable[str], kind: str = "") -> str:
 
 def _copy_scripts(assets: Path) -> None:
     """Copy MathJax and plotly from the installed packages, so that no page needs a network."""
-    plotly = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-    mathjax = importlib.resources.files("mathjax") / "static" / "mathjax" / "es5"
+    shutil.copy(files("plotly") / "package_data" / "plotly.min.js", assets)
+    mathjax = files("mathjax") / "static" / "mathjax" / "es5"
+    (assets / "mathjax").mkdir(parents=True)
+    shutil.copy(mathjax / "tex-chtml-full.js", assets / "mathjax")
     fonts = Path("output") / "chtml" / "fonts" / "woff-v2"
-    with (
-        importlib.resources.as_file(plotly) as script,
-        importlib.resources.as_file(mathjax) as folder,
-    ):
-        shutil.copy(script, assets / "plotly.min.js")
-        (assets / "mathjax").mkdir(parents=True)
-        shutil.copy(folder / "tex-chtml-full.js", assets / "mathjax")
-        shutil.copytree(folder / fonts, assets / "mathjax" / fonts)
+    shutil.copytree(mathjax / fonts, assets / "mathjax" / fonts)
 
 
 def _render(sources: Path, output: Path, *, strict: bool) -> Path:

@@ -41,12 +41,10 @@ def library_files(code: str) -> set[str]:
     """
     todo, found = set(_modules(ast.parse(code))), set()
     while todo:
-        module = todo.pop()
-        path = _file(module)
-        if path is None or path in found:
-            continue
-        found.add(path)
-        todo |= _imports_of(path)
+        path = _file(todo.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            todo |= _imports_of(path)
     return found
 
 
@@ -64,11 +62,11 @@ def _tree(path: str) -> ast.Module:
 
 
 def _modules(tree: ast.AST) -> Iterator[str]:
-    """Yield the modules of the library that a source imports or takes names from."""
+    """Yield the modules that a source imports or takes names from, ours and others."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
-        elif isinstance(node, ast.ImportFrom) and not node.level and _is_ours(node.module):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
             for alias in node.names:
                 yield from _defining(node.module, alias.name)
         elif isinstance(node, ast.Constant) and str(node.value).startswith("genamp "):
@@ -81,17 +79,12 @@ def _defining(module: str, name: str) -> Iterator[str]:
     if _file(f"{module}.{name}"):
         yield f"{module}.{name}"
         return
-    path = _file(module)
-    if path is None or not path.endswith("__init__.py"):
-        yield module
-        return
-    passed_on = _passed_on(path)
+    path = _file(module) or ""
+    passed_on = _passed_on(path) if path.endswith("__init__.py") else {}
     if name in passed_on:
         yield from _defining(passed_on[name], name)
     else:
-        yield module
-        if name == "*":
-            yield from passed_on.values()
+        yield from (module, *(passed_on.values() if name == "*" else ()))
 
 
 @lru_cache(maxsize=64)
@@ -99,23 +92,17 @@ def _passed_on(path: str) -> dict[str, str]:
     """Return name -> module for what a package's __init__ imports, or lists to load lazily."""
     found = {}
     for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ImportFrom) and not node.level and _is_ours(node.module):
+        if isinstance(node, ast.ImportFrom) and not node.level:
             found |= {alias.asname or alias.name: node.module for alias in node.names}
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PUBLIC":
             found |= ast.literal_eval(node.value)
     return found
 
 
-def _is_ours(module: str | None) -> bool:
-    return module is not None and module.split(".")[0] == PACKAGE
-
-
 def _file(module: str) -> str | None:
-    parts = module.split(".")[1:]
-    for candidate in ("/".join([*parts, "__init__.py"]), "/".join(parts) + ".py"):
-        if (ROOT / candidate).is_file():
-            return candidate
-    return None
+    package, *parts = module.split(".")
+    names = ("/".join([*parts, "__init__.py"]), "/".join(parts) + ".py")
+    return next((n for n in names if package == PACKAGE and (ROOT / n).is_file()), None)
 
 
 def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,21 +169,18 @@ def _sample_checksums(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[s
     """Checksums of what the chapter reads: its samples, or what its parameter `source` says."""
     source = parameters.get("source", "shipped")
     if source == "shipped" or not chapter.samples:
-        return {name: _checksum(sample_path(name)) for name in chapter.samples}
-    if source == "public":
-        files = [public_counterpart(name) for name in chapter.samples]
-        return {public.name: _checksum(public_path(public.name)) for public in files}
-    path = Path(source)
-    if not path.is_file():
+        paths = {name: sample_path(name) for name in chapter.samples}
+    elif source == "public":
+        names = [public_counterpart(name).name for name in chapter.samples]
+        paths = {name: public_path(name) for name in names}
+    elif Path(source).is_file():
+        paths = {Path(source).name: Path(source)}
+    else:
         raise GenampError(f"`source` must be shipped, public or a file, got {source}: not found")
-    return {path.name: _checksum(path)}
-
-
-def _checksum(path: Path) -> str:
-    status = path.stat()
-    return _checksum_of_state(path, status.st_mtime_ns, status.st_size)
+    states = {name: path.stat() for name, path in paths.items()}
+    return {n: _checksum(paths[n], s.st_mtime_ns, s.st_size) for n, s in states.items()}
 
 
 @lru_cache(maxsize=64)
-def _checksum_of_state(path: Path, mtime_ns: int, size: int) -> str:
+def _checksum(path: Path, mtime_ns: int, size: int) -> str:
     return sha256_of_file(path)

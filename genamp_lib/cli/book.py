@@ -125,7 +125,7 @@ def build(
             reasons = "; ".join(todo[name].reasons) if name in todo else ""
             typer.echo(f"{name}: to run, {reasons}" if reasons else f"{name}: up to date")
         try:
-            failures = run_jobs(book.root, list(todo.values()), n_parallel=jobs)
+            failures = run_jobs(list(todo.values()), n_parallel=jobs)
         except KeyboardInterrupt as stop:
             typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
             raise typer.Exit(130) from stop
