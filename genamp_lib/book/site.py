@@ -6,7 +6,6 @@ Runs no chapter. The site is put in place whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import re
 import shutil
@@ -14,13 +13,16 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+from jinja2 import Environment
+from markupsafe import escape
 from nbformat import NotebookNode
 
 from genamp_lib._project import (
@@ -33,17 +35,11 @@ from genamp_lib._project import (
 )
 from genamp_lib.book.catalog import Chapter
 from genamp_lib.book.results import Run
-from genamp_lib.book.scoreboard import Row, compare, load_paper_numbers
+from genamp_lib.book.scoreboard import compare, load_paper_numbers
 from genamp_lib.book.stale import installed_versions
 
 COMPUTED = "computed.json"  # in the sources: what the pages ask for, see extension
 _STAMP = ".genamp.json"
-_SMOKE = (
-    "This page was computed with the preset <code>smoke</code>: small samples, from scratch, to "
-    "prove that the machinery works. Its numbers and figures are not the published ones."
-)
-# More than these are folded away in the provenance of a page.
-_MANY_ARTEFACTS = 6
 
 
 class SiteError(Exception):
@@ -107,13 +103,15 @@ def _stage(
     (target / "data.md").write_text(data, encoding="utf-8")
     (target / "downloads").mkdir()
     (target / "chapters").mkdir()
-    smoke = bool(runs) and all(run.record["preset"] == "smoke" for run in runs.values())
+    html = _html()
+    # The pages around the chapters carry the banner of a site that is nothing but smoke.
+    smoke = [run for run in runs.values() if run.record["preset"] == "smoke"]
     blocks = {
         "": {
-            "scoreboard": _scoreboard(rows, link=True),
-            "headline": _scoreboard([row for row in rows if row.paper.headline], link=True),
-            "chapters": _chapter_list(chapters, runs),
-            "banner": _warning(_SMOKE if smoke else ""),
+            "scoreboard": html.scoreboard(rows, link=True),
+            "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
+            "chapters": html.chapters(chapters, runs),
+            "banner": html.banner(smoke[0]) if smoke and len(smoke) == len(runs) else "",
         }
     }
     for name, chapter in chapters.items():
@@ -123,8 +121,8 @@ def _stage(
             shutil.copy(run.folder / "source.md", target / "downloads" / f"{name}.md")
         nbformat.write(_notebook(chapter, run), target / "chapters" / f"{name}.ipynb")
         blocks[name] = {
-            "scoreboard": _scoreboard([row for row in rows if row.paper.chapter == name]),
-            "banner": _warning(_banner(run)),
+            "scoreboard": html.scoreboard([row for row in rows if row.paper.chapter == name]),
+            "banner": html.banner(run),
             "provenance": _provenance(run.record) if run else "",
         }
     results = {
@@ -175,102 +173,28 @@ def _take_outputs(notebook: NotebookNode, run: NotebookNode) -> None:
         position += 1
 
 
-def _banner(run: Run | None) -> str:
-    if run is None:
-        return "This chapter has not been run here; the page shows its text and code only."
-    changed = [f"{k} = {v}" for k, v in run.record.get("changed", {}).items()]
-    if changed:
-        shown = ", ".join(f"<code>{html.escape(one)}</code>" for one in changed)
-        return f"This page was rerun with {shown}. Its numbers are not the published ones."
-    return _SMOKE if run.record["preset"] == "smoke" else ""
-
-
-def _warning(text: str) -> str:
-    if not text:
-        return ""
-    title = '<p class="admonition-title">Warning</p>'
-    return f'<div class="genamp-banner admonition warning">{title}<p>{text}</p></div>'
-
-
-def _scoreboard(rows: Iterable[Row], *, link: bool = False) -> str:
-    """Return rows as an HTML table; `link` leads from each to its chapter."""
-    heads = ("Quantity", "Paper", "Ours", "Verdict", "Why")
-    lines = ["<thead><tr>", *(f'<th scope="col">{name}</th>' for name in heads), "</tr></thead>"]
-    for row in rows:
-        paper, ours = row.paper, ""
-        if row.ours is not None:
-            begin = result_tag(paper.chapter, row.ours.name, row.ours.meaning)
-            ours = f"{begin}{html.escape(row.ours.text)}</span>"
-        quantity = html.escape(paper.quantity)
-        if link:
-            quantity = f'<a href="chapters/{paper.chapter}.html">{quantity}</a>'
-        where = f"{paper.paper}, {html.escape(paper.where)}, {paper.source}"
-        slug = row.verdict.replace(" ", "-")
-        lines.append(
-            f'<tr data-id="{paper.id}"><td>{quantity}</td>'
-            f"<td>{html.escape(paper.text)}<br><small>{where}</small></td><td>{ours}</td>"
-            f'<td><span class="genamp-verdict genamp-{slug}">{row.verdict}</span></td>'
-            f"<td>{html.escape(row.reason)}</td></tr>"
-        )
-    return _html_table(lines, "genamp-scoreboard")
-
-
 def result_tag(chapter: str, name: str, meaning: str) -> str:
     """Return the HTML that opens a number on a page; the site's tests read it."""
     return (
         f'<span class="genamp-result" data-chapter="{chapter}" data-result="{name}" '
-        f'title="{html.escape(meaning)}">'
+        f'title="{escape(meaning)}">'
     )
 
 
-def _chapter_list(chapters: Mapping[str, Chapter], runs: Mapping[str, Run]) -> str:
-    lines = ["<thead><tr><th>Chapter</th><th>What it does</th><th>Run time</th></tr></thead>"]
-    for name, chapter in chapters.items():
-        time = f"{runs[name].record['wall_seconds']:.0f} s" if name in runs else "not run"
-        lines.append(
-            f'<tr><td><a href="chapters/{name}.html">{html.escape(chapter.title)}</a></td>'
-            f"<td>{html.escape(chapter.summary)}</td><td>{time}</td></tr>"
-        )
-    return _html_table(lines)
-
-
 def _provenance(record: Mapping[str, Any]) -> str:
-    rows = {
-        "Preset": record["preset"],
-        "Seed": record["seed"],
-        "Changed parameters": ", ".join(f"{k} = {v}" for k, v in record["overrides"].items())
-        or "none",
-        "Source revision": record["revision"],
-        "Started": record["started"],
-        "Wall time": f"{record['wall_seconds']} s on {record['machine']}",
-        "Event samples": _checksums(record["fingerprint"]["samples"]),
-        "Versions": ", ".join(f"{k} {v}" for k, v in record["fingerprint"]["versions"].items()),
-    }
-    cells = {key: html.escape(str(value)) for key, value in rows.items()}
-    cells["Artefacts"] = _artefacts(record["artefacts"])
-    lines = [f'<tr><th scope="row">{key}</th><td>{cell}</td></tr>' for key, cell in cells.items()]
-    return _html_table(lines, "genamp-provenance")
+    # A run may have used an artefact more than once.
+    used = {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in record["artefacts"]}
+    stages = Counter(name.split(" ")[0].rpartition("-")[0] for name in used)
+    return _html().provenance(record, used, stages)
 
 
-def _artefacts(used: Iterable[Mapping[str, str]]) -> str:
-    """Return HTML that lists artefacts, folded away below their numbers where they are many."""
-    # A run may have used one more than once.
-    named = {f"{a['artefact']} ({a['origin']})": a["sha256"] for a in used}
-    listed = html.escape(_checksums(named))
-    if len(named) <= _MANY_ARTEFACTS:
-        return listed
-    stages = Counter(name.split(" ")[0].rpartition("-")[0] for name in named)
-    summary = html.escape(", ".join(f"{stage}: {number}" for stage, number in stages.items()))
-    return f"<details><summary>{summary}</summary>{listed}</details>"
-
-
-def _checksums(files: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} sha256 {sha256[:12]}…" for name, sha256 in files.items()) or "none"
-
-
-def _html_table(lines: Iterable[str], kind: str = "") -> str:
-    table = "\n".join(lines)
-    return f'<div class="genamp-table"><table class="table {kind}">\n{table}\n</table></div>'
+@cache
+def _html() -> Any:
+    """Return the macros of blocks.html."""
+    template = Path(__file__).with_name("blocks.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True)
+    environment.globals["result_tag"] = result_tag
+    return environment.from_string(template).module
 
 
 def _copy_scripts(assets: Path) -> None:
