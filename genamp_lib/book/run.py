@@ -60,12 +60,10 @@ FRESH_PRESETS = ("smoke",)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-class ChapterFailed(Exception):
+class ChapterFailed(GenampError):
     """A chapter did not run to its end; the message says which cell, what error, where to look."""
 
-    def __init__(self, chapter: str, message: str) -> None:
-        super().__init__(f"{chapter}{message}")
-        self.chapter = chapter
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -171,8 +169,8 @@ def rerun(
     fresh = fresh or preset in FRESH_PRESETS
     job = Job(book, chapter, resolved, folder, ["asked for"], fresh, changed)
     with _lock(folder.with_name(f"{folder.name}.lock")) if changed else book.lock():
-        for failure in run_jobs([job], n_parallel=1, sharing=sharing):
-            raise failure
+        for failure in run_jobs([job], n_parallel=1, sharing=sharing).values():
+            raise ChapterFailed(failure)
         if changed:
             stale = {job.chapter.name for job in plan_jobs(book)}
             runs = {key: run for key, run in book.runs().items() if key not in stale}
@@ -265,7 +263,7 @@ def publish_artefacts(folder: Path) -> list[Path]:
 
 def run_jobs(
     jobs: Sequence[Job], *, n_parallel: int, sharing: Mapping[str, str] | None = None
-) -> list[ChapterFailed]:
+) -> dict[str, str]:
     """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
 
     Args:
@@ -274,7 +272,7 @@ def run_jobs(
         sharing: Environment variables that tell the chapters with whom to share their own work.
 
     Returns:
-        The failures. On Ctrl-C the kernels are ended first.
+        Chapter -> what went wrong, for those that failed. On Ctrl-C the kernels are ended first.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's
     kernels: list[NotebookClient] = []
@@ -292,7 +290,8 @@ def run_jobs(
 
         run = partial(_run, sharing or {}, kernels, begin, stopped)
         try:
-            return [failure for failure in pool.map(run, jobs) if failure]
+            found = zip(jobs, pool.map(run, jobs), strict=True)
+            return {job.chapter.name: failure for job, failure in found if failure}
         except BaseException:
             stopped.set()
             for client in kernels:
@@ -313,7 +312,7 @@ def _run(
     begin: Callable[..., None],
     stopped: threading.Event,
     job: Job,
-) -> ChapterFailed | None:
+) -> str | None:
     """Run one job in a kernel; return what went wrong."""
     root, name = job.book.root, job.folder.name
     now, own = fingerprint(job.chapter, job.parameters), job.chapter.parameters
@@ -356,7 +355,7 @@ def _run(
         (folder / "traceback.txt").write_text(failure[1], encoding="utf-8")
         replace_folder(folder, kept)
         where = f"the whole notebook and its traceback: {kept}"
-        return ChapterFailed(job.chapter.name, f"{failure[0]}\n  {where}")
+        return f"{job.chapter.name}{failure[0]}\n  {where}"
     results = read_json(folder / "results.json")
     record = {
         "chapter": job.chapter.name,

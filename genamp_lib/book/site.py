@@ -42,8 +42,10 @@ COMPUTED = "computed.json"  # in the sources: what the pages ask for, see extens
 _STAMP = ".genamp.json"
 
 
-class SiteError(Exception):
+class SiteError(GenampError):
     """The site could not be rendered; the message lists jupyter-book's warnings."""
+
+    exit_code = 1
 
 
 def site_folder(root: Path, preset: str) -> Path:

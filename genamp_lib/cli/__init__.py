@@ -31,12 +31,12 @@ app.add_typer(estimate.app, name="estimate")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; user errors are one line on stderr and exit code 2."""
+    """Run the command line; user errors are one line on stderr and exit code 2, failed runs 1."""
     try:
         app(join_pairs(sys.argv[1:] if arguments is None else arguments))
     except GenampError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def join_pairs(arguments: list[str]) -> list[str]:

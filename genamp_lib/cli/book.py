@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,21 +77,16 @@ def run(
     be), or the path of a file.
     """
     from genamp_lib.book.results import read_results
-    from genamp_lib.book.run import ChapterFailed, publish_artefacts, rerun
+    from genamp_lib.book.run import publish_artefacts, rerun
     from genamp_lib.cli.data import fetch_with_bar
 
     for text in parameter or []:
         if "=" not in text:
             raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
     given = dict(text.split("=", 1) for text in parameter or [])
-    sharing = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar}
-    try:
-        folder = rerun(name, given, preset=preset, fresh=fresh, **sharing)
-    except ChapterFailed as failure:
-        typer.echo(f"failed: {failure}", err=True)
-        raise typer.Exit(1) from failure
-    except KeyboardInterrupt as stop:
-        raise typer.Exit(130) from stop
+    options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar}
+    with _stoppable():
+        folder = rerun(name, given, preset=preset, fresh=fresh, **options)
     for path in publish_artefacts(folder) if publish else ():
         typer.echo(f"artefact: {path.name}")
     results = read_results(folder / "results.json").values()
@@ -98,9 +94,8 @@ def run(
         ("Result", "Value [interval]", "Meaning"), ((r.name, r.text, r.meaning) for r in results)
     )
     typer.echo(f"run: {folder}")
-    pages = list(folder.glob("site/chapters/*.html")) if given else []
-    page = next((page for page in pages if page.stem == folder.parent.name), None)
-    typer.echo(f"page: {page}" if page else "The site shows it after `genamp build`.")
+    page = folder / "site" / "chapters" / f"{folder.parent.name}.html"
+    typer.echo(f"page: {page}" if given else "The site shows it after `genamp build`.")
 
 
 def build(
@@ -115,8 +110,8 @@ def build(
     installed versions changed; not when its prose changed.
     """
     from genamp_lib.book.results import read_record
-    from genamp_lib.book.run import open_book, plan_jobs, run_jobs
-    from genamp_lib.book.site import SiteError, build_site, site_folder
+    from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, run_jobs
+    from genamp_lib.book.site import build_site, site_folder
 
     book = open_book(preset)
     with book.lock():
@@ -124,24 +119,15 @@ def build(
         for name in book.chapters:
             reasons = "; ".join(todo[name].reasons) if name in todo else ""
             typer.echo(f"{name}: to run, {reasons}" if reasons else f"{name}: up to date")
-        try:
+        with _stoppable():
             failures = run_jobs(list(todo.values()), n_parallel=jobs)
-        except KeyboardInterrupt as stop:
-            typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
-            raise typer.Exit(130) from stop
-        failed = {failure.chapter for failure in failures}
-        for name in todo.keys() - failed:
-            typer.echo(f"{name}: done in {read_record(book.folder(name))['wall_seconds']} s")
-        for failure in failures:
-            typer.echo(f"failed: {failure}", err=True)
+        for name in todo:
+            if name not in failures:
+                typer.echo(f"{name}: done in {read_record(book.folder(name))['wall_seconds']} s")
         if failures:
-            raise typer.Exit(1)
+            raise ChapterFailed("\n".join(failures.values()))
         folder = site_folder(book.root, preset)
-        try:
-            rendered = build_site(book.root, book.chapters, book.runs(), folder)
-        except SiteError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
+        rendered = build_site(book.root, book.chapters, book.runs(), folder)
     index = (folder / "index.html").relative_to(book.root)
     typer.echo(f"site{'' if rendered else ' (unchanged)'}: {index}")
 
@@ -197,6 +183,15 @@ def scoreboard(
             where = f"{row.paper.text}\n{row.paper.paper}, {row.paper.where}"
             shown.append((row.paper.quantity, where, ours, row.verdict, row.reason))
         _print_table(("Quantity", "Paper", "Ours", "Verdict", "Why"), shown)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        typer.echo("stopped; finished chapters are kept, the next build continues", err=True)
+        raise typer.Exit(130) from stop
 
 
 def _print_table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
