@@ -19,6 +19,8 @@ from typing import Any
 class GenampError(Exception):
     """Something the user can mend; the message is one line: what, requirement, got, remedy."""
 
+    exit_code = 2  # of the command line
+
 
 def project_root(start: Path | None = None) -> Path:
     """Return the folder that holds `book`, `notebooks` and `data`.

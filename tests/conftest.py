@@ -10,51 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests_support import ROOT
+from tests_support import ROOT, TINY_CHAPTER
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker has a core of its own: more threads would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-TINY_CHAPTER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
-genamp:
-  samples: []
-  summary: It counts.
----
-
-# A tiny chapter
-
-The answer is {result}`answer`.
-
-```{code-cell} ipython3
-from genamp_lib.book.results import Results
-```
-
-```{code-cell} ipython3
-:tags: [parameters]
-
-seed: int = 1  # seed of the random numbers
-n_train: int = 10  # training events
-upper: float = 0.5  # upper edge
-```
-
-```{code-cell} ipython3
-results = Results(chapter="01_tiny", seed=seed)
-results.add("answer", n_train * upper, meaning="a product")
-results.write()
-```
-
-% genamp:scoreboard
-"""
 
 TINY_NUMBERS = """\
 - {id: A.answer, chapter: 01_tiny, result: answer, paper: A, where: Eq. (1), quantity: the answer,
@@ -75,7 +35,10 @@ def tiny_project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "book" / "assets", root / "book" / "assets")
     shutil.copy(ROOT / "book" / "_config.yml", root / "book")
     (root / "book" / "references.bib").write_text("")
-    (root / "book" / "index.md").write_text("# Tiny\n\n% genamp:presets\n\n% genamp:headline\n")
+    (root / "book" / "index.md").write_text(
+        "# Tiny\n\n"
+        + "".join(f":::{{genamp}} {name}\n:::\n\n" for name in ("banner", "headline", "chapters"))
+    )
     (root / "book" / "_toc.yml").write_text(
         "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
     )

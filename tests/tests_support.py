@@ -17,6 +17,47 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+TINY_CHAPTER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+genamp:
+  samples: []
+  summary: It counts.
+---
+
+# A tiny chapter
+
+The answer is {result}`answer`.
+
+```{code-cell} ipython3
+from genamp_lib.book.results import Results
+```
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+seed: int = 1  # seed of the random numbers
+n_train: int = 10  # training events
+upper: float = 0.5  # upper edge
+```
+
+```{code-cell} ipython3
+results = Results(chapter="01_tiny", seed=seed)
+results.add("answer", n_train * upper, meaning="a product")
+results.write()
+```
+
+:::{genamp} scoreboard
+:::
+"""
+
 
 def build_book(preset: str) -> None:
     """Build the book of this project; tests in other processes wait, then find it up to date."""

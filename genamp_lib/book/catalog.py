@@ -61,7 +61,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook: its name, what it says of itself, and its cells.
+    """One notebook: what it says of itself, and its cells.
 
     Attributes:
         name: File name without extension, e.g. "01_gaussian_1d".
@@ -84,8 +84,7 @@ class Chapter:
     @property
     def code(self) -> str:
         """All code cells as one text: what the numbers depend on, prose left out."""
-        sources = [cell.source for cell in self.notebook.cells if cell.cell_type == "code"]
-        return "\n# cell\n".join(sources)
+        return "\n# cell\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
 
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return all parameters, defaults replaced by `overrides`.
@@ -111,8 +110,7 @@ def choices(got: str, names: Iterable[str]) -> str:
     """
     names = list(names)
     near = difflib.get_close_matches(got, names, n=1)
-    hint = f"did you mean `{near[0]}`? " if near else ""
-    return f"{hint}choose from {', '.join(names)}"
+    return (f"did you mean `{near[0]}`? " if near else "") + f"choose from {', '.join(names)}"
 
 
 def load_chapters(root: Path) -> dict[str, Chapter]:
@@ -121,11 +119,8 @@ def load_chapters(root: Path) -> dict[str, Chapter]:
     Raises:
         GenampError: A notebook does not keep the rules for chapters.
     """
-    paths = [
-        path
-        for pattern in ("[0-9][0-9]_*.md", "data_*.md")
-        for path in sorted((root / "notebooks").glob(pattern))
-    ]
+    patterns = ("[0-9][0-9]_*.md", "data_*.md")
+    paths = [path for one in patterns for path in sorted((root / "notebooks").glob(one))]
     return {path.stem: read_chapter(path) for path in paths}
 
 
@@ -135,14 +130,9 @@ def find_chapter(chapters: Mapping[str, Chapter], name: str) -> Chapter:
     Raises:
         GenampError: There is none; the message names those that exist.
     """
-    if name in chapters:
-        return chapters[name]
-    if name.isdigit():
-        numbered = [
-            c for c in chapters.values() if c.name.split("_")[0].lstrip("0") == str(int(name))
-        ]
-        if numbered:
-            return numbered[0]
+    for chapter in chapters.values():
+        if name == chapter.name or (name.isdigit() and name.zfill(2) == chapter.name[:2]):
+            return chapter
     raise GenampError(f"unknown chapter `{name}`; {choices(name, chapters)}")
 
 
@@ -154,30 +144,26 @@ def read_chapter(path: Path) -> Chapter:
     """
     notebook = jupytext.read(path)
     about = notebook.metadata.get("genamp", {})
-    headings = [
-        line.removeprefix("# ").strip()
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if line.startswith("# ")
-    ]
-    cells = [
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    lines = [line for source in prose for line in source.splitlines()]
+    titles = [line.removeprefix("# ").strip() for line in lines if line.startswith("# ")]
+    tagged = [
         cell
         for cell in notebook.cells
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
     ]
-    if not headings or len(cells) != 1:
+    if not titles or len(tagged) != 1:
         raise GenampError(
             f"{path.name}: must have a title and one code cell tagged `parameters`, "
-            f"got {len(headings)} titles and {len(cells)} cells"
+            f"got {len(titles)} titles and {len(tagged)} cells"
         )
     return Chapter(
         name=path.stem,
         path=path,
-        title=headings[0],
+        title=titles[0],
         summary=about.get("summary", ""),
         samples=tuple(about.get("samples", [])),
-        parameters=_read_parameters(cells[0].source, path.name),
+        parameters=_read_parameters(tagged[0].source, path.name),
         notebook=notebook,
     )
 
@@ -207,12 +193,12 @@ def _read_parameters(source: str, where: str) -> dict[str, Parameter]:
 
 
 def load_preset(root: Path, name: str, chapters: Mapping[str, Chapter]) -> dict[str, dict]:
-    """Return all parameters of every chapter under a preset.
+    """Return all parameters of every chapter under a preset; its own where the preset has none.
 
     Args:
         root: Project folder; presets are its notebooks/presets/*.yml.
         name: File name without extension.
-        chapters: As from `load_chapters`.
+        chapters: Chapters by name, from `load_chapters`.
 
     Raises:
         GenampError: The preset, a chapter or a parameter in it is unknown, or a type is wrong.

@@ -1,22 +1,26 @@
-"""The numbers of one chapter: collected in the notebook, written to results.json.
-
-Notebooks import this of the layer, and what computes their own stages (ring_distances). Not for
-comparing with the papers: scoreboard.
-"""
+"""The numbers of one chapter: collected in the notebook, written to results.json, set in tables."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from genamp_lib._project import GenampError, project_root, read_json, write_json
+import numpy as np
+
+from genamp_lib._project import GenampError, project_root, read_json, recover_folder, write_json
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from numpy.typing import ArrayLike
 
 # How the runner tells a notebook what it is part of; a notebook opened by hand has none of them.
 RUN_FOLDER_VARIABLE = "GENAMP_RUN_FOLDER"
 PRESET_VARIABLE = "GENAMP_PRESET"
+CONFIDENCE = 0.6827
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,8 @@ class Result:
 
         >>> Result("g", 71.234, (58.1, 88.34), 0.6827, "", "G").text
         '71 [58, 88]'
-        >>> Result("i", 0.19146246, None, None, "", "I").text
-        '0.19146'
         >>> Result("g", 16.1, (0.31, math.inf), 0.6827, "", "G").text
         '16 [0.31, ∞]'
-        >>> Result("g", 0.45, (0.21, 470.0), 0.6827, "", "G").text
-        '0.45 [0.21, 470]'
         """
         unit = f" {self.unit}" if self.unit else ""
         if self.interval is None:
@@ -65,10 +65,8 @@ class Result:
         if low > 0 and (math.isinf(high) or half > 10 * min(positive, default=half)):
             # So lopsided that digits of the wider side would leave nothing of a small number.
             scales = [min(scale, number) for number in (self.value, low, high)]
-        numbers = [
-            format_number(*pair) for pair in zip((self.value, low, high), scales, strict=True)
-        ]
-        return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{unit}"
+        number, *edges = map(format_number, (self.value, low, high), scales)
+        return f"{number} [{edges[0]}, {edges[1]}]{unit}"
 
 
 def format_number(number: float, scale: float | None) -> str:
@@ -83,11 +81,8 @@ def format_number(number: float, scale: float | None) -> str:
         return f"{number:.5g}"
     decimals = 1 - math.floor(math.log10(scale))
     rounded = round(number, decimals) + 0.0  # no "-0"
-    return (
-        f"{rounded:.{max(decimals, 0)}f}"
-        if abs(rounded) >= 1e-4 or rounded == 0
-        else f"{rounded:.2g}"
-    )
+    plain = abs(rounded) >= 1e-4 or rounded == 0
+    return f"{rounded:.{max(decimals, 0)}f}" if plain else f"{rounded:.2g}"
 
 
 class Results:
@@ -95,11 +90,13 @@ class Results:
 
     Args:
         chapter: Name of the notebook without extension.
-        seed: The seed that the chapter's random numbers follow from.
+        seed: Seed that the chapter's random numbers follow from.
 
     >>> results = Results(chapter="01_gaussian_1d", seed=1)
-    >>> results.add("half", 0.5, meaning="a half").text
-    '0.5'
+    >>> results.add("mean", 0.5, "a mean", error=0.1).text
+    '0.50 [0.40, 0.60]'
+    >>> results.add_fraction("share", 9, 10, "a share").text
+    '0.90 [0.77, 0.96]'
     """
 
     def __init__(self, *, chapter: str, seed: int) -> None:
@@ -114,20 +111,24 @@ class Results:
         self,
         name: str,
         value: float,
-        *,
         meaning: str,
+        *,
         interval: tuple[float, float] | None = None,
-        confidence: float = 0.6827,
+        error: float | None = None,
+        within: tuple[float, float] = (-math.inf, math.inf),
+        confidence: float = CONFIDENCE,
         unit: str = "",
     ) -> Result:
         """Add one number and return it.
 
         Args:
-            name: Unique in the chapter, a Python identifier.
+            name: Identifier, unique in the chapter.
             value: The number; not NaN.
             meaning: What it is, one phrase.
-            interval: (low, high) at `confidence`; None where the number is exact.
-            confidence: Confidence level of `interval`.
+            interval: (low, high) at `confidence`; None where the number is exact or has an `error`.
+            error: Half-width of the interval around `value`, in place of `interval`.
+            within: Smallest and largest possible number, where an interval from `error` ends.
+            confidence: Confidence level of the interval.
             unit: Unit symbol.
 
         Raises:
@@ -137,6 +138,8 @@ class Results:
         if not name.isidentifier() or name in self._results:
             raise ValueError(f"`name` must be a new identifier, got {name!r}.")
         value = float(value)
+        if error is not None:
+            interval = max(value - error, within[0]), min(value + error, within[1])
         edges = None if interval is None else (float(interval[0]), float(interval[1]))
         if math.isnan(value) or (edges is not None and not edges[0] <= edges[1]):
             raise ValueError(
@@ -146,11 +149,36 @@ class Results:
         self._results[name] = result
         return result
 
+    def add_estimate(self, name: str, estimate: Any, meaning: str) -> Result:
+        """Add the amplification factor of any estimate of this library with its interval."""
+        interval, confidence = estimate.interval, estimate.confidence
+        return self.add(
+            name, estimate.amplification, meaning, interval=interval, confidence=confidence
+        )
+
+    def add_spread(self, name: str, values: ArrayLike, meaning: str) -> Result:
+        """Add the median of repeated values with the interval of their central 68.27 %."""
+        middle = 0.5, 0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2
+        median, low, high = np.quantile(values, middle)
+        return self.add(name, median, meaning, interval=(low, high))
+
+    def add_mean(self, name: str, values: ArrayLike, meaning: str, *, unit: str = "") -> Result:
+        """Add the mean of values with its standard error."""
+        values = np.asarray(values)
+        error = values.std() / np.sqrt(len(values))
+        return self.add(name, values.mean(), meaning, error=error, unit=unit)
+
+    def add_fraction(self, name: str, count: int, total: int, meaning: str) -> Result:
+        """Add the fraction `count` of `total` with Wilson's interval."""
+        from genamp_lib.diagnostics import binomial_interval
+
+        return self.add(name, count / total, meaning, interval=binomial_interval(count, total))
+
     def write(self, *, artefacts: list[dict[str, str]] | None = None) -> None:
         """Write results.json into the run's folder.
 
         Args:
-            artefacts: What `ArtefactStore.used` lists, for the chapter's provenance.
+            artefacts: List of `ArtefactStore.used`, for the chapter's provenance.
         """
         folder = Path(
             os.environ.get(RUN_FOLDER_VARIABLE)
@@ -166,6 +194,40 @@ class Results:
         write_json(folder / "results.json", content)
 
 
+def show_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "", caption: str = ""
+) -> Markdown:
+    """Return a table that a notebook shows as the output of a cell.
+
+    Args:
+        header: Heads of the columns.
+        rows: Cells of each row: texts, numbers, or results, which show their interval.
+        name: Label that the page can refer to with `numref`; it needs a caption.
+        caption: Title of the table.
+
+    >>> half = Result("half", 0.5, None, None, "", "a half")
+    >>> print(show_table(["case", "value"], [["one", half], ["two", 2]]).data)
+    | case | value |
+    |---|---|
+    | one | 0.5 |
+    | two | 2 |
+    """
+    from IPython.display import Markdown
+
+    head, *body = (f"| {' | '.join(map(_cell, row))} |" for row in (header, *rows))
+    text = "\n".join([head, "|---" * len(header) + "|", *body])
+    if caption:
+        text = f":::{{table}} {caption}\n:name: {name}\n\n{text}\n:::"
+    return Markdown(text)
+
+
+def _cell(cell: object) -> str:
+    if not isinstance(cell, Result):
+        return str(cell)
+    # On a page of the book the role keeps its link to results.json; elsewhere nobody knows it.
+    return f"{{result}}`{cell.name}`" if RUN_FOLDER_VARIABLE in os.environ else cell.text
+
+
 def read_results(path: Path | str) -> dict[str, Result]:
     """Read a results.json as a mapping from name to `Result`."""
     content = read_json(path)
@@ -175,6 +237,40 @@ def read_results(path: Path | str) -> dict[str, Result]:
         raise GenampError(
             f"{path}: must be a chapter's results.json, got {error!r}; rerun the chapter"
         ) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of a chapter.
+
+    Attributes:
+        folder: The run's files, notebook.ipynb and source.md among them.
+        record: Provenance of the run, as in its record.json.
+        results: The numbers by name.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    results: Mapping[str, Result]
+
+
+def read_run(folder: Path) -> Run | None:
+    """Return the run in `folder`, or None when there is no whole one.
+
+    Raises:
+        GenampError: Its results are not those of a chapter.
+    """
+    record = read_record(folder)
+    return record and Run(folder, record, read_results(folder / "results.json"))
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of the run in `folder`, or None when there is no whole run."""
+    recover_folder(folder)
+    try:
+        return read_json(folder / "record.json")
+    except (GenampError, FileNotFoundError):
+        return None
 
 
 def _to_json(result: Result) -> dict[str, Any]:
@@ -187,10 +283,9 @@ def _to_json(result: Result) -> dict[str, Any]:
 
 
 def _from_json(entry: dict[str, Any]) -> Result:
-    fields = {key: entry[key] for key in ("name", "confidence", "unit", "meaning")}
-    interval = entry["interval"]
-    edges = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Result(value=float(entry["value"]), interval=edges, **fields)
+    edges = None if entry["interval"] is None else tuple(map(float, entry["interval"]))
+    numbers = {"value": float(entry["value"]), "interval": edges}
+    return Result(**{key: value for key, value in entry.items() if key != "text"} | numbers)
 
 
 def _number(value: float) -> float | str:

@@ -1,35 +1,24 @@
-"""Which chapters must be run, why, and where their runs are kept. Runs nothing: runs.
+"""Run chapters: which and why, each in a kernel of its own, kept whole or not at all.
 
 A run is a folder: source.md, notebook.ipynb, results.json, log.txt and, written last, record.json.
-
-Execute one chapter in a process of its own: `python -m genamp_lib.book.run FOLDER`.
-
-The folder holds source.md and request.json; it receives notebook.ipynb, the chapter's results.json
-and outcome.json. Prints a line of JSON per cell for the parent's progress. Not for deciding what to
-run: runs.
-
-Run chapters in parallel and keep what came out, whole or not at all.
-
-A run is made under a temporary name and renamed when the chapter succeeded. Not for deciding what
-to run (plan), nor for drawing pages (pages, site).
+It is made under a temporary name and renamed when the chapter succeeded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import json
-import logging
 import os
 import platform
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,298 +26,67 @@ from typing import Any
 
 import jupytext
 import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
+from filelock import FileLock, Timeout
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from papermill.translators import PythonTranslator
 
 from genamp_lib._project import (
     GenampError,
+    project_root,
     read_json,
-    recover_folder,
     replace_file,
     replace_folder,
     sha256_of_file,
     write_json,
 )
-from genamp_lib.book.catalog import Chapter
-from genamp_lib.book.results import PRESET_VARIABLE, RUN_FOLDER_VARIABLE
-from genamp_lib.book.stale import Fingerprint, changes, fingerprint
+from genamp_lib.book.catalog import Chapter, find_chapter, load_chapters, load_preset
+from genamp_lib.book.results import (
+    PRESET_VARIABLE,
+    RUN_FOLDER_VARIABLE,
+    Run,
+    read_record,
+    read_run,
+)
+from genamp_lib.book.site import build_site
+from genamp_lib.book.stale import changes, fingerprint
+from genamp_lib.datasets.public import fetch_public, public_counterpart
+from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
 from genamp_lib.store import FRESH_VARIABLE
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A chapter that did not run to its end: which cell, what error, where to look."""
-
-    job: Job
-    error: str
-    cell: int | None
-    source: str
-    folder: Path
-
-    def __str__(self) -> str:
-        where = "" if self.cell is None else f", code cell {self.cell}"
-        lines = [f"{self.job.chapter.name}{where}: {self.error}"]
-        lines += [f"    {line}" for line in self.source.strip().splitlines()[:12]]
-        lines.append(f"  the whole notebook and its traceback: {self.folder}")
-        return "\n".join(lines)
-
-
-def run_jobs(
-    root: Path,
-    jobs: Sequence[Job],
-    *,
-    n_parallel: int,
-    report: Report,
-    sharing: Mapping[str, str] | None = None,
-) -> tuple[list[Job], list[Failure]]:
-    """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
-
-    Args:
-        root: Project folder.
-        jobs: What to run.
-        n_parallel: Processes at a time.
-        report: Called with (job, cells begun, cells) from several threads.
-        sharing: Environment variables that tell the jobs with whom to share their own work.
-
-    Returns:
-        The jobs that succeeded and the failures. On Ctrl-C the children are ended first.
-    """
-    processes: list[subprocess.Popen] = []
-    stopped = threading.Event()
-    done, failures = [], []
-    pool = ThreadPoolExecutor(max(1, n_parallel))
-    try:
-        run = partial(_run, root, report, processes, stopped, sharing or {})
-        futures = {pool.submit(run, job): job for job in jobs}
-        for future in as_completed(futures):
-            failure = future.result()
-            done.append(futures[future]) if failure is None else failures.append(failure)
-    except BaseException:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return done, failures
-
-
-def _run(
-    root: Path,
-    report: Report,
-    processes: list,
-    stopped: threading.Event,
-    sharing: Mapping[str, str],
-    job: Job,
-) -> Failure | None:
-    """Run one job in a child process; return what went wrong."""
-    now = fingerprint(job.chapter, job.parameters)
-    # A killed run may still be writing for a moment: never work in a folder that was its own.
-    for leftover in job.folder.parent.glob(f".{job.folder.name}.partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = job.folder.with_name(f".{job.folder.name}.partial-{os.getpid()}")
-    folder.mkdir(parents=True)
-    shutil.copyfile(job.chapter.path, folder / "source.md")
-    write_json(folder / "request.json", {"root": str(root), "overrides": job.overrides})
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    environment = {
-        **os.environ,
-        **dict.fromkeys(_THREADS, "1"),
-        **sharing,
-        RUN_FOLDER_VARIABLE: str(folder),
-        PRESET_VARIABLE: job.preset,
-        FRESH_VARIABLE: "1" if job.fresh else "0",
-        "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
-        "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
-        "PYTHONHASHSEED": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "genamp_lib.book.run", str(folder)],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which ends its children
-        )
-        processes.append(process)
-        for line in process.stdout or ():
-            event = _event(line)
-            if event:
-                report(job, event["cell"], event["cells"])
-        process.wait()
-    if stopped.is_set():  # ended by us: neither a success nor a failure of the chapter
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    failure = _failure(job, folder, process.returncode)
-    if failure is None:
-        _write_record(root, job, folder, started, now)
-        for leftover in ("request.json", "outcome.json"):
-            (folder / leftover).unlink()
-        shutil.rmtree(folder / "ipython", ignore_errors=True)
-        replace_folder(folder, job.folder)
-        shutil.rmtree(_failed(job), ignore_errors=True)
-    return failure
-
-
-def _event(line: str) -> dict[str, int] | None:
-    try:
-        event = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "cell" in event else None
-
-
-def _failure(job: Job, folder: Path, returncode: int) -> Failure | None:
-    if (folder / "outcome.json").exists():
-        outcome = read_json(folder / "outcome.json")["failure"]
-    else:
-        outcome = {"error": f"its process ended with exit code {returncode}; see log.txt"}
-    if outcome is None:
-        return None
-    kept = _failed(job)
-    replace_folder(folder, kept)
-    if "traceback" in outcome:
-        (kept / "traceback.txt").write_text("\n".join(outcome["traceback"]), encoding="utf-8")
-    return Failure(job, outcome["error"], outcome.get("cell"), outcome.get("source", ""), kept)
-
-
-def _failed(job: Job) -> Path:
-    return job.folder.with_name(f"{job.folder.name}.failed")
-
-
-def _write_record(root: Path, job: Job, folder: Path, started: str, now: Fingerprint) -> None:
-    results = read_json(folder / "results.json")
-    record = {
-        "chapter": job.chapter.name,
-        "preset": job.preset,
-        "overrides": job.overrides,
-        "changed": dict(job.changed),
-        "fresh": job.fresh,
-        "seed": results["seed"],
-        "started": started,
-        "wall_seconds": read_json(folder / "outcome.json")["wall_seconds"],
-        "revision": source_revision(root),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "artefacts": results["artefacts"],
-        "fingerprint": now.to_dict(),
-    }
-    write_json(folder / "record.json", record)
-
-
-def source_revision(root: Path) -> str:
-    """Return the git revision of the sources, marked when they differ from it."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=, changed", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def main(folder: Path) -> int:
-    """Execute the chapter in `folder`; return 0, or 1 with the failure in outcome.json."""
-    _end_with_parent()
-    request = read_json(folder / "request.json")
-    notebook = jupytext.read(folder / "source.md")
-    _report_cells(sum(cell.cell_type == "code" for cell in notebook.cells))
-    start = time.perf_counter()
-    failure = _execute(notebook, folder / "notebook.ipynb", request)
-    if failure is None and not (folder / "results.json").exists():
-        failure = {"error": "the chapter wrote no results: its last cell must call results.write()"}
-    if (folder / "notebook.ipynb").exists():
-        _clean(folder / "notebook.ipynb")
-    seconds = round(time.perf_counter() - start, 1)
-    write_json(folder / "outcome.json", {"failure": failure, "wall_seconds": seconds})
-    return 0 if failure is None else 1
-
-
-def _execute(notebook: NotebookNode, path: Path, request: dict[str, Any]) -> dict | None:
-    try:
-        papermill.execute_notebook(
-            notebook,
-            path,
-            parameters=request["overrides"],
-            kernel_name="python3",
-            cwd=request["root"],
-            progress_bar=False,
-            log_output=True,
-            request_save_on_cell_execute=False,
-        )
-    except papermill.PapermillExecutionError as error:
-        return {
-            "cell": error.exec_count,
-            "source": error.source,
-            "error": f"{error.ename}: {error.evalue}",
-            "traceback": [_plain(line) for line in error.traceback],
-        }
-    except DeadKernelError as error:
-        return {"error": f"the kernel died ({error}); out of memory?"}
-    return None
-
-
-def _clean(path: Path) -> None:
-    """Drop what differs between two runs of the same numbers."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"
-        for volatile in ("papermill", "execution"):
-            cell.metadata.pop(volatile, None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r"\A# Parameters\n", "# Changed for this run\n", cell.source)
-    with replace_file(path) as temporary:
-        nbformat.write(notebook, temporary)
-
-
-def _plain(line: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)
-
-
-def _report_cells(total: int) -> None:
-    """Turn papermill's log into one line of JSON per executed code cell."""
-
-    class Reporter(logging.Handler):
-        done = 0
-
-        def emit(self, record: logging.LogRecord) -> None:
-            if "Executing Cell" in record.getMessage():
-                Reporter.done += 1
-                print(json.dumps({"cell": Reporter.done, "cells": total}), flush=True)
-
-    logger = logging.getLogger("papermill")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(Reporter())
-    logger.propagate = False
-
-
-def _end_with_parent() -> None:
-    """End this process, and by nbclient's handler its kernel, when the parent is gone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
-
 
 # Presets that compute everything from scratch.
 FRESH_PRESETS = ("smoke",)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class ChapterFailed(GenampError):
+    """A chapter did not run to its end; the message says which cell, what error, where to look."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Book:
+    """The chapters of a project, by name, with the parameters of one preset."""
+
+    root: Path
+    preset: str
+    chapters: Mapping[str, Chapter]
+    parameters: Mapping[str, Mapping[str, Any]]
+
+    def folder(self, name: str) -> Path:
+        """Return where the last good run of a chapter is kept."""
+        return self.root / "_build" / "runs" / self.preset / name
+
+    def runs(self) -> dict[str, Run]:
+        """Return the last good runs, stale ones too."""
+        found = {name: read_run(self.folder(name)) for name in self.chapters}
+        return {name: run for name, run in found.items() if run}
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context that keeps other processes from running chapters of this preset."""
+        return _lock(self.root / "_build" / f"build-{self.preset}.lock")
 
 
 @dataclass(frozen=True)
@@ -336,121 +94,326 @@ class Job:
     """One chapter that is to be run.
 
     Attributes:
-        chapter: What to run.
+        book: All chapters, with the preset that its parameters started from.
+        chapter: The chapter.
         parameters: All its parameters.
-        preset: Name of the preset that they started from.
-        folder: Where the run goes.
-        fresh: Ignore artefacts.
-        reasons: Why it is run.
-        changed: What a user changed against the preset, by name; empty for a preset's own run.
+        folder: Folder that the run goes to.
+        reasons: Reasons why it is run, in words.
+        fresh: Whether artefacts are ignored.
+        changed: Parameters that a user changed against the preset; none for a preset's own run.
     """
 
+    book: Book
     chapter: Chapter
     parameters: Mapping[str, Any]
-    preset: str
     folder: Path
+    reasons: Sequence[str]
     fresh: bool
-    reasons: tuple[str, ...]
     changed: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """The parameters that differ from the notebook's own."""
-        defaults = self.chapter.parameters
-        return {k: v for k, v in self.parameters.items() if v != defaults[k].default}
+
+def open_book(preset: str = "default") -> Book:
+    """Read the chapters of the project around the working folder.
+
+    Raises:
+        GenampError: There is no such preset, or a notebook or a preset is wrong.
+    """
+    root = project_root()
+    chapters = load_chapters(root)
+    return Book(root, preset, chapters, load_preset(root, preset, chapters))
 
 
-Report = Callable[[Job, int, int], None]
+def rerun(
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    preset: str = "default",
+    fresh: bool = False,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    fetch: Callable[[str], Any] = fetch_public,
+) -> Path:
+    """Run one chapter, with other parameters if given, and return the folder of the run.
+
+    Without parameters the run replaces the published one of the preset. With parameters it gets a
+    folder of its own, named after them, with a page at site/chapters/NAME.html in it.
+
+    Args:
+        name: Chapter, by name or number.
+        parameters: Parameters to change, as values or as texts; a path given as `source` may be
+            relative to the working folder.
+        preset: Name of the preset that all others come from.
+        fresh: Whether artefacts are ignored.
+        jobs: Processes that share its trainings.
+        scheduler: Address of a Dask scheduler to share them with instead.
+        fetch: Download of a public file by name, called where `source` is "public".
+
+    Raises:
+        GenampError: A name, a type or a file is wrong, or another process runs the same.
+        ChapterFailed: The chapter did not run to its end.
+
+    """
+    if jobs > 1 and scheduler is not None:
+        raise GenampError("--jobs must not be given together with --scheduler")
+    sharing = {JOBS_VARIABLE: str(jobs)}
+    if scheduler is not None:
+        sharing[SCHEDULER_VARIABLE] = scheduler
+    book = open_book(preset)
+    chapter = find_chapter(book.chapters, name)
+    given = dict(parameters or {})
+    resolved = chapter.resolve({**book.parameters[chapter.name], **given})
+    resolved = with_source(chapter, resolved, fetch)
+    changed = {key: resolved[key] for key in given}
+    folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
+    fingerprint(chapter, resolved)  # a missing sample ends here
+    fresh = fresh or preset in FRESH_PRESETS
+    job = Job(book, chapter, resolved, folder, ["asked for"], fresh, changed)
+    with _lock(folder.with_name(f"{folder.name}.lock")) if changed else book.lock():
+        for failure in run_jobs([job], n_parallel=1, sharing=sharing).values():
+            raise ChapterFailed(failure)
+        if changed:
+            stale = {job.chapter.name for job in plan_jobs(book)}
+            runs = {key: run for key, run in book.runs().items() if key not in stale}
+            runs[chapter.name] = read_run(folder)
+            build_site(book.root, book.chapters, runs, folder / "site", strict=False)
+    return folder
 
 
-def run_folder(root: Path, preset: str, chapter: str) -> Path:
-    """Return the folder of the last good run of a chapter under a preset."""
-    return root / "_build" / "runs" / preset / chapter
+def with_source(
+    chapter: Chapter, parameters: Mapping[str, Any], fetch: Callable[[str], Any] = fetch_public
+) -> dict[str, Any]:
+    """Return the parameters with `source` as a chapter can read it.
+
+    Public files that stand for the chapter's samples are fetched; a path gets whole, because
+    chapters run in another folder than the user.
+    """
+    source = parameters.get("source")
+    if source == "public":
+        for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
+            fetch(name)
+    elif source and Path(source).is_file():
+        return {**parameters, "source": str(Path(source).resolve())}
+    return dict(parameters)
 
 
-def custom_folder(root: Path, preset: str, chapter: Chapter, overrides: Mapping[str, Any]) -> Path:
+def _custom_folder(book: Book, chapter: Chapter, changed: Mapping[str, Any]) -> Path:
     """Return a folder of its own for a run with changed parameters, named after them."""
-    label = "_".join(f"{key}-{value}" for key, value in sorted(overrides.items()))
+    label = "_".join(f"{key}-{value}" for key, value in sorted(changed.items()))
     label = re.sub(r"[^\w.,-]", "", label)
     if len(label) > 60:
         label = f"{label[:50]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
-    return root / "_build" / "runs" / f"custom-{preset}" / chapter.name / label
+    return book.root / "_build" / "runs" / f"custom-{book.preset}" / chapter.name / label
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the run in `folder`, or None when there is no whole run."""
-    recover_folder(folder)
-    if not (folder / "record.json").exists():
-        return None
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return read_json(folder / "record.json")
-    except GenampError:
-        return None
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout as error:
+        raise GenampError(
+            f"another genamp is at work here ({path.name}); wait for it or stop it"
+        ) from error
 
 
-def plan_jobs(
-    root: Path, chapters: Mapping[str, Chapter], parameters: Mapping[str, dict], preset: str
-) -> tuple[list[Job], dict[str, dict[str, Any]]]:
-    """Split the chapters into those that must be run and those whose last run still holds.
-
-    Args:
-        root: Project folder.
-        chapters: As from `load_chapters`.
-        parameters: As from `load_preset`.
-        preset: Name of the preset.
-
-    Returns:
-        The jobs with their reasons, and the records of the runs that hold, by chapter.
+def plan_jobs(book: Book) -> list[Job]:
+    """Return the chapters that must be run, with the reasons; the runs of the others still hold.
 
     Raises:
         GenampError: A sample is missing.
     """
-    jobs, fresh_records = [], {}
-    for name, chapter in chapters.items():
-        folder = run_folder(root, preset, name)
-        now = fingerprint(chapter, parameters[name])
-        record = read_record(folder)
-        reasons = ["never run"] if record is None else _reasons(root, record, now, folder)
-        if record is not None and not reasons:
-            fresh_records[name] = record
-        else:
-            job = Job(
-                chapter, parameters[name], preset, folder, preset in FRESH_PRESETS, tuple(reasons)
-            )
-            jobs.append(job)
-    return jobs, fresh_records
+    jobs, fresh = [], book.preset in FRESH_PRESETS
+    for name, chapter in book.chapters.items():
+        parameters, folder = book.parameters[name], book.folder(name)
+        reasons = _reasons(book.root, folder, fingerprint(chapter, parameters))
+        if reasons:
+            jobs.append(Job(book, chapter, parameters, folder, reasons, fresh))
+    return jobs
 
 
-def _reasons(root: Path, record: Mapping[str, Any], now: Fingerprint, folder: Path) -> list[str]:
+def _reasons(root: Path, folder: Path, now: Mapping[str, Any]) -> list[str]:
+    record = read_record(folder)
+    if record is None:
+        return ["never run"]
     if not all((folder / name).exists() for name in ("notebook.ipynb", "results.json")):
         return ["its last run is incomplete"]
-    return changes(record.get("fingerprint", {}), now) + [
-        f"artefact {artefact['artefact']} changed"
-        for artefact in record.get("artefacts", [])
-        if artefact["origin"] == "published" and not _is_published(root, artefact)
-    ]
+    reasons = changes(record.get("fingerprint", {}), now)
+    for artefact in record.get("artefacts", []):
+        path = root / "data" / "artefacts" / f"{artefact['artefact']}.safetensors"
+        if artefact["origin"] == "published" and not (
+            path.exists() and sha256_of_file(path) == artefact["sha256"]
+        ):
+            reasons.append(f"artefact {artefact['artefact']} changed")
+    return reasons
 
 
-def _is_published(root: Path, artefact: Mapping[str, str]) -> bool:
-    path = root / "data" / "artefacts" / f"{artefact['artefact']}.safetensors"
-    return path.exists() and sha256_of_file(path) == artefact["sha256"]
-
-
-def publish_artefacts(root: Path, folder: Path) -> list[Path]:
-    """Copy the artefacts that a run computed into data/artefacts and return their paths.
-
-    Args:
-        root: Project folder.
-        folder: The run.
-    """
-    published = []
+def publish_artefacts(folder: Path) -> list[Path]:
+    """Copy the artefacts that the run in `folder` computed into data/artefacts; return them."""
+    root, published = project_root(), []
     for artefact in read_json(folder / "record.json")["artefacts"]:
-        if artefact["origin"] == "published":
-            continue
-        for suffix in (".safetensors", ".json"):
+        for suffix in (".safetensors", ".json") if artefact["origin"] != "published" else ():
             source = root / "_build" / "artefacts" / f"{artefact['artefact']}{suffix}"
             target = root / "data" / "artefacts" / source.name
             with replace_file(target) as temporary:
                 shutil.copyfile(source, temporary)
             published.append(target)
     return published
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, n_parallel: int, sharing: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
+
+    Args:
+        jobs: Chapters to run.
+        n_parallel: Chapters at a time.
+        sharing: Environment variables that tell the chapters with whom to share their own work.
+
+    Returns:
+        Chapter -> what went wrong, for those that failed. On Ctrl-C the kernels are ended first.
+    """
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's
+    kernels: list[NotebookClient] = []
+    stopped = threading.Event()
+    label = jobs[0].chapter.name if len(jobs) == 1 else f"{len(jobs)} chapters"
+    n_cells = sum(_is_code(cell) for job in jobs for cell in job.chapter.notebook.cells)
+    pool = ThreadPoolExecutor(max(1, n_parallel))
+    with progress(f"{label}, cells", n_cells) as advance:
+
+        def begin(cell: NotebookNode, **_: Any) -> None:
+            if stopped.is_set():
+                raise DeadKernelError("stopped")
+            if _is_code(cell):
+                advance()
+
+        run = partial(_run, sharing or {}, kernels, begin, stopped)
+        try:
+            found = zip(jobs, pool.map(run, jobs), strict=True)
+            return {job.chapter.name: failure for job, failure in found if failure}
+        except BaseException:
+            stopped.set()
+            for client in kernels:
+                if pid := getattr(getattr(client.km, "provisioner", None), "pid", None):
+                    os.killpg(pid, signal.SIGKILL)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _is_code(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+
+
+def _run(
+    sharing: Mapping[str, str],
+    kernels: list[NotebookClient],
+    begin: Callable[..., None],
+    stopped: threading.Event,
+    job: Job,
+) -> str | None:
+    """Run one job in a kernel; return what went wrong."""
+    root, name = job.book.root, job.folder.name
+    now, own = fingerprint(job.chapter, job.parameters), job.chapter.parameters
+    overrides = {k: v for k, v in job.parameters.items() if v != own[k].default}
+    # A killed run may still be writing for a moment: never work in a folder that was its own.
+    for leftover in job.folder.parent.glob(f".{name}.partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = job.folder.with_name(f".{name}.partial-{os.getpid()}")
+    folder.mkdir(parents=True)
+    shutil.copyfile(job.chapter.path, folder / "source.md")
+    environment = {
+        **os.environ,
+        **dict.fromkeys(_THREADS, "1"),
+        **sharing,
+        RUN_FOLDER_VARIABLE: str(folder),
+        PRESET_VARIABLE: job.book.preset,
+        FRESH_VARIABLE: "1" if job.fresh else "0",
+        "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
+        "PYTHONHASHSEED": "0",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    notebook = jupytext.read(folder / "source.md")
+    if overrides:
+        _change_parameters(notebook, overrides)
+    started, start = time.gmtime(), time.perf_counter()
+    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+        options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
+        failure = _execute(notebook, kernels, begin, options)
+    seconds = round(time.perf_counter() - start, 1)
+    if stopped.is_set():  # ended by us: neither a success nor a failure of the chapter
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    shutil.rmtree(folder / "ipython", ignore_errors=True)
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    if failure is None and not (folder / "results.json").exists():
+        failure = ": the chapter wrote no results: its last cell must call results.write()", ""
+    kept = job.folder.with_name(f"{name}.failed")
+    if failure:
+        (folder / "traceback.txt").write_text(failure[1], encoding="utf-8")
+        replace_folder(folder, kept)
+        where = f"the whole notebook and its traceback: {kept}"
+        return f"{job.chapter.name}{failure[0]}\n  {where}"
+    results = read_json(folder / "results.json")
+    record = {
+        "chapter": job.chapter.name,
+        "preset": job.book.preset,
+        "overrides": overrides,
+        "changed": dict(job.changed),
+        "fresh": job.fresh,
+        "seed": results["seed"],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+        "wall_seconds": seconds,
+        "revision": _revision(root),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "artefacts": results["artefacts"],
+        "fingerprint": now,
+    }
+    write_json(folder / "record.json", record)
+    replace_folder(folder, job.folder)
+    shutil.rmtree(kept, ignore_errors=True)
+    return None
+
+
+def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:
+    """Insert a cell that sets the parameters after the one that declares them."""
+    source = PythonTranslator.codify(overrides, "Changed for this run")
+    changed = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    notebook.cells.insert(next(i for i, t in enumerate(tags) if "parameters" in t) + 1, changed)
+
+
+def _execute(
+    notebook: NotebookNode,
+    kernels: list[NotebookClient],
+    begin: Callable[..., None],
+    options: Mapping[str, Any],
+) -> tuple[str, str] | None:
+    """Execute all cells in place; return where and how it failed, and the traceback."""
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # the same in every run
+    quiet = {"record_timing": False, "store_widget_state": False}
+    client = NotebookClient(notebook, kernel_name="python3", on_cell_start=begin, **quiet)
+    kernels.append(client)
+    try:
+        asyncio.run(client.async_execute(**options))
+    except CellExecutionError as error:
+        number = client.code_cells_executed
+        failed = [cell for cell in notebook.cells if cell.cell_type == "code"][number - 1]
+        shown = "\n".join(f"    {line}" for line in failed.source.strip().splitlines()[:12])
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+        return f", code cell {number}: {error.ename}: {error.evalue}\n{shown}", trace
+    except DeadKernelError as error:
+        return f": the kernel died ({error}); out of memory?", ""
+    return None
+
+
+def _revision(root: Path) -> str:
+    """Return the git revision of the sources, marked when they differ from it."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=, changed", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

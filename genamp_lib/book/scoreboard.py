@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,14 +13,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genamp_lib._project import GenampError, replace_file
-from genamp_lib.book.catalog import choices
-from genamp_lib.book.results import Result
+from genamp_lib.book.catalog import Chapter, choices
+from genamp_lib.book.results import Result, Run
 
 Verdict = Literal["agrees", "differs", "not comparable", "not run"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-README_BEGIN = "<!-- scoreboard: begin (written by `genamp scoreboard --readme`) -->"
-README_END = "<!-- scoreboard: end -->"
+README_MARKS = {
+    name: (
+        f"<!-- {name}: begin (written by `genamp scoreboard --readme`) -->",
+        f"<!-- {name}: end -->",
+    )
+    for name in ("chapters", "scoreboard")
+}
 
 
 class PaperNumber(BaseModel):
@@ -71,10 +76,10 @@ class Row:
     """A paper's number, ours (None when the chapter has not been run), and what follows."""
 
     paper: PaperNumber
-    ours: Result | None
-    preset: str
     verdict: Verdict
     reason: str
+    ours: Result | None = None
+    preset: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for `genamp scoreboard --json`."""
@@ -111,9 +116,8 @@ def load_paper_numbers(root: Path) -> list[PaperNumber]:
             first = error.errors()[0]
             what = ".".join(map(str, first["loc"]))
             raise GenampError(f"{path.name}: entry {name!r}: {what} {first['msg']}") from error
-    ids = [number.id for number in numbers]
-    for name in ids:
-        if ids.count(name) > 1:
+    for name, count in Counter(number.id for number in numbers).items():
+        if count > 1:
             raise GenampError(f"{path.name}: `id` must be unique, got {name!r} more than once")
     return numbers
 
@@ -143,93 +147,70 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
     return "differs", paper.differs or "no reason recorded"
 
 
-def compare(
-    numbers: Iterable[PaperNumber], results: Mapping[str, tuple[str, Mapping[str, Result]]]
-) -> list[Row]:
+def compare(numbers: Iterable[PaperNumber], runs: Mapping[str, Run]) -> list[Row]:
     """Compare all papers' numbers with ours.
 
     Args:
-        numbers: As from `load_paper_numbers`.
-        results: Chapter -> (preset, its results); chapters that have not been run are left out.
+        numbers: The papers' numbers, from `load_paper_numbers`.
+        runs: Chapter -> its run; chapters that have not been run are left out.
 
     Raises:
         GenampError: A number refers to a result that its chapter does not write.
     """
-    rows = []
-    for number in numbers:
-        preset, chapter_results = results.get(number.chapter, ("", None))
-        if chapter_results is None:
-            row = Row(
-                paper=number, ours=None, preset="", verdict="not run", reason="run its chapter"
-            )
-        elif number.result not in chapter_results:
-            hint = choices(number.result, chapter_results)
-            raise GenampError(
-                f"paper_numbers.yml: `{number.id}` needs a result `{number.result}` of "
-                f"{number.chapter}; {hint}"
-            )
-        else:
-            ours = chapter_results[number.result]
-            outcome, reason = verdict(number, ours)
-            row = Row(paper=number, ours=ours, preset=preset, verdict=outcome, reason=reason)
-        rows.append(row)
-    return rows
+    return [_compare(number, runs.get(number.chapter)) for number in numbers]
 
 
-def result_span(chapter: str, result: Result) -> str:
-    """Return the HTML of a number on a page; the site's tests hold it against results.json."""
-    return (
-        f'<span class="genamp-result" data-chapter="{chapter}" data-result="{result.name}" '
-        f'title="{html.escape(result.meaning)}">{html.escape(result.text)}</span>'
-    )
-
-
-def table_html(rows: Iterable[Row], *, with_chapter: bool = False) -> str:
-    """Return the rows as an HTML table for a page of the book, one line per row."""
-    head = ["Quantity", "Paper", "Ours", "Verdict", "Why"]
-    lines = ['<div class="genamp-table"><table class="table genamp-scoreboard"><thead><tr>']
-    lines += [f'<th scope="col">{name}</th>' for name in head] + ["</tr></thead><tbody>"]
-    for row in rows:
-        paper = row.paper
-        ours = "" if row.ours is None else result_span(paper.chapter, row.ours)
-        quantity = html.escape(paper.quantity)
-        if with_chapter:
-            quantity = f'<a href="chapters/{paper.chapter}.html">{quantity}</a>'
-        where = f"{paper.paper}, {html.escape(paper.where)}, {paper.source}"
-        slug = row.verdict.replace(" ", "-")
-        lines.append(
-            f'<tr data-id="{paper.id}"><td>{quantity}</td>'
-            f"<td>{html.escape(paper.text)}<br><small>{where}</small></td><td>{ours}</td>"
-            f'<td><span class="genamp-verdict genamp-{slug}">{row.verdict}</span></td>'
-            f"<td>{html.escape(row.reason)}</td></tr>"
+def _compare(number: PaperNumber, run: Run | None) -> Row:
+    if run is None:
+        return Row(number, "not run", "run its chapter")
+    if number.result not in run.results:
+        raise GenampError(
+            f"paper_numbers.yml: `{number.id}` needs a result `{number.result}` of "
+            f"{number.chapter}; {choices(number.result, run.results)}"
         )
-    return "\n".join([*lines, "</tbody></table></div>"])
+    ours = run.results[number.result]
+    outcome, reason = verdict(number, ours)
+    if run.record.get("changed"):
+        outcome, reason = "not comparable", "rerun with other parameters"
+    return Row(number, outcome, reason, ours, run.record["preset"])
 
 
-def table_markdown(rows: Iterable[Row]) -> str:
-    """Return the headline rows as a Markdown table, for the README."""
-    lines = ["| Quantity | Paper | Ours | Verdict |", "|---|---|---|---|"]
-    for row in rows:
-        if row.paper.headline:
-            ours = "" if row.ours is None else row.ours.text
-            where = f"{row.paper.text} ({row.paper.paper}, {row.paper.where})"
-            lines.append(f"| {row.paper.quantity} | {where} | {ours} | {row.verdict} |")
-    return "\n".join(lines)
+def update_readme(path: Path, rows: Sequence[Row], chapters: Iterable[Chapter]) -> bool:
+    """Write the chapters and the headline numbers between the marks of a README.
 
+    Args:
+        path: The README.
+        rows: Rows of the scoreboard, from `compare`.
+        chapters: All pages; those with a number are listed.
 
-def update_readme(path: Path, rows: Iterable[Row]) -> bool:
-    """Write the headline table between the markers of a README; return whether it changed.
+    Returns:
+        Whether the file changed.
 
     Raises:
-        GenampError: The markers are missing.
+        GenampError: The marks are missing, or a headline number has not been run.
     """
-    text = path.read_text(encoding="utf-8")
-    if README_BEGIN not in text or README_END not in text:
-        raise GenampError(f"{path.name}: must hold the lines {README_BEGIN} and {README_END}")
-    before, rest = text.split(README_BEGIN, 1)
-    after = rest.split(README_END, 1)[1]
-    new = f"{before}{README_BEGIN}\n{table_markdown(rows)}\n{README_END}{after}"
-    if new != text:
+    missing = [row.paper.id for row in rows if row.paper.headline and row.ours is None]
+    if missing:
+        raise GenampError(f"`{missing[0]}` has not been run; run `genamp build` first")
+    numbers = ["| Quantity | Paper | Ours | Verdict |", "|---|---|---|---|"]
+    for row in rows:
+        if row.paper.headline:
+            where = f"{row.paper.text} ({row.paper.paper}, {row.paper.where})"
+            numbers.append(f"| {row.paper.quantity} | {where} | {row.ours.text} | {row.verdict} |")
+    pages = ["| | Chapter | What it does |", "|---|---|---|"]
+    for chapter in chapters:
+        if chapter.name[:2].isdigit():
+            link = f"[{chapter.title}](notebooks/{chapter.path.name})"
+            pages.append(f"| {chapter.name[:2]} | {link} | {chapter.summary} |")
+    old = new = path.read_text(encoding="utf-8")
+    for name, lines in (("chapters", pages), ("scoreboard", numbers)):
+        begin, end = README_MARKS[name]
+        before, mark, rest = new.partition(begin)
+        _, other_mark, after = rest.partition(end)
+        if not (mark and other_mark):
+            raise GenampError(f"{path.name}: must hold the lines {begin} and {end}")
+        new = "\n".join([before + begin, *lines, end + after])
+    if new != old:
         with replace_file(path) as temporary:
             temporary.write_text(new, encoding="utf-8")
-    return new != text
+    return new != old

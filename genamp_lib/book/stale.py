@@ -1,12 +1,9 @@
 """What a chapter's numbers depend on, and what of it has changed since the last run.
 
-Prose is not part of it: editing a sentence never reruns anything.
-
-Which modules of the library a chapter's numbers can depend on. Reads sources; imports nothing.
-
-The closure of the imports in its code cells, those inside functions included. A name imported from
-a package counts as the module that defines it, so that a package's other modules do not. A string
-that starts with "genamp " is a command, whose module of `cli` counts.
+Prose is not part of it: editing a sentence never reruns anything. Of the library the modules count
+that the code cells reach: the closure of their imports, those inside functions included. A name
+imported from a package counts as the module that defines it, so that the package's other modules do
+not; a string that starts with "genamp " is a command, whose module of `cli` counts.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import ast
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -45,12 +41,10 @@ def library_files(code: str) -> set[str]:
     """
     todo, found = set(_modules(ast.parse(code))), set()
     while todo:
-        module = todo.pop()
-        path = _file(module)
-        if path is None or path in found:
-            continue
-        found.add(path)
-        todo |= _imports_of(path)
+        path = _file(todo.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            todo |= _imports_of(path)
     return found
 
 
@@ -68,11 +62,11 @@ def _tree(path: str) -> ast.Module:
 
 
 def _modules(tree: ast.AST) -> Iterator[str]:
-    """Yield the modules of the library that a source imports or takes names from."""
+    """Yield the modules that a source imports or takes names from, ours and others."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
-        elif isinstance(node, ast.ImportFrom) and not node.level and _is_ours(node.module):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
             for alias in node.names:
                 yield from _defining(node.module, alias.name)
         elif isinstance(node, ast.Constant) and str(node.value).startswith("genamp "):
@@ -85,17 +79,12 @@ def _defining(module: str, name: str) -> Iterator[str]:
     if _file(f"{module}.{name}"):
         yield f"{module}.{name}"
         return
-    path = _file(module)
-    if path is None or not path.endswith("__init__.py"):
-        yield module
-        return
-    passed_on = _passed_on(path)
+    path = _file(module) or ""
+    passed_on = _passed_on(path) if path.endswith("__init__.py") else {}
     if name in passed_on:
         yield from _defining(passed_on[name], name)
     else:
-        yield module
-        if name == "*":
-            yield from passed_on.values()
+        yield from (module, *(passed_on.values() if name == "*" else ()))
 
 
 @lru_cache(maxsize=64)
@@ -103,90 +92,65 @@ def _passed_on(path: str) -> dict[str, str]:
     """Return name -> module for what a package's __init__ imports, or lists to load lazily."""
     found = {}
     for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ImportFrom) and not node.level and _is_ours(node.module):
+        if isinstance(node, ast.ImportFrom) and not node.level:
             found |= {alias.asname or alias.name: node.module for alias in node.names}
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PUBLIC":
             found |= ast.literal_eval(node.value)
     return found
 
 
-def _is_ours(module: str | None) -> bool:
-    return module is not None and module.split(".")[0] == PACKAGE
-
-
 def _file(module: str) -> str | None:
-    parts = module.split(".")[1:]
-    for candidate in ("/".join([*parts, "__init__.py"]), "/".join(parts) + ".py"):
-        if (ROOT / candidate).is_file():
-            return candidate
-    return None
+    package, *parts = module.split(".")
+    names = ("/".join([*parts, "__init__.py"]), "/".join(parts) + ".py")
+    return next((n for n in names if package == PACKAGE and (ROOT / n).is_file()), None)
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """Everything that can change a chapter's numbers, as text that can be compared."""
-
-    code: str
-    parameters: Mapping[str, Any]
-    library: Mapping[str, str]
-    samples: Mapping[str, str]
-    versions: Mapping[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
-
-
-def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> Fingerprint:
-    """Take the fingerprint of a chapter as it would run now.
+def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that can change a chapter's numbers, as plain JSON types that can be compared.
 
     Args:
         chapter: The chapter.
         parameters: All its parameters, resolved.
 
+    Returns:
+        Checksum of the `code`, the `parameters`, checksums of `library` modules and of `samples`,
+        and `versions` of dependencies.
+
     Raises:
         GenampError: A sample that it reads, or the file given as `source`, is missing.
     """
-    return Fingerprint(
-        code=sha256_of_text(chapter.code),
-        parameters=dict(parameters),
-        library=_library_checksums(chapter.code),
-        samples=_sample_checksums(chapter, parameters),
-        versions=installed_versions(),
-    )
+    files = sorted(library_files(chapter.code))
+    return {
+        "code": sha256_of_text(chapter.code),
+        "parameters": dict(parameters),
+        "library": {name: sha256_of_file(ROOT / name)[:16] for name in files},
+        "samples": _sample_checksums(chapter, parameters),
+        "versions": installed_versions(),
+    }
 
 
-def changes(old: Mapping[str, Any], new: Fingerprint) -> list[str]:
-    """Say in plain words what differs between a recorded fingerprint and the present one.
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in plain words what differs between two fingerprints, one phrase per kind of change.
 
-    Args:
-        old: `Fingerprint.to_dict()` as read back from a record.
-        new: The present one.
-
-    Returns:
-        One phrase per change; empty when the chapter is up to date.
+    >>> same = {"code": "a", "library": {}, "samples": {}, "versions": {}}
+    >>> changes({**same, "parameters": {"n": 1}}, {**same, "parameters": {"n": 2}})
+    ['parameter n: 1 -> 2']
     """
-    reasons = []
-    if old.get("code") != new.code:
-        reasons.append("its code cells changed")
+    reasons = [] if old.get("code") == new["code"] else ["its code cells changed"]
     for field, label in (
         ("parameters", "parameter"),
         ("library", "library"),
         ("samples", "sample"),
         ("versions", "version of"),
     ):
-        before, after = old.get(field, {}), getattr(new, field)
-        names = sorted(
-            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-        )
-        if not names:
-            continue
-        if field in ("parameters", "versions"):
-            first = f"{names[0]}: {before.get(names[0])} -> {after.get(names[0])}"
-        else:
+        before, after = old.get(field, {}), new[field]
+        names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        if names:
             first = names[0]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        reasons.append(f"{label} {first}{more}")
+            if field in ("parameters", "versions"):
+                first += f": {before.get(first)} -> {after.get(first)}"
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            reasons.append(f"{label} {first}{more}")
     return reasons
 
 
@@ -201,29 +165,22 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{n: metadata.version(n) for n in sorted(names)}}
 
 
-def _library_checksums(code: str) -> dict[str, str]:
-    return {name: sha256_of_file(ROOT / name)[:16] for name in sorted(library_files(code))}
-
-
 def _sample_checksums(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Checksums of what the chapter reads: its samples, or what its parameter `source` says."""
     source = parameters.get("source", "shipped")
     if source == "shipped" or not chapter.samples:
-        return {name: _checksum(sample_path(name)) for name in chapter.samples}
-    if source == "public":
-        files = [public_counterpart(name) for name in chapter.samples]
-        return {public.name: _checksum(public_path(public.name)) for public in files}
-    path = Path(source)
-    if not path.is_file():
+        paths = {name: sample_path(name) for name in chapter.samples}
+    elif source == "public":
+        names = [public_counterpart(name).name for name in chapter.samples]
+        paths = {name: public_path(name) for name in names}
+    elif Path(source).is_file():
+        paths = {Path(source).name: Path(source)}
+    else:
         raise GenampError(f"`source` must be shipped, public or a file, got {source}: not found")
-    return {path.name: _checksum(path)}
-
-
-def _checksum(path: Path) -> str:
-    status = path.stat()
-    return _checksum_of_state(path, status.st_mtime_ns, status.st_size)
+    states = {name: path.stat() for name, path in paths.items()}
+    return {n: _checksum(paths[n], s.st_mtime_ns, s.st_size) for n, s in states.items()}
 
 
 @lru_cache(maxsize=64)
-def _checksum_of_state(path: Path, mtime_ns: int, size: int) -> str:
+def _checksum(path: Path, mtime_ns: int, size: int) -> str:
     return sha256_of_file(path)

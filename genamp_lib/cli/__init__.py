@@ -20,11 +20,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(book.chapters)
-app.command()(book.run)
-app.command()(book.build)
-app.command()(book.serve)
-app.command()(book.scoreboard)
+for command in (book.chapters, book.run, book.build, book.serve, book.scoreboard):
+    app.command()(command)
 app.command(
     help=diagnose_command.BREAK.join(diagnose_command.HELP),
     epilog=diagnose_command.BREAK.join(diagnose_command.EXAMPLES),
@@ -34,12 +31,12 @@ app.add_typer(estimate.app, name="estimate")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; user errors are one line on stderr and exit code 2."""
+    """Run the command line; user errors are one line on stderr and exit code 2, failed runs 1."""
     try:
         app(join_pairs(sys.argv[1:] if arguments is None else arguments))
     except GenampError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def join_pairs(arguments: list[str]) -> list[str]:

@@ -5,18 +5,17 @@ Downloads as the command line shows them. No download of its own: datasets.publi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genamp_lib.cli.simulate import app as simulate_app
 
 if TYPE_CHECKING:
-    from genamp_lib.book.catalog import Chapter
     from genamp_lib.datasets._download import Progress
 
 
@@ -37,22 +36,12 @@ def download_progress(name: str) -> Iterator[Progress]:
         yield report
 
 
-def prepare_source(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with `source` as a chapter can read it, before anything is run.
+def fetch_with_bar(name: str) -> None:
+    """Download a public file, for `genamp run -p source public`."""
+    from genamp_lib.datasets.public import fetch_public
 
-    Public files that stand for the chapter's samples are fetched; a path gets whole, because
-    chapters run in another folder than the user.
-    """
-    from genamp_lib.datasets.public import fetch_public, public_counterpart
-
-    source = parameters.get("source")
-    if source == "public":
-        for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
-            with download_progress(name) as progress:
-                fetch_public(name, progress=progress)
-    elif source and Path(source).is_file():
-        return {**parameters, "source": str(Path(source).resolve())}
-    return dict(parameters)
+    with download_progress(name) as progress:
+        fetch_public(name, progress=progress)
 
 
 app = typer.Typer(help="Event samples: list, fetch, verify, simulate.", no_args_is_help=True)

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from tests_support import ROOT, build_book
 
 from genamp_lib.book.catalog import Chapter, load_chapters, load_preset
 from genamp_lib.book.results import read_results
-from genamp_lib.book.scoreboard import README_BEGIN, README_END, load_paper_numbers
+from genamp_lib.book.scoreboard import README_MARKS, load_paper_numbers
 
 CHAPTERS = load_chapters(ROOT)
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=CHAPTERS)
@@ -38,14 +39,60 @@ def is_datasheet(chapter: Chapter) -> bool:
     return chapter.notebook.metadata["genamp"].get("datasheet", False)
 
 
+def problems_of_definitions(cells: list, elsewhere: str = "") -> list[str]:
+    """List what the code cells of a page define against the rule for functions.
+
+    Short functions stand in cells tagged `functions`, at most 15 lines each cell, and no other page
+    defines the same: what two pages need belongs into the library, as all classes do.
+    """
+    problems = []
+    for cell in cells:
+        tree = ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.MULTILINE))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.AsyncFunctionDef):
+                problems.append(f"{node.name} belongs into the library")
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+                problems.append(f"{ast.unparse(node)} must be a function with a name")
+            elif isinstance(node, ast.FunctionDef):
+                if "functions" not in cell.metadata.get("tags", []):
+                    problems.append(f"{node.name} must stand in a cell tagged `functions`")
+                if len(cell.source.splitlines()) > 15:
+                    problems.append(f"the cell of {node.name} has more than 15 lines")
+                if f"def {node.name}(" in elsewhere:
+                    problems.append(f"{node.name} is defined on another page too")
+    return problems
+
+
 @each_chapter
-def test_sources_hold_no_outputs_and_define_nothing(chapter: Chapter) -> None:
+def test_sources_hold_no_outputs_and_define_short_functions_only(chapter: Chapter) -> None:
+    cells = code_cells(chapter)
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    elsewhere = "\n".join(c.code for c in CHAPTERS.values() if c.name != chapter.name)
+    assert not problems_of_definitions(cells, elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "problem"),
+    [
+        ("def f():\n    return 1", ["functions"], None),
+        ("def f():\n    return 1", [], "f must stand in a cell tagged `functions`"),
+        ("def f():\n" + 15 * "    x = 1\n", ["functions"], "f has more than 15 lines"),
+        ("def g():\n    return 1", ["functions"], "g is defined on another page too"),
+        ("class C:\n    pass", ["functions"], "C belongs into the library"),
+        ("f = lambda: 1", ["functions"], "must be a function with a name"),
+    ],
+)
+def test_the_rule_for_functions(source: str, tags: list[str], problem: str | None) -> None:
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": tags})
+    problems = problems_of_definitions([cell], elsewhere="def g(x):\n    return x")
+    assert (len(problems) == 1 and problem in problems[0]) if problem else not problems
+
+
+@each_chapter
+def test_bookkeeping_is_folded(chapter: Chapter) -> None:
     for cell in code_cells(chapter):
-        assert not cell.outputs
-        assert cell.execution_count is None
-        for node in ast.walk(ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.MULTILINE))):
-            assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-            assert not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Lambda)
+        if "results.add" in cell.source and len(cell.source.splitlines()) > 15:
+            assert {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])), cell.source
 
 
 @each_chapter
@@ -75,7 +122,7 @@ def test_every_figure_has_caption_alt_text_and_label(chapter: Chapter) -> None:
 def test_a_chapter_has_what_a_lecturer_needs(chapter: Chapter) -> None:
     text = prose(chapter)
     assert chapter.summary
-    assert ("% genamp:scoreboard" in text) != is_beyond_papers(chapter)
+    assert (":::{genamp} scoreboard" in text) != is_beyond_papers(chapter)
     if is_datasheet(chapter):
         assert "How they are made" in text
         assert "When a comparison is not fair" in text
@@ -139,9 +186,11 @@ def test_no_computed_number_is_typed_into_the_prose(chapter: Chapter, smoke: Pat
 def test_the_readme_shows_the_numbers_of_the_published_runs(tmp_path: Path) -> None:
     build_book("default")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    begin, end = text.index(README_BEGIN), text.index(README_END)
-    readme = tmp_path / "README.md"
-    readme.write_text(text[:begin] + README_BEGIN + "\n" + text[end:], encoding="utf-8")
+    readme, emptied = tmp_path / "README.md", text
+    for begin, end in README_MARKS.values():
+        before, after = emptied.split(begin)[0], emptied.split(end)[1]
+        emptied = f"{before}{begin}\n{end}{after}"
+    readme.write_text(emptied, encoding="utf-8")
     genamp = str(Path(sys.executable).with_name("genamp"))
     command = [genamp, "scoreboard", "--readme", str(readme)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -16,8 +16,8 @@ from tests_support import edit
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.book.catalog import load_chapters
+from genamp_lib.book.run import with_source
 from genamp_lib.book.stale import fingerprint
-from genamp_lib.cli.data import prepare_source
 
 CODE = """\
 from genamp_lib.book.results import Results
@@ -87,11 +87,11 @@ def test_a_path_is_meant_as_the_user_sees_it(
     chapter = load_chapters(jets_project)["01_tiny"]
     monkeypatch.chdir(jets_project / "notebooks")  # the user's folder; chapters run in another
     given = chapter.resolve({"source": "../../elsewhere/own.h5"})
-    prepared = prepare_source(chapter, given)
+    prepared = with_source(chapter, given)
     assert prepared == {**given, "source": str(tmp_path / "elsewhere/own.h5")}
     checksum = sha256_of_file(tmp_path / "elsewhere/own.h5")
-    assert fingerprint(chapter, prepared).samples == {"own.h5": checksum}
-    missing = prepare_source(chapter, chapter.resolve({"source": "own.h5"}))
+    assert fingerprint(chapter, prepared)["samples"] == {"own.h5": checksum}
+    missing = with_source(chapter, chapter.resolve({"source": "own.h5"}))
     with pytest.raises(GenampError, match=r"must be shipped, public or a file, got own\.h5: not"):
         fingerprint(chapter, missing)
-    assert prepare_source(chapter, chapter.resolve({})) == chapter.resolve({})
+    assert with_source(chapter, chapter.resolve({})) == chapter.resolve({})

@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import edit
+from tests_support import TINY_CHAPTER, edit
+
+from genamp_lib._project import GenampError
+from genamp_lib.book.results import read_results
+from genamp_lib.book.run import ChapterFailed, rerun
 
 NOTEBOOK = Path("notebooks") / "01_tiny.md"
 RUN = Path("_build") / "runs" / "default" / "01_tiny"
@@ -90,6 +94,10 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
         (["run", "01_tiny", "-p", "n_trian", "5"], "did you mean `n_train`?"),
         (["run", "01_tiny", "-p", "n_train", "few"], "`n_train` must be int, got 'few'"),
         (["run", "01_tiny", "-p", "n_train"], "`-p` needs a name and a value, got `n_train`"),
+        (
+            ["run", "01_tiny", "-j", "2", "--scheduler", "tcp://x"],
+            "--jobs must not be given together with --scheduler",
+        ),
         (["build", "--preset", "smok"], "unknown preset `smok`; did you mean `smoke`?"),
         (["serve"], "run `genamp build --preset default` first"),
     ],
@@ -163,12 +171,68 @@ def test_a_chapter_without_results_fails(tiny_project: Path, genamp) -> None:
     assert "wrote no results" in done.stderr
 
 
-def test_a_quoted_result_must_exist(tiny_project: Path, genamp) -> None:
-    edit(tiny_project / NOTEBOOK, "{result}`answer`", "{result}`anwser`")
-    done = genamp(tiny_project, "build")
-    assert done.returncode == 2
-    assert "quotes the result `anwser`; did you mean `answer`?" in done.stderr
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("`answer`", "`anwser`", "quotes the result `anwser`; did you mean `answer`?"),
+        ("`answer`", "`1_tiny/answer`", "quotes the chapter `1_tiny`; did you mean `01_tiny`?"),
+        ("} scoreboard", "} scorebord", "asks for the block `scorebord`; did you mean `scorebo"),
+    ],
+)
+def test_what_a_page_quotes_must_exist(
+    tiny_project: Path, genamp, old: str, new: str, message: str
+) -> None:
+    edit(tiny_project / NOTEBOOK, old, new)
+    for command in (["build"], ["run", "01_tiny", "-p", "n_train", "4"]):
+        done = genamp(tiny_project, *command)
+        assert done.returncode == 2
+        assert f"error: 01_tiny: {message}" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
     assert not (tiny_project / "_build" / "site").exists()
+
+
+def test_a_chapter_is_rerun_from_python(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    folder = rerun("01_tiny", {"n_train": 4})
+    assert read_results(folder / "results.json")["answer"].value == 2.0
+    assert (folder / "site/chapters/01_tiny.html").exists()
+    assert not (tiny_project / RUN).exists()
+    with pytest.raises(GenampError, match="did you mean `n_train`"):
+        rerun("01_tiny", {"n_trian": 4})
+    edit(tiny_project / NOTEBOOK, "n_train * upper", "n_train / 0")
+    with pytest.raises(ChapterFailed, match="01_tiny, code cell 3: ZeroDivisionError"):
+        rerun("01_tiny")
+
+
+def test_a_new_chapter_is_one_notebook_and_one_line(tiny_project: Path, genamp) -> None:
+    """The recipe of CONTRIBUTING.md: nothing else is touched, and the chapter is everywhere."""
+    text = TINY_CHAPTER.replace("01_tiny", "02_new").replace("A tiny chapter", "A new chapter")
+    text = text.replace("samples: []", "samples: []\n  beyond_papers: true")
+    text = text.replace(":::{genamp} scoreboard\n:::\n", "")
+    (tiny_project / "notebooks/02_new.md").write_text(text)
+    edit(tiny_project / "book/_toc.yml", "01_tiny\n", "01_tiny\n- file: chapters/02_new\n")
+    (tiny_project / "README.md").write_text(
+        "<!-- chapters: begin (written by `genamp scoreboard --readme`) -->\n"
+        "<!-- chapters: end -->\n"
+        "<!-- scoreboard: begin (written by `genamp scoreboard --readme`) -->\n"
+        "<!-- scoreboard: end -->\n"
+    )
+    done = genamp(tiny_project, "build")
+    assert done.returncode == 0, done.stderr
+    assert "02_new" in genamp(tiny_project, "chapters").stdout
+    site = tiny_project / "_build/site"
+    page = (site / "chapters/02_new.html").read_text()
+    assert 'data-chapter="02_new" data-result="answer"' in page
+    front = (site / "index.html").read_text()
+    assert front.count('href="chapters/02_new.html"') >= 2  # the list of chapters, the sidebar
+    assert "A new chapter" in front
+    assert genamp(tiny_project, "scoreboard", "--readme", "README.md").returncode == 0
+    assert "[A new chapter](notebooks/02_new.md)" in (tiny_project / "README.md").read_text()
+    smoke = genamp(tiny_project, "run", "02_new", "--preset", "smoke")  # its own parameters
+    assert smoke.returncode == 0, smoke.stderr
+    assert answer(tiny_project / "_build/runs/smoke/02_new") == 5.0
 
 
 def test_a_broken_reference_is_an_error_and_no_site_appears(tiny_project: Path, genamp) -> None:

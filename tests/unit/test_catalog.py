@@ -67,6 +67,9 @@ def test_unknown_names_are_answered_with_the_right_ones(tiny_project: Path) -> N
     with pytest.raises(GenampError, match="unknown preset `smok`; did you mean `smoke`"):
         load_preset(tiny_project, "smok", chapters)
     assert find_chapter(chapters, "1") is find_chapter(chapters, "01_tiny")
+    assert find_chapter(chapters, "01") is find_chapter(chapters, "01_tiny")
+    with pytest.raises(GenampError, match="unknown chapter `0`"):
+        find_chapter(chapters, "0")
 
 
 def test_a_preset_with_a_mistake_is_refused(tiny_project: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from genamp_lib import averaging_amplification
 from genamp_lib._project import GenampError
-from genamp_lib.book.results import RUN_FOLDER_VARIABLE, Result, Results, read_results
+from genamp_lib.book.results import RUN_FOLDER_VARIABLE, Result, Results, read_results, show_table
+from genamp_lib.diagnostics import binomial_interval
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,37 @@ def test_write_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     results.write()
     back = read_results(tmp_path / "results.json")
     assert back == {"limit": results["limit"], "exact": results["exact"]}
+
+
+def test_verbs_compute_the_interval() -> None:
+    results = Results(chapter="01_tiny", seed=3)
+    results.add("error", 0.9, error=0.2, within=(0.0, 1.0), meaning="a number")
+    results.add_spread("spread", [3.0, 1.0, 2.0], meaning="three numbers")
+    results.add_fraction("fraction", 9, 12, meaning="a share")
+    estimate = averaging_amplification(
+        [[400], [410], [390]], n_generated=1000, n_train=10, confidence=0.9
+    )
+    results.add_estimate("estimate", estimate, meaning="G")
+    assert results["error"].interval == (0.9 - 0.2, 1.0)
+    assert results["spread"].value == 2.0
+    assert results["spread"].interval == pytest.approx((2 - 0.6827, 2 + 0.6827))
+    assert results["fraction"].value == 0.75
+    assert results["fraction"].interval == binomial_interval(9, 12)
+    assert results["estimate"].value == estimate.amplification
+    assert results["estimate"].interval == estimate.interval
+    assert results["estimate"].confidence == 0.9
+
+
+def test_a_table_links_its_results_where_a_page_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = Result("half", 0.5, (0.4, 0.6), 0.6827, "", "a half")
+    monkeypatch.delenv(RUN_FOLDER_VARIABLE, raising=False)
+    assert show_table(["", "G"], [["a", half]]).data.endswith(
+        "|---|---|\n| a | 0.50 [0.40, 0.60] |"
+    )
+    monkeypatch.setenv(RUN_FOLDER_VARIABLE, "anywhere")
+    shown = show_table(["", "G"], [["a", half]], name="tab-g", caption="All.").data
+    assert shown.startswith(":::{table} All.\n:name: tab-g\n\n|  | G |")
+    assert "| a | {result}`half` |\n:::" in shown
 
 
 @pytest.mark.parametrize(

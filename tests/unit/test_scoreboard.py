@@ -8,9 +8,16 @@ import pytest
 import yaml
 
 from genamp_lib._project import GenampError
-from genamp_lib.book import scoreboard
-from genamp_lib.book.results import Result
-from genamp_lib.book.scoreboard import PaperNumber, compare, load_paper_numbers, verdict
+from genamp_lib.book.catalog import load_chapters
+from genamp_lib.book.results import Result, Run
+from genamp_lib.book.scoreboard import (
+    README_MARKS,
+    PaperNumber,
+    compare,
+    load_paper_numbers,
+    update_readme,
+    verdict,
+)
 
 ENTRY = {
     "id": "A.x",
@@ -29,6 +36,10 @@ ENTRY = {
 
 def ours(value: float, interval: tuple[float, float] | None = None) -> Result:
     return Result("answer", value, interval, None, "", "")
+
+
+def runs(**results: Result) -> dict[str, Run]:
+    return {"01_tiny": Run(Path(), {"preset": "default"}, results)}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +78,7 @@ def test_compare_names_a_missing_result() -> None:
     with pytest.raises(
         GenampError, match=r"`A\.x` needs a result `answer` of 01_tiny; did you mean"
     ):
-        compare(numbers, {"01_tiny": ("default", {"answers": ours(1.0)})})
+        compare(numbers, runs(answers=ours(1.0)))
     assert compare(numbers, {})[0].verdict == "not run"
 
 
@@ -91,16 +102,23 @@ def test_wrong_entries_are_named(tiny_project: Path, change: dict, message: str)
         load_paper_numbers(tiny_project)
 
 
-def test_readme_table_is_written_once(tmp_path: Path) -> None:
-    rows = compare([PaperNumber(**ENTRY)], {"01_tiny": ("default", {"answer": ours(10.25)})})
-    readme = tmp_path / "README.md"
-    readme.write_text(f"a\n{scoreboard.README_BEGIN}\nold\n{scoreboard.README_END}\nb\n")
-    assert scoreboard.update_readme(readme, rows)
-    assert not scoreboard.update_readme(readme, rows)
+def test_readme_tables_are_written_once(tiny_project: Path) -> None:
+    rows = compare([PaperNumber(**ENTRY)], runs(answer=ours(10.25)))
+    chapters = load_chapters(tiny_project).values()
+    readme = tiny_project / "README.md"
+    readme.write_text(
+        "a\n" + "\n".join(f"{begin}\nold\n{end}" for begin, end in README_MARKS.values()) + "\nb\n"
+    )
+    assert update_readme(readme, rows, chapters)
+    assert not update_readme(readme, rows, chapters)
     text = readme.read_text()
     assert "| x | 10 (A, Eq. (1)) | 10.25 | agrees |" in text
+    assert "| 01 | [A tiny chapter](notebooks/01_tiny.md) | It counts. |" in text
+    assert "old" not in text
     assert text.startswith("a\n")
     assert text.endswith("\nb\n")
-    readme.write_text("no markers")
+    with pytest.raises(GenampError, match=r"`A\.x` has not been run; run `genamp build` first"):
+        update_readme(readme, compare([PaperNumber(**ENTRY)], {}), chapters)
+    readme.write_text("no marks")
     with pytest.raises(GenampError, match=r"README\.md: must hold the lines"):
-        scoreboard.update_readme(readme, rows)
+        update_readme(readme, rows, chapters)

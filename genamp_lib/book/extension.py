@@ -1,0 +1,97 @@
+"""Sphinx extension of the site: a role for numbers, a directive for tables, one for the API page.
+
+    {result}`name` or {result}`chapter/name`      a number of results.json
+    :::{genamp} scoreboard                        or headline, chapters, banner, provenance
+    :::{genamp-api} genamp_lib.amplification      the public names that come from this package
+
+The first two set what `site.stage` computed; a name that it does not know ends the build.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+import genamp_lib
+from genamp_lib._project import GenampError, read_json
+from genamp_lib.book.catalog import choices
+from genamp_lib.book.site import COMPUTED, result_tag
+
+
+class ResultRole(SphinxRole):
+    """A number with its interval; the site's tests hold it against results.json."""
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        """Return the number's nodes."""
+        page = _page(self.env.docname)
+        chapter, _, name = self.text.rpartition("/")
+        chapter = chapter or page
+        results = _known(self.env.app.genamp["results"], chapter, f"{page}: quotes the chapter")
+        if results is None:
+            return [nodes.Text("(not run)")], []
+        text, meaning = _known(results, name, f"{page}: quotes the result", self.text)
+        begin = result_tag(chapter, name, meaning)
+        return [raw(begin), nodes.Text(text), raw("</span>")], []
+
+
+class ComputedDirective(SphinxDirective):
+    """A table or a banner that the staging of the site made."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the block as HTML; nothing where it is empty."""
+        page, blocks = _page(self.env.docname), self.env.app.genamp["blocks"]
+        here = blocks[""] | blocks.get(page, {})
+        block = _known(here, self.arguments[0], f"{page}: asks for the block")
+        return [raw(block)] if block else []
+
+
+class ApiDirective(SphinxDirective):
+    """The public names of one package, in the order of `genamp_lib`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return what autodoc makes of the names."""
+        names = [n for n, where in genamp_lib._PUBLIC.items() if where == self.arguments[0]]
+        lines = ["```{eval-rst}"]
+        for name in names:
+            if inspect.isclass(public := getattr(genamp_lib, name)):
+                lines += [f".. autoclass:: genamp_lib.{name}", "   :members:"]
+                # Bases of a dataclass are documented themselves; others are private.
+                lines += ["   :inherited-members:"] * (public.__base__ is not object)
+            else:
+                lines.append(f".. autofunction:: genamp_lib.{name}")
+        node = nodes.Element()
+        self.state.nested_parse(StringList([*lines, "```"]), self.content_offset, node)
+        return node.children
+
+
+def raw(text: str) -> nodes.raw:
+    """Return a node that is nothing but HTML."""
+    return nodes.raw("", text, format="html")
+
+
+def _page(document: str) -> str:
+    return document.rpartition("/")[2]
+
+
+def _known(found: dict[str, Any], name: str, what: str, shown: str = "") -> Any:
+    if name not in found:
+        raise GenampError(f"{what} `{shown or name}`; {choices(name, found)}")
+    return found[name]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the role and the directives."""
+    app.genamp = read_json(f"{app.srcdir}/{COMPUTED}")
+    app.add_role("result", ResultRole())
+    app.add_directive("genamp", ComputedDirective)
+    app.add_directive("genamp-api", ApiDirective)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
