@@ -17,6 +17,7 @@ _PUBLIC = {
     "TotalVariationEstimate": "genamp_lib.amplification",
     "TrueAmplification": "genamp_lib.amplification",
     "differential_amplification": "genamp_lib.amplification",
+    "alarm_regions": "genamp_lib.amplification",
     "quantile_regions": "genamp_lib.amplification",
     "total_variation_amplification": "genamp_lib.amplification",
     "true_averaging_amplification": "genamp_lib.amplification",

@@ -23,6 +23,7 @@ from genamp_lib.amplification.kolmogorov import (
 from genamp_lib.amplification.streaming import (
     KolmogorovAccumulator,
     RegionCounter,
+    alarm_regions,
     quantile_regions,
 )
 from genamp_lib.amplification.truth import TrueAmplification, true_averaging_amplification
@@ -40,6 +41,7 @@ __all__ = [
     "RegionCounter",
     "TotalVariationEstimate",
     "TrueAmplification",
+    "alarm_regions",
     "averaging_amplification",
     "averaging_amplification_from_probabilities",
     "averaging_intervals",

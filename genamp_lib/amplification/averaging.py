@@ -85,9 +85,10 @@ def averaging_amplification(
         ValueError: An argument is out of range, or a region holds no or all events.
         TypeError: An argument is no number.
 
-    >>> averaging_amplification([1912, 1950, 1784, 1991], n_generated=10_000, n_train=200)
-    <AveragingEstimate G = 11.9 [2.72, 20.7] of the members' mean at 68 %,
-    undecided; 1 region, 4 members, n_generated=10000, n_train=200>
+    >>> counts = [1912, 1950, 1784, 1991, 1893, 2075]
+    >>> averaging_amplification(counts, n_generated=10_000, n_train=200)
+    <AveragingEstimate G = 9.69 [3.46, 15.6] of the members' mean at 68 %,
+     amplifies, if its members share no bias; 1 region, 6 members, n_generated=10000, n_train=200>
     """
     n_generated = _members.check_positive_integer("n_generated", n_generated)
     table = _members.check_counts(counts, n_generated=n_generated)

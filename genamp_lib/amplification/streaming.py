@@ -32,6 +32,8 @@ from genamp_lib.amplification._below import check_values, finite_floats
 from genamp_lib.amplification._members import check_positive_integer
 from genamp_lib.amplification._segments import Segments
 
+N_ALARM_BINS = 20
+
 
 class KolmogorovAccumulator(Segments):
     """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
@@ -218,6 +220,29 @@ def quantile_regions(values: ArrayLike, n_regions: int) -> NDArray[np.float64]:
             f"{n_different} different values."
         )
     return edges
+
+
+def alarm_regions(values: ArrayLike) -> NDArray[np.float64]:
+    """Return edges of up to 20 quantile bins of a training sample, for the joint alarm.
+
+    Args:
+        values: One number per event, 1D. Where values repeat or events are few, bins are fewer.
+
+    Returns:
+        Edges from -inf to inf; each bin holds at least 5 events. A constant sample has one bin.
+
+    >>> len(alarm_regions(np.arange(1000.0))), alarm_regions([3.0, 3.0, 3.0])
+    (21, array([-inf,  inf]))
+    """
+    ordered = np.sort(finite_floats("values", check_values("values", values)).astype(np.float64))
+    least = max(5, len(ordered) // (2 * N_ALARM_BINS))
+    kept, done = [], 0
+    for edge in np.quantile(ordered, np.arange(1, N_ALARM_BINS) / N_ALARM_BINS):
+        below = int(np.searchsorted(ordered, edge))
+        if below - done >= least and len(ordered) - below >= least:
+            kept.append(edge)
+            done = below
+    return np.array([-np.inf, *kept, np.inf])
 
 
 def _check_regions(regions: ArrayLike) -> NDArray[np.float64]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from filecmp import cmp
+from itertools import combinations
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,12 +36,14 @@ AVERAGING = (
     "member generate equally many events, and give one file per member. The fractions of events "
     "in regions of one observable scatter from member to member, as they do from one sample of "
     "true events to the next. The answer, n_equiv, is the size of a true sample that scatters as "
-    "much; G is n_equiv over the number of training events. If all of the interval of G is above "
-    "1, the generator amplifies its training sample.",
+    "much; G is n_equiv over the number of training events. It is G of the members' mean, or of "
+    "one member where --independent says that each has its own training sample.",
     "Name the regions with --regions, or let --quantiles make them. Events that are counted "
     "already go in as one table, (n_members, n_regions), with --n-generated. What all members get "
-    "wrong alike their agreement cannot show: give --train as well, and members that contradict "
-    "the training sample are reported.",
+    "wrong alike their agreement cannot show, so an ensemble alone amplifies at best if its "
+    "members share no bias. Give --train as well, and members that contradict the training sample "
+    "are reported. Give --holdout, ten times as many true events as in --train, for a verdict "
+    "without a condition.",
 )
 DIFFERENTIAL = (
     "How many true events is a generator worth, by the distribution of one statistic?",
@@ -59,7 +63,8 @@ FILES = (
 AVERAGING_EXAMPLES = (
     "Examples:",
     "genamp estimate averaging member_*.npy --train train.npy --regions 0,0.5,1",
-    "genamp estimate averaging member_*.h5 --column jets/mass --train train.h5 --quantiles 20",
+    "genamp estimate averaging member_*.h5 --column mass --train train.h5 --quantiles 20 "
+    "--holdout test.h5",
     "genamp estimate averaging counts.npy --n-train 10000 --n-generated 1000000",
 )
 DIFFERENTIAL_EXAMPLES = (
@@ -105,6 +110,12 @@ def averaging(
     train: Annotated[
         Path | None, typer.Option(help="Training sample: checks the members, makes --quantiles.")
     ] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="True events that no member has seen: they decide.")
+    ] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Each member has a training sample of its own.")
+    ] = False,
     n_generated: Annotated[
         int | None,
         typer.Option(help="Use the first N events of each member; for counts, events per member."),
@@ -122,32 +133,46 @@ def averaging(
     _check_outputs(json_path, plot_path)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
+    samples: dict[str, Any] = {}
     if regions is None and quantiles is None:
+        if holdout is not None:
+            raise GenampError("--holdout must be given together with --regions or --quantiles")
         n_train = _n_train(n_train, train, column)
         counts, n_generated = _table_of_counts(members, n_generated, column)
-        names = train_counts = None
+        names = None
     else:
         _check_members(members, n_train, train, n_generated)
+        edges = [_edges(regions, quantiles, train, column)]
+        edges += [] if train is None else [_alarm_edges(train, holdout, column)]
         files = [(path, n_generated) for path in members]
-        files += [] if train is None else [(train, None)]
-        counters = count_regions(files, _edges(regions, quantiles, train, column), column, sharing)
-        train_counts = None
+        files += [(path, None) for path in (train, holdout) if path is not None]
+        counters = count_regions(files, edges, column, sharing)
+        if holdout is not None:
+            found, *_ = counters.pop()
+            samples |= {"holdout_counts": found.counts, "n_holdout": found.n_generated}
         if train is not None:
-            of_train = counters.pop()
-            n_train, train_counts = _same_n_train(n_train, of_train.n_generated), of_train.counts
-        n_generated = _same_n_generated(members, counters, n_generated)
-        counts = [counter.counts for counter in counters]
-        names = [f"[{low:.4g}, {high:.4g})" for low, high in counters[0].regions]
+            found, in_bins = counters.pop()
+            n_train = _same_n_train(n_train, found.n_generated)
+            samples["train_counts"] = found.counts
+            if len(in_bins.counts) > 1:
+                of_members = [in_bins_of.counts for _, in_bins_of in counters]
+                samples["alarm_counts"] = of_members, in_bins.counts
+        in_regions = [one[0] for one in counters]
+        n_generated = _same_n_generated(members, in_regions, n_generated)
+        counts = [counter.counts for counter in in_regions]
+        names = [f"[{low:.4g}, {high:.4g})" for low, high in in_regions[0].regions]
     with one_line("members"):
         estimate = averaging_amplification(
             counts,
             n_generated=n_generated,
             n_train=n_train,
-            train_counts=train_counts,
+            members="independent" if independent else "bootstrap",
             confidence=confidence,
+            **samples,
         )
     _print_averaging(estimate, names)
-    paths = {"members": [str(path) for path in members], "train": train and str(train)}
+    paths = {"members": [str(path) for path in members]}
+    paths |= {key: path and str(path) for key, path in (("train", train), ("holdout", holdout))}
     _write_estimate(json_path, estimate, {"files": paths, "region_names": names})
     _plot_averaging(plot_path, estimate)
 
@@ -236,6 +261,9 @@ def _check_members(
         raise GenampError(f"members must be at least two files, got {len(members)}")
     if len({path.resolve() for path in members}) < len(members):
         raise GenampError("members must be different files, got one twice")
+    for one, other in combinations(members, 2):
+        if one.is_file() and other.is_file() and cmp(one, other, shallow=False):
+            raise GenampError(f"members must differ, got equal bytes in {one} and {other}")
 
 
 def _same_n_generated(
@@ -274,6 +302,24 @@ def _edges(
         return quantile_regions(load_column(train, column), quantiles)
 
 
+def _alarm_edges(train: Path, holdout: Path | None, column: str | None) -> Any:
+    """Return the bins of the joint alarm; refuse a holdout that holds training events."""
+    from genamp_lib.amplification import alarm_regions
+    from genamp_lib.amplification._alarms import shared_events
+    from genamp_lib.files.columns import load_column
+
+    values = load_column(train, column)
+    if holdout is not None:
+        n_shared = shared_events(values, load_column(holdout, column))
+        if n_shared:
+            raise GenampError(
+                f"{holdout}: must hold no events of {train}, got {n_shared} that are in both; "
+                "take them out"
+            )
+    with one_line(str(train)):
+        return alarm_regions(values)
+
+
 def _table_of_counts(
     members: list[Path], n_generated: int | None, column: str | None
 ) -> tuple[Any, int]:
@@ -301,7 +347,9 @@ def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
 
 
 def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> None:
-    """Print one line per region, their combination and the verdict."""
+    """Print one line per region, their combination, the verdict and what the holdout says."""
+    from genamp_lib.amplification.averaging_estimate import AMPLIFIES_IF, TOO_FEW
+
     names = names or [f"column {k}" for k in range(len(estimate.regions))]
     rows = [
         (name, f"{region.integrals[0]:.4f}", region)
@@ -309,12 +357,53 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
     ]
     if len(rows) > 1:
         rows.append(("all, combined", f"{sum(estimate.integrals):.4f}", estimate))
-    columns = ("region", "fraction", "G", f"{100 * estimate.confidence:g} % interval", "verdict")
+    short = {AMPLIFIES_IF: "amplifies *"}
+    level = f"{100 * estimate.confidence:g} %"
     _print_table(
-        columns,
-        [(name, part, *_numbers(region), region.verdict) for name, part, region in rows],
+        ("region", "fraction", "G", f"{level} interval", "verdict"),
+        [
+            (
+                name,
+                part,
+                *(("", "too few events") if one.status == TOO_FEW else _numbers(one)),
+                short.get(one.verdict, one.verdict),
+            )
+            for name, part, one in rows
+        ],
     )
-    _print_verdict(estimate, f"{estimate.n_members} members")
+    if any(one.verdict == AMPLIFIES_IF for *_, one in rows):
+        typer.echo("* if its members share no bias.")
+    subject = f"{estimate.whose[0].upper()}{estimate.whose[1:]}"
+    claim = "Undecided" if estimate.verdict == "undecided" else f"{subject} {estimate.verdict}"
+    is_sound = estimate.status in ("measured", "lower limit")
+    worth = "is worth" if is_sound else "by this measure alone would be worth"
+    n_train = estimate.n_train
+    if estimate.status == TOO_FEW:
+        typer.echo(f"{claim}: trained on {n_train:,} events.")
+    else:
+        is_mean = estimate.members != "independent"
+        other = (1 / 2, "one member") if is_mean else (estimate.n_members, "their mean")
+        typer.echo(
+            f"{claim}: trained on {n_train:,} events, {estimate.whose} {worth} "
+            f"{_events(estimate.interval, n_train)} true events here ({level} confidence, "
+            f"{estimate.n_members} members), {other[1]} "
+            f"{_events(estimate.interval, other[0] * n_train)}."
+        )
+    if estimate.holdout is not None:
+        true, interval = estimate.true_amplification
+        typer.echo(
+            f"By the {estimate.holdout.n_truth:,} events of the holdout G is {true:.3g}, and "
+            f"{estimate.whose} is worth {_events(interval, n_train)} true events ({level} "
+            "confidence). For training samples like this one, lucky or not, G is at least "
+            f"{estimate.holdout_edges[0]:.3g} (97.7 % confidence)."
+        )
+    if estimate.note:
+        typer.echo(f"Note: {estimate.note}.")
+
+
+def _events(interval: tuple[float, float], n_train: float) -> str:
+    low, high = (_about(edge * n_train) for edge in interval)
+    return f"at least {low}" if high == "inf" else f"{low} to {high}"
 
 
 def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEstimate) -> None:

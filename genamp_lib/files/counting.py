@@ -51,13 +51,19 @@ class _Part:
 
 
 def count_regions(
-    files: Sequence[tuple[Path, int | None]], edges: Any, column: str | None, sharing: Sharing
-) -> list[RegionCounter]:
-    """Return one counter for each (path, number of events to count or None for all)."""
-    make = partial(_region_counter, edges)
+    files: Sequence[tuple[Path, int | None]],
+    edges: Sequence[Any],
+    column: str | None,
+    sharing: Sharing,
+) -> list[list[RegionCounter]]:
+    """Return counters for each (path, number of events to count or None for all).
+
+    Every file has one counter for each of the sequences of edges.
+    """
+    make = partial(_region_counters, edges)
     with one_line("--regions"):
         make(0)
-    return [counters[0] for counters in _count(files, column, make, sharing)]
+    return _count(files, column, make, sharing)
 
 
 def accumulate(
@@ -94,10 +100,10 @@ def _snapshots(path: Path, column: str | None) -> list[int]:
     return sorted(sizes | {n_events})
 
 
-def _region_counter(edges: Any, start: int) -> list[RegionCounter]:
+def _region_counters(edges: Sequence[Any], start: int) -> list[RegionCounter]:
     from genamp_lib.amplification import RegionCounter
 
-    return [RegionCounter(edges, start=start)]
+    return [RegionCounter(one, start=start) for one in edges]
 
 
 def _accumulators(
