@@ -23,7 +23,7 @@ from genamp_lib.amplification.averaging_estimate import (
     DECISIVE,
     JOINTLY_CONTRADICTED,
 )
-from genamp_lib.amplification.truth import amplification_tail
+from genamp_lib.amplification.truth import amplification_tail, true_averaging_amplification
 
 Array = NDArray[np.float64]
 Moments = Callable[[Array, Array, Array], Array]
@@ -350,3 +350,61 @@ def _region_alarm(members: Array, counts: Array, n_train: int) -> Array:
             p = bias_p_value(members[e, :, r], counts[e, r], n_generated=math.inf, n_train=n_train)
             rings[e] = p < level
     return rings
+
+
+HELD_REGIONS = {
+    "one region of 0.2": [0.2],
+    "three of 0.3, 0.05 and 0.01": [0.3, 0.05, 0.01],
+    "18 of 0.05": [0.05] * 18,
+}
+
+
+def holdout_coverage(
+    *,
+    n_train: int,
+    ratios: Sequence[float],
+    amplifications: Sequence[float],
+    confidences: Sequence[float],
+    n_experiments: int,
+    seed: int,
+) -> dict[str, Array]:
+    """Return how often the interval by a holdout holds the true G of the members' mean.
+
+    The mean is off in a random direction, by as much as the true G says.
+
+    Args:
+        n_train: Training events.
+        ratios: Sizes of the holdout over n_train.
+        amplifications: True G.
+        confidences: Confidence levels.
+        n_experiments: Holdouts for each combination.
+        seed: Seed of all random numbers.
+
+    Returns:
+        "coverage", shape (n_region_sets, n_ratios, n_amplifications, n_confidences), in the order
+        of HELD_REGIONS.
+    """
+    shape = (len(HELD_REGIONS), len(ratios), len(amplifications), len(confidences))
+    held = np.zeros(shape)
+    for i, integrals in enumerate(HELD_REGIONS.values()):
+        truth = np.array(integrals)
+        for j, ratio in enumerate(ratios):
+            rng = np.random.default_rng([seed, i, j])
+            size = round(ratio * n_train)
+            for k, factor in enumerate(amplifications):
+                length = math.sqrt((truth * (1 - truth)).sum() / (n_train * factor))
+                shift = rng.normal(size=(n_experiments, len(truth)))
+                shift *= length / np.linalg.norm(shift, axis=1, keepdims=True)
+                everything = np.append(truth, 1 - truth.sum())
+                counts = rng.multinomial(size, everything, size=n_experiments)[:, :-1]
+                for mean, count in zip(truth + shift, counts, strict=True):
+                    for level, confidence in enumerate(confidences):
+                        low, high = true_averaging_amplification(
+                            np.clip(mean, 0.0, 1.0)[np.newaxis],
+                            truth=np.maximum(count, 0.5) / size,
+                            n_train=n_train,
+                            n_truth=size,
+                            confidence=confidence,
+                        ).mean_interval
+                        held[i, j, k, level] += low <= factor <= high
+    return {"coverage": held / n_experiments}
