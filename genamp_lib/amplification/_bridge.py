@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, kolmogorov, kve, ndtr, ndtri
 
-from genamp_lib.amplification._root import Array, find_root
+from genamp_lib.amplification._numbers import Array, find_root
 
 KOLMOGOROV_MEAN = math.sqrt(math.pi / 2) * math.log(2)  # <K> of Eq. (35)
 

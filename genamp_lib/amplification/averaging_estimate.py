@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._json import plain
+from genamp_lib.amplification._numbers import plain
 from genamp_lib.amplification.truth import TrueAmplification
 
 AMPLIFIES_IF = "amplifies, if its members share no bias"

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib.amplification import _bridge
-from genamp_lib.amplification._below import check_values, finite_floats
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf, tie_probability
+from genamp_lib.amplification._segments import check_values, finite_floats
 from genamp_lib.amplification.differential_estimate import (
     CramerVonMisesEstimate,
     DifferentialEstimate,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
-from genamp_lib.amplification._json import plain
+from genamp_lib.amplification._numbers import plain
 from genamp_lib.amplification.kolmogorov import (
     effective_size,
     finite_size_shift,

@@ -28,9 +28,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._below import check_values, finite_floats
 from genamp_lib.amplification._members import check_positive_integer
-from genamp_lib.amplification._segments import Segments
+from genamp_lib.amplification._segments import Segments, check_values, finite_floats
 
 N_ALARM_BINS = 20
 

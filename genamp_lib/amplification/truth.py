@@ -23,9 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammainc, ndtr, ndtri
 from scipy.stats import chi2
 
-from genamp_lib.amplification._json import plain
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._root import Array, find_root
+from genamp_lib.amplification._numbers import Array, find_root, plain
 
 # With fewer training sets their scatter is a matter of luck, and an upper bound takes its place.
 ENOUGH_SETS = 10

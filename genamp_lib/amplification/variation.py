@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from genamp_lib.amplification._below import check_values
-from genamp_lib.amplification._json import plain
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
+from genamp_lib.amplification._numbers import plain
+from genamp_lib.amplification._segments import check_values
 from genamp_lib.amplification.differential import FEWEST_EVENTS
 from genamp_lib.amplification.kolmogorov import KOLMOGOROV_MEAN
 

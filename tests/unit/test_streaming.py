@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
 from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter, quantile_regions
-from genamp_lib.amplification import _below as below
+from genamp_lib.amplification import _segments
 
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False, width=32)
 FEW = st.integers(-3, 3).map(float)
@@ -32,8 +32,8 @@ def accumulate(reference, values, **options):
 @pytest.mark.filterwarnings("ignore:divide by zero")  # scipy's p-value for one event
 def test_distances_are_scipys_to_the_last_bit(monkeypatch):
     """1000 cases: sizes 1 to 1e5, ties within and between, integers, single precision."""
-    monkeypatch.setattr(below, "GRID_CELLS", 256)  # so that small samples take the grid as well
-    monkeypatch.setattr(below, "BLOCK_EVENTS", 5000)
+    monkeypatch.setattr(_segments, "GRID_CELLS", 256)  # so that small samples take the grid as well
+    monkeypatch.setattr(_segments, "BLOCK_EVENTS", 5000)
     rng = np.random.default_rng(1)
     draws = (
         lambda n: rng.normal(size=n),
@@ -144,7 +144,7 @@ def test_large_blocks_take_the_grid_and_count_the_same():
     by_grid = accumulate(reference, generated)
     by_sorting = KolmogorovAccumulator(reference)
     for chunk in np.array_split(generated, 100):
-        assert len(chunk) < below.GRID_CELLS // 4
+        assert len(chunk) < _segments.GRID_CELLS // 4
         by_sorting.update(chunk)
     np.testing.assert_array_equal(by_grid.cumulative_counts(), by_sorting.cumulative_counts())
     assert by_grid.distance() == ks_2samp(reference, generated, method="asymp").statistic

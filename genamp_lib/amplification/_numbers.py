@@ -1,7 +1,8 @@
-"""Where functions of one variable change sign, for whole arrays at once. Not for statistics."""
+"""Roots for whole arrays at once, and numbers as JSON knows them. Not for statistics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,3 +19,8 @@ def find_root(function: Callable[[Array], Array], top: Array) -> Array:
         above = function(middle) > 0
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return high
+
+
+def plain(number: float) -> float | str:
+    """Return a float, or "inf", which JSON has no number for."""
+    return float(number) if math.isfinite(number) else str(float(number))
