@@ -20,6 +20,7 @@ from genamp_lib.amplification.kolmogorov import (
     kolmogorov_mean,
     paper_band,
 )
+from genamp_lib.amplification.repeats import RepeatCounter, RepeatedEvents, repeated_events
 from genamp_lib.amplification.streaming import (
     KolmogorovAccumulator,
     RegionCounter,
@@ -39,6 +40,8 @@ __all__ = [
     "DifferentialEstimate",
     "KolmogorovAccumulator",
     "RegionCounter",
+    "RepeatCounter",
+    "RepeatedEvents",
     "TotalVariationEstimate",
     "TrueAmplification",
     "alarm_regions",
@@ -51,6 +54,7 @@ __all__ = [
     "kolmogorov_mean",
     "paper_band",
     "quantile_regions",
+    "repeated_events",
     "total_variation_amplification",
     "true_averaging_amplification",
 ]

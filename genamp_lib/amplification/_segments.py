@@ -18,6 +18,8 @@ GRID_CELLS = 1 << 16
 BLOCK_EVENTS = 1 << 18
 LARGEST_EXACT_INTEGER = 1 << 53
 
+FLOAT64 = np.dtype(np.float64)
+
 Counts = NDArray[np.int64]
 
 
@@ -57,6 +59,20 @@ def finite_floats(name: str, values: NDArray) -> NDArray[np.floating]:
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 
 
+def precision_of(values: NDArray) -> np.dtype:
+    """Return the type in which the numbers were kept; float64 for integers.
+
+    Two numbers are compared in the coarser of their types: 0.1 of a float32 file and 0.1 of a
+    float64 file are one value.
+    """
+    return values.dtype if values.dtype.kind == "f" else FLOAT64
+
+
+def coarser(*types: np.dtype) -> np.dtype:
+    """Return the coarsest of floating types."""
+    return min(types, key=lambda one: one.itemsize)
+
+
 class Thresholds:
     """Count how many events lie below, and how many at or below, each of sorted thresholds.
 
@@ -66,10 +82,12 @@ class Thresholds:
     same integers; a statistic that the grid does not resolve (heavy tails) only costs time.
     """
 
-    def __init__(self, thresholds: NDArray[np.float64]) -> None:
-        """Take finite thresholds, strictly increasing, at least one."""
-        self.thresholds = thresholds
+    def __init__(self, thresholds: NDArray[np.float64], precision: np.dtype) -> None:
+        """Take finite thresholds in order, at least one, and the type to compare in."""
+        self._precision = precision
         with np.errstate(over="ignore"):
+            self.thresholds = thresholds = thresholds.astype(precision).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
             self._width = (thresholds[-1] - thresholds[0]) / (GRID_CELLS - 3)
         # Too narrow or too wide for a grid in float64: everything is sorted.
         self._has_grid = bool(np.finfo(np.float64).tiny * GRID_CELLS < self._width < np.inf)
@@ -92,6 +110,8 @@ class Thresholds:
             content = np.zeros(GRID_CELLS, dtype=np.int64)
         for start in range(0, len(values), BLOCK_EVENTS):
             block = finite_floats(name, np.asarray(values[start : start + BLOCK_EVENTS]))
+            with np.errstate(over="ignore"):
+                block = block.astype(self._precision, copy=False)
             if use_grid:
                 cells = self._cells(block)
                 content += np.bincount(cells, minlength=GRID_CELLS)
@@ -130,14 +150,20 @@ class Segments:
     """Counts below thresholds, kept apart for the events between two snapshots."""
 
     def __init__(
-        self, thresholds: NDArray[np.float64], snapshots: Iterable[int], start: int
+        self,
+        thresholds: NDArray[np.float64],
+        snapshots: Iterable[int] = (),
+        start: int = 0,
+        precision: np.dtype = FLOAT64,
     ) -> None:
         sizes = [check_positive_integer("snapshots", size) for size in snapshots]
         if sizes != sorted(set(sizes)):
             raise ValueError(f"`snapshots` must increase, got {sizes}.")
         if start < 0 or start != int(start):
             raise ValueError(f"`start` must be a whole number and not negative, got {start}.")
-        self._counter = Thresholds(thresholds)
+        self._thresholds = thresholds
+        self._precision = self._coarsest = precision  # of the thresholds, and of all numbers met
+        self._counters: dict[np.dtype, Thresholds] = {}
         self._bounds = np.array([0, *sizes], dtype=np.int64)
         self._next = int(start)
         self._sizes = np.zeros(len(self._bounds), dtype=np.int64)
@@ -162,18 +188,23 @@ class Segments:
             TypeError: The values are no real numbers.
         """
         values = check_values("values", values)
+        precision = coarser(self._precision, precision_of(values))
+        if precision not in self._counters:
+            self._counters[precision] = Thresholds(self._thresholds, precision)
+        counter = self._counters[precision]
         parts, done = [], 0
         while done < len(values):
             segment = int(np.searchsorted(self._bounds, self._next + done, side="right")) - 1
             is_last = segment == len(self._bounds) - 1
             room = len(values) if is_last else self._bounds[segment + 1] - self._next - done
             part = values[done : done + room]
-            parts.append((segment, len(part), *self._counter.count("values", part)))
+            parts.append((segment, len(part), *counter.count("values", part)))
             done += len(part)
         for segment, size, below, at_or_below in parts:
             self._sizes[segment] += size
             self._below[segment] += below
             self._at_or_below[segment] += at_or_below
+            self._coarsest = coarser(self._coarsest, precision)
         self._next += done
 
     def merge(self, other: Any) -> None:
@@ -190,6 +221,7 @@ class Segments:
             raise TypeError(f"`other` must be a {type(self).__name__}, got {type(other).__name__}.")
         for name, ours, theirs in (
             (self._what, self._identity, other._identity),
+            (self._what, self._precision, other._precision),
             ("snapshots", self._bounds, other._bounds),
         ):
             if not np.array_equal(ours, theirs):
@@ -204,6 +236,7 @@ class Segments:
         self._below = self._below + other._below
         self._at_or_below = self._at_or_below + other._at_or_below
         self._next = max(self._next, other._next)
+        self._coarsest = coarser(self._coarsest, other._coarsest)
 
     def _complete(self) -> int:
         """Return how many snapshots hold all their events."""
@@ -213,4 +246,4 @@ class Segments:
 
     @property
     def _identity(self) -> NDArray[np.float64]:
-        return self._counter.thresholds
+        return self._thresholds

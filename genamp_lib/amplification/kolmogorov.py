@@ -31,6 +31,10 @@ def finite_size_shift(n_reference: float, n_generated: float) -> float:
     other the mean excess of a random walk over a boundary, averaged over the two signs, is
     (1/n_small + 2/n_large)/6: 1/(6 sqrt(n)) in K for one sample and 1/(4 sqrt(n_eff)) for two
     equal ones. Exact for integer ratios of the sizes, up to terms of order 1/n_eff.
+
+    The shift is added to a measured K, whatever the generator: the steps around the largest
+    difference are those of the samples, with a deviation of the densities or without one. To
+    divide by the mean of `kolmogorov_mean` instead would stretch the deviation as well.
     """
     small, large = sorted((n_reference, n_generated))
     return math.sqrt(effective_size(small, large)) * (1 / small + 2 / large) / 6

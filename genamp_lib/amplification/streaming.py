@@ -29,13 +29,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib.amplification._members import check_positive_integer
-from genamp_lib.amplification._segments import Segments, check_values, finite_floats
+from genamp_lib.amplification._segments import Segments, check_values, finite_floats, precision_of
 
 N_ALARM_BINS = 20
 
 
 class KolmogorovAccumulator(Segments):
     """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
+
+    Numbers of different types are compared in the coarser one, so that equal numbers of a float32
+    and a float64 file are equal.
 
     Attributes:
         reference: The reference sample, sorted, read-only.
@@ -61,18 +64,28 @@ class KolmogorovAccumulator(Segments):
     def __init__(
         self, reference: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
     ) -> None:
-        values = finite_floats("reference", check_values("reference", reference))
+        values = check_values("reference", reference)
         if not values.size:
             raise ValueError("`reference` must not be empty, got 0 events.")
-        self.reference = np.sort(values.astype(np.float64))
+        self.reference = np.sort(finite_floats("reference", values).astype(np.float64))
         self.reference.flags.writeable = False
         thresholds, multiplicity = np.unique(self.reference, return_counts=True)
         self._reference_counts = np.cumsum(multiplicity)
-        super().__init__(thresholds, snapshots, start)
+        super().__init__(thresholds, snapshots, start, precision_of(values))
 
     @property
     def _identity(self) -> NDArray[np.float64]:
         return self.reference
+
+    def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return first and last of the reference values that the coarsest numbers met hold equal.
+
+        That is each value by itself, unless events in float32 meet a reference in float64.
+        """
+        with np.errstate(over="ignore"):
+            rounded = self._thresholds.astype(self._coarsest)
+        last = np.flatnonzero(np.append(rounded[1:] != rounded[:-1], True))
+        return np.append(0, last[:-1] + 1), last
 
     def distance(self) -> float:
         """Return the largest difference of the two empirical distribution functions.
@@ -99,7 +112,8 @@ class KolmogorovAccumulator(Segments):
 
         One entry for each distinct value of the reference, in order.
         """
-        return self._reference_counts.copy(), self._at_or_below.sum(axis=0)
+        _, last = self._groups()
+        return self._reference_counts[last], self._at_or_below.sum(axis=0)[last]
 
     def _distance(
         self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int | None = None
@@ -109,11 +123,11 @@ class KolmogorovAccumulator(Segments):
             raise ValueError("`update` must be called with events before the distance is known.")
         # Between two reference values only the generated function grows: its extremes are at the
         # values themselves and just before the next one.
-        steps = self._reference_counts / len(self.reference)
+        first, last = self._groups()
+        steps = self._reference_counts[last] / len(self.reference)
         before = np.concatenate([[0.0], steps[:-1]])
-        return float(
-            max(np.abs(at_or_below / size - steps).max(), np.abs(below / size - before).max())
-        )
+        upto, under = at_or_below[last] / size, below[first] / size
+        return float(max(np.abs(upto - steps).max(), np.abs(under - before).max()))
 
     def __repr__(self) -> str:
         return (

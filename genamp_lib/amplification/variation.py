@@ -30,15 +30,17 @@ class TotalVariationEstimate:
     Attributes:
         amplification: G = <K>^2 / (n_train TV^2); infinite for equal densities.
         interval: (low, high) of G at `confidence`.
+        limits: One-sided limits (low, high) of G, each at 97.7 %; the verdict uses them.
         confidence: Confidence level of `interval`.
         n_train: Number of training events.
         n_events: Number of true events that the total variation was averaged over.
         total_variation: TV = E_truth[max(0, 1 - p_generated/p_truth)], between 0 and 1.
-        standard_error: Of `total_variation`.
+        standard_error: Standard error of `total_variation`.
     """
 
     amplification: float
     interval: tuple[float, float]
+    limits: tuple[float, float]
     confidence: float
     n_train: int
     n_events: int
@@ -52,8 +54,8 @@ class TotalVariationEstimate:
 
     @property
     def verdict(self) -> str:
-        """Say "amplifies" or "does not amplify" where the interval leaves out 1."""
-        low, high = self.interval
+        """Say "amplifies" or "does not amplify" where a one-sided limit leaves out 1."""
+        low, high = self.limits
         if low <= 1 <= high:
             return "undecided"
         return "amplifies" if low > 1 else "does not amplify"
@@ -63,6 +65,7 @@ class TotalVariationEstimate:
         return {
             "amplification": plain(self.amplification),
             "interval": [plain(edge) for edge in self.interval],
+            "limits": [plain(edge) for edge in self.limits],
             "confidence": self.confidence,
             "verdict": self.verdict,
             "n_equiv": plain(self.n_equiv),
@@ -126,9 +129,14 @@ def total_variation_amplification(
         total = max(total, 0.0)
         return KOLMOGOROV_MEAN**2 / (n_train * total**2) if total > 0 else math.inf
 
+    interval, limits = (
+        (amplification(variation + width), amplification(variation - width))
+        for width in (reach, 2 * error)
+    )
     return TotalVariationEstimate(
         amplification=amplification(variation),
-        interval=(amplification(variation + reach), amplification(variation - reach)),
+        interval=interval,
+        limits=limits,
         confidence=confidence,
         n_train=n_train,
         n_events=len(values),

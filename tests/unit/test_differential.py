@@ -20,6 +20,7 @@ from genamp_lib.amplification import (
     paper_band,
 )
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
+from genamp_lib.amplification.kolmogorov import finite_size_shift
 
 RNG = np.random.default_rng(2)
 TRAIN, TRUTH = RNG.normal(size=400), RNG.normal(size=8000)
@@ -32,9 +33,10 @@ def test_closed_form_of_the_paper():
     """Eq. (36) solved for n_equiv, with n_generated finite."""
     estimate = differential_amplification(TRAIN, SHIFTED, holdout=HOLDOUT)
     assert estimate.distance == ks_2samp(HOLDOUT, SHIFTED, method="asymp").statistic
-    n_equiv = 1 / ((estimate.distance / KOLMOGOROV_MEAN) ** 2 - 1 / 3000 - 1 / 8000)
-    # The correction for finite samples is 1 % of the distance here.
-    assert estimate.n_equiv == pytest.approx(n_equiv, rel=0.05)
+    n_effective = 1 / (1 / 3000 + 1 / 8000)
+    k = estimate.distance * math.sqrt(n_effective) + finite_size_shift(3000, 8000)
+    n_equiv = n_effective / ((k / KOLMOGOROV_MEAN) ** 2 - 1)
+    assert estimate.n_equiv == pytest.approx(n_equiv, rel=1e-12)
     assert estimate.amplification == pytest.approx(estimate.n_equiv / 400)
     # The curve of true events crosses the distance, without the generated sample's noise, there.
     limit = math.sqrt(estimate.distance**2 - KOLMOGOROV_MEAN**2 / 8000)
@@ -71,6 +73,11 @@ def test_verdicts():
     assert estimate(TRAIN, SHIFTED).verdict == "does not amplify"
     assert estimate(TRAIN, SHIFTED).status == "measured"
     assert estimate(3000, TRUTH).verdict == "undecided"
+    assert "needs about 30000 generated and as many holdout events" in estimate(3000, TRUTH).note
+    assert "needs about" not in estimate(TRAIN, SHIFTED).note
+    assert estimate(400, TRUTH).verdict == (
+        "amplifies, if no generated event repeats a training event"
+    )
     assert "a larger reference would say more" in estimate(TRAIN, TRUTH).note
     assert "a larger generated sample would" in estimate(TRAIN, TRUTH[-500:]).note
 
@@ -96,9 +103,13 @@ def test_overfitting_alarm():
     assert against_holdout.status != "too close"
     assert against_holdout.train_distance == against_train.distance
     assert "overfitting: closer to the training sample" in against_holdout.note
-    # A holdout that was no holdout.
-    leaked = differential_amplification(TRAIN[:100], copied, holdout=TRAIN)
+    assert against_holdout.repeats.ratio == math.inf
+    assert against_holdout.verdict == "generated events repeat training events"
+    # A holdout that was no holdout, and one that holds training events.
+    leaked = differential_amplification(100, copied, holdout=TRAIN)
     assert (leaked.status, leaked.verdict) == ("too close", "undecided")
+    with pytest.raises(ValueError, match="share no events with `train`, got 100 events that equal"):
+        differential_amplification(TRAIN[:100], copied, holdout=TRAIN)
     assert "check that the generator has not seen it" in leaked.note
     assert "overfitting" not in differential_amplification(TRAIN, TRUTH, holdout=HOLDOUT).note
 
@@ -113,7 +124,8 @@ def test_exact_distribution():
     assert low < true_g < high
     assert estimate.train_distance is not None
     assert differential_amplification(400, SHIFTED, cdf=norm.cdf).train_distance is None
-    assert differential_amplification(400, TRUTH, cdf=norm.cdf).verdict == "amplifies"
+    verdict = differential_amplification(400, TRUTH, cdf=norm.cdf).verdict
+    assert verdict == "amplifies, if no generated event repeats a training event"
 
 
 def test_accumulators_stand_for_samples():
@@ -156,7 +168,7 @@ def by_pairs(reference: np.ndarray, generated: np.ndarray) -> float:
 def test_mean_square_by_definition(reference, generated):
     accumulator = KolmogorovAccumulator(reference)
     accumulator.update(generated)
-    square, null = mean_square(*accumulator.cumulative_counts(), len(generated))
+    square, null, _ = mean_square(*accumulator.cumulative_counts(), len(generated))
     expected = by_pairs(np.sort(reference), np.array(generated))
     assert square == pytest.approx(expected, abs=1e-12)
     if len(set(reference)) == len(reference):
@@ -167,8 +179,8 @@ def test_mean_square_to_a_known_distribution_is_the_limit_of_a_large_reference()
     generated = np.sort(np.random.default_rng(3).random(50) ** 1.3)
     accumulator = KolmogorovAccumulator((np.arange(200_000) + 0.5) / 200_000)
     accumulator.update(generated)
-    square, _ = mean_square(*accumulator.cumulative_counts(), 50)
-    assert mean_square_to_cdf(generated) == pytest.approx(square, abs=1e-5)
+    expected = mean_square(*accumulator.cumulative_counts(), 50)
+    assert mean_square_to_cdf(generated) == pytest.approx(expected, abs=1e-5)
 
 
 def test_companion():

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
-from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter, quantile_regions
-from genamp_lib.amplification import _segments
+from genamp_lib.amplification import (
+    KolmogorovAccumulator,
+    RegionCounter,
+    _segments,
+    quantile_regions,
+)
 
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False, width=32)
 FEW = st.integers(-3, 3).map(float)
