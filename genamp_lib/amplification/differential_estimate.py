@@ -136,10 +136,12 @@ class DifferentialEstimate:
 
         "measured": the interval is finite. "lower limit": the distance may be that of a perfect
         generator. "too close": it is smaller than independent samples allow (three standard
-        deviations).
+        deviations). "repeats": it may be small because generated events repeat training events.
         """
         if not self.coarse and self.probability_closer < ALARM:
             return "too close"
+        if self.repeats is not None and self.repeats.found:
+            return "repeats"
         return "measured" if math.isfinite(self.interval[1]) else "lower limit"
 
     @property
@@ -165,7 +167,7 @@ class DifferentialEstimate:
                 "chance agreement with the truth it then has",
             ),
             (
-                self.repeats is not None and self.repeats.found,
+                self.status == "repeats",
                 f"{REPEATS}: {ratio:.3g} times as many lie next to a training event as next to a "
                 "holdout event",
             ),
@@ -223,7 +225,7 @@ class DifferentialEstimate:
         low, high = limits
         if high < 1:
             return "does not amplify"
-        if self.repeats is not None and self.repeats.found:
+        if self.status == "repeats":
             return REPEATS
         if low <= 1 or self.reference == "train" or self.status == "too close" or self._overfits:
             return "undecided"

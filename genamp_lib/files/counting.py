@@ -73,18 +73,21 @@ def accumulate(
     sharing: Sharing,
     *,
     with_curve: bool = False,
-) -> dict[Path, KolmogorovAccumulator]:
+) -> list[KolmogorovAccumulator]:
     """Return an accumulator of the events in a file for each reference sample.
 
+    For two references, training sample and holdout, a `RepeatCounter` of both comes after these.
     `with_curve` asks for snapshots, at numbers of events in equal steps of their logarithm.
     """
     for name, reference in references.items():
         with one_line(str(name)):
             _accumulators([reference], (), 0)
+    with one_line("samples"):
+        _accumulators(list(references.values()), (), 0)
     sizes = _snapshots(path, column) if with_curve else ()
     make = partial(_accumulators, list(references.values()), sizes)
     (accumulators,) = _count([(path, None)], column, make, sharing)
-    return dict(zip(references, accumulators, strict=True))
+    return accumulators
 
 
 def _snapshots(path: Path, column: str | None) -> list[int]:
@@ -109,9 +112,10 @@ def _region_counters(edges: Sequence[Any], start: int) -> list[RegionCounter]:
 def _accumulators(
     references: Sequence[Any], snapshots: Sequence[int], start: int
 ) -> list[KolmogorovAccumulator]:
-    from genamp_lib.amplification import KolmogorovAccumulator
+    from genamp_lib.amplification import KolmogorovAccumulator, RepeatCounter
 
-    return [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
+    made = [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
+    return made if len(references) == 1 else [*made, RepeatCounter(*references)]
 
 
 def _count(
