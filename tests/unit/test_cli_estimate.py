@@ -145,7 +145,44 @@ def test_differential_against_the_training_sample_says_what_that_is_worth(files)
 def test_differential_rings_the_alarm_for_a_copy(files):
     np.save("copy.npy", np.repeat(np.load("train.npy"), 10))
     result = call("differential", "train.npy", "copy.npy", "--holdout", "holdout.npy")
-    assert "Note: overfitting" in result.stdout
+    text = words(result.stdout)
+    assert "by this measure alone it would be worth" in text
+    assert "Note: overfitting" in text
+    assert "generated events repeat training events: inf times as many lie next to" in text
+    # Smeared, and half of them only.
+    rng = np.random.default_rng(3)
+    some = rng.choice(np.load("train.npy"), 5000) + rng.normal(scale=1e-4, size=5000)
+    np.save("some.npy", np.append(some, rng.normal(size=5000)))
+    arguments = ["train.npy", "some.npy", "--holdout", "holdout.npy", "--json", "o.json"]
+    result = call("differential", *arguments)
+    assert "Generated events repeat training events: trained on 400 events, by this" in words(
+        result.stdout
+    )
+    assert "G of its own. It says: generated events repeat training events." in words(result.stdout)
+    content = json.loads((files / "o.json").read_text())
+    assert content["verdict"] == "generated events repeat training events"
+    assert content["repeats"]["p_value"] < 1e-6
+
+
+def test_differential_says_what_a_small_holdout_can_show(files):
+    np.save("small.npy", np.load("holdout.npy")[:200])
+    result = call("differential", "train.npy", "perfect.npy", "--holdout", "small.npy")
+    assert "Undecided: " in result.stdout
+    assert "a perfect generator needs about 4000 generated and as many holdout events" in words(
+        result.stdout
+    )
+
+
+@pytest.mark.parametrize("single", ["train", "holdout", "perfect"])
+def test_differential_does_not_depend_on_the_type_of_a_file(files, single):
+    """Rounded and clipped: equal numbers are equal, in single and in double precision."""
+    for name in ("train", "holdout", "perfect"):
+        np.save(f"{name}.npy", np.clip(np.load(f"{name}.npy").round(3), -1.5, 1.5))
+    arguments = ["differential", "train.npy", "perfect.npy", "--holdout", "holdout.npy"]
+    assert call(*arguments, "--json", "double.json").exit_code == 0
+    np.save(f"{single}.npy", np.load(f"{single}.npy").astype(np.float32))
+    assert call(*arguments, "--json", "mixed.json").exit_code == 0
+    assert (files / "mixed.json").read_text() == (files / "double.json").read_text()
 
 
 def test_differential_reads_named_columns(files):
@@ -450,6 +487,14 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
         ("differential train.npy text.npy", "text.npy: not a whole .npy file"),
         ("differential train.npy perfect.npy --confidence 68", "`confidence` must be between 0"),
         ("differential constant.npy perfect.npy", "must hold at least two different values"),
+        (
+            "differential train.npy perfect.npy --holdout shared.npy",
+            "samples: `holdout` must share no events with `train`, got 400 events that equal",
+        ),
+        (
+            "differential train.npy perfect.npy --holdout constant.npy",
+            "`holdout` must hold at least two different values, got 1 everywhere",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, message):
@@ -458,6 +503,7 @@ def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, messa
     np.save("copy.npy", np.load("member_0.npy"))
     np.save("shared.npy", np.append(np.load("holdout.npy"), np.load("train.npy")[:30]))
     np.save("constant.npy", np.ones(50))
+    np.save("shared.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
     (files / "text.npy").write_text("not an array")
     (files / "events.root").write_text("root")
     (files / "cut.npy").write_bytes((files / "train.npy").read_bytes()[:-100])
