@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import kolmogi
 from scipy.stats import ks_1samp, ks_2samp, norm
 
 from genamp_lib import KolmogorovAccumulator, differential_amplification
@@ -51,6 +52,35 @@ def test_estimate_agrees_with_the_vectorised_arithmetic():
         [estimate.distance], n_reference=3000, n_generated=8000, n_train=400, confidence=0.9
     )
     assert (estimate.amplification, *estimate.interval) == tuple(float(x[0]) for x in numbers)
+
+
+def test_an_interval_ends_where_k_passes_the_quantile_of_a_perfect_generator():
+    """What the exercise of chapter 03 says: 31.73 % of true events lie further away than that."""
+    edge = kolmogi(1 - 0.6827) / 1000 - finite_size_shift(10**6, math.inf) / 1000
+    _, _, high = differential_intervals(
+        [edge * 0.999, edge * 1.001], n_reference=10**6, n_train=1000, confidence=0.6827
+    )
+    assert np.isinf(high).tolist() == [True, False]
+
+
+def test_limits_are_one_sided_and_the_verdict_uses_them():
+    """G = 1.2 of a sharp holdout: the 68 % interval leaves out 1, the limit does not."""
+    holdout = norm.ppf((np.arange(40_000) + 0.5) / 40_000)
+    shift = math.sqrt(2 * math.pi) * KOLMOGOROV_MEAN / math.sqrt(400 * 1.2)
+    estimate = differential_amplification(TRAIN, holdout + shift, holdout=holdout)
+    wide = differential_amplification(TRAIN, holdout + shift, holdout=holdout, confidence=0.9545)
+    assert estimate.limits == wide.limits
+    assert estimate.limits[0] < 1 < estimate.interval[0]
+    assert estimate.verdict == "undecided"
+    # The tail below is split in halves at large distances only.
+    assert wide.interval[0] == pytest.approx(estimate.limits[0], rel=0.02)
+    assert wide.interval[1] < estimate.limits[1]
+    assert estimate.mean_square_verdict == "does not amplify"
+    square = estimate.cramer_von_mises
+    assert square.limits[0] < square.interval[0] < square.interval[1] < square.limits[1] < 1
+    # The ratio of the two G for a shift.
+    assert square.amplification / estimate.amplification == pytest.approx(0.38, abs=0.02)
+    assert estimate.to_dict()["limits"] == list(estimate.limits)
 
 
 def test_bands_in_place_of_the_mean():
