@@ -274,14 +274,14 @@ def test_wrong_generators_are_seldom_called_amplifying(name):
     For all that repeat training events "amplifies" is wrong at any G.
     """
     results = misspecified_verdicts(
-        n_train=200,
+        n_train=250,
         n_holdout=10_000,
         n_generated=10_000,
         n_experiments=60,
         seed=13,
         names=[name],
     )[name]
-    repeats = cases()[name].kind == "repeats"
+    repeats = cases()[name][0] == "repeat"
     for true, verdict in (results[:, :2].T, results[:, 2:].T):
         wrong = (verdict == VERDICTS.index("amplifies")) & ((true <= 1) | repeats)
         assert np.sum(wrong) < 9
