@@ -254,6 +254,7 @@ def _kernels(
     def cdf(x: Array) -> Array:
         if width:
             return ndtr((x[:, np.newaxis] - again) / width).mean(axis=1)
-        return true * ndtr(x) + (1 - true) * np.searchsorted(again, x, side="right") / len(again)
+        steps = np.searchsorted(again, x, side="right") / len(again)
+        return true * ndtr(x) + (1 - true) * steps if true else steps
 
     return draw, cdf
