@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,18 @@ def find_root(function: Callable[[Array], Array], top: Array) -> Array:
     return high
 
 
-def plain(number: float) -> float | str:
-    """Return a float, or "inf", which JSON has no number for."""
-    return float(number) if math.isfinite(number) else str(float(number))
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it; infinity, which JSON has no number for, is "inf"."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, tuple | list | np.ndarray):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def record(estimate: Any, *properties: str) -> dict[str, Any]:
+    """Return all fields of a dataclass, and some properties, as plain JSON types."""
+    names = [field.name for field in fields(estimate)]
+    return {name: plain(getattr(estimate, name)) for name in (*names, *properties)}

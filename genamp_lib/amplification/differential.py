@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -123,51 +121,41 @@ def differential_amplification(
     if holdout is not None and cdf is not None:
         raise ValueError("`holdout` must not be given together with `cdf`: there is one reference.")
     n_train, training = _training(train, needed=holdout is None and cdf is None)
+    values = None
+    if not isinstance(generated, KolmogorovAccumulator):
+        values = _sample("generated", generated)
+    known: dict[str, Any] = {"n_train": n_train, "confidence": confidence}
+    if cdf is not None:
+        if values is None:
+            raise ValueError("`generated` must be an array when the reference is a `cdf`.")
+        distance, mean = _to_cdf(np.sort(finite_floats("generated", values)), cdf)
+        known |= {"reference": "cdf", "n_reference": math.inf, "n_generated": len(values)}
+    else:
+        name = "train" if holdout is None else "holdout"
+        reference = training if holdout is None else _sample("holdout", holdout)
+        looks = holdout is not None and training is not None
+        counter = RepeatCounter(training, reference) if looks else None  # refuses shared events
+        accumulator = _accumulated(name, reference, generated if values is None else values)
+        reference_counts, counts = accumulator.cumulative_counts()
+        n_generated = accumulator.n_generated
+        distance, mean = accumulator.distance(), mean_square(reference_counts, counts, n_generated)
+        known |= {"reference": name, "n_reference": len(reference), "n_generated": n_generated}
+        known["coarse"] = tie_probability(reference_counts) > COARSE
+        if looks and values is not None and repeats is None and not known["coarse"]:
+            counter.update(values)
+            repeats = counter.repeats()
     if n_before_cut is not None:
         n_before_cut = check_positive_integer("n_before_cut", n_before_cut)
-    if cdf is not None:
-        estimate = _against_cdf(n_train, training, generated, cdf, repeats, confidence)
-        return _after_cut(estimate, n_before_cut)
-
-    name = "train" if holdout is None else "holdout"
-    reference = training if holdout is None else _sample("holdout", holdout)
-    looks = holdout is not None and training is not None
-    counter = RepeatCounter(training, reference) if looks else None  # refuses shared events
-    if isinstance(generated, KolmogorovAccumulator):
-        accumulator, values = generated, None
-        if not np.array_equal(accumulator.reference, np.sort(reference)):
+        if n_before_cut < known["n_generated"]:
             raise ValueError(
-                f"`generated` must be an accumulator made with the {name} sample as its reference, "
-                "got one with another reference."
+                f"`n_before_cut` must be at least the number of generated events, "
+                f"{known['n_generated']}, got {n_before_cut}."
             )
-        if accumulator.n_generated < FEWEST_EVENTS:
-            raise ValueError(
-                f"`generated` must hold at least {FEWEST_EVENTS} events, got "
-                f"{accumulator.n_generated}."
-            )
-    else:
-        values = _sample("generated", generated)
-        accumulator = KolmogorovAccumulator(reference)
-        accumulator.update(values)
-    distance = accumulator.distance()
-    reference_counts, generated_counts = accumulator.cumulative_counts()
-    coarse = tie_probability(reference_counts) > COARSE
-    if counter is not None and values is not None and repeats is None and not coarse:
-        counter.update(values)
-        repeats = counter.repeats()
-    estimate = _estimate(
-        distance,
-        mean_square(reference_counts, generated_counts, accumulator.n_generated),
-        reference=name,
-        n_reference=len(reference),
-        n_generated=accumulator.n_generated,
-        n_train=n_train,
-        train_distance=distance if name == "train" else _distance_to(training, values),
-        repeats=repeats,
-        coarse=coarse,
-        confidence=confidence,
-    )
-    return _after_cut(estimate, n_before_cut)
+        known["survival_fraction"] = known["n_generated"] / n_before_cut
+    train_distance = distance if known["reference"] == "train" else None
+    if train_distance is None and training is not None and values is not None:
+        train_distance = _accumulated("train", training, values).distance()
+    return _estimate(distance, mean, train_distance=train_distance, repeats=repeats, **known)
 
 
 def differential_intervals(
@@ -217,18 +205,27 @@ def differential_intervals(
     )
 
 
-def _against_cdf(
-    n_train: int,
-    training: NDArray[np.floating] | None,
-    generated: ArrayLike | KolmogorovAccumulator,
-    cdf: Cdf,
-    repeats: RepeatedEvents | None,
-    confidence: float,
-) -> DifferentialEstimate:
-    if isinstance(generated, KolmogorovAccumulator):
-        raise ValueError("`generated` must be an array when the reference is a `cdf`.")
-    values = np.sort(finite_floats("generated", _sample("generated", generated)))
-    n = len(values)
+def _accumulated(
+    name: str, reference: NDArray, generated: NDArray | KolmogorovAccumulator
+) -> KolmogorovAccumulator:
+    if not isinstance(generated, KolmogorovAccumulator):
+        accumulator = KolmogorovAccumulator(reference)
+        accumulator.update(generated)
+        return accumulator
+    if not np.array_equal(generated.reference, np.sort(reference)):
+        raise ValueError(
+            f"`generated` must be an accumulator made with the {name} sample as its reference, "
+            "got one with another reference."
+        )
+    if generated.n_generated < FEWEST_EVENTS:
+        raise ValueError(
+            f"`generated` must hold at least {FEWEST_EVENTS} events, got {generated.n_generated}."
+        )
+    return generated
+
+
+def _to_cdf(values: NDArray[np.floating], cdf: Cdf) -> tuple[float, MeanSquare]:
+    """Return both distances of sorted events to a known distribution function."""
     try:
         truth = np.asarray(cdf(values), dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -241,20 +238,9 @@ def _against_cdf(
     # The negation catches NaN.
     if not (truth.min() >= 0 and truth.max() <= 1 and np.diff(truth).min() >= 0):
         raise ValueError("`cdf` must rise from 0 to 1, got values that fall, leave [0, 1] or NaN.")
-    j = np.arange(n)
+    j, n = np.arange(len(values)), len(values)
     distance = float(max(((j + 1) / n - truth).max(), (truth - j / n).max()))
-    return _estimate(
-        distance,
-        mean_square_to_cdf(truth),
-        reference="cdf",
-        n_reference=math.inf,
-        n_generated=n,
-        n_train=n_train,
-        train_distance=_distance_to(training, values),
-        repeats=repeats,
-        coarse=False,
-        confidence=confidence,
-    )
+    return distance, mean_square_to_cdf(truth)
 
 
 def _estimate(
@@ -264,29 +250,33 @@ def _estimate(
     n_reference: float,
     n_generated: int,
     n_train: int,
-    coarse: bool,
     confidence: float,
+    coarse: bool = False,
     **known: Any,
 ) -> DifferentialEstimate:
     n_effective = effective_size(n_reference, n_generated)
     sizes = {"n_effective": n_effective, "n_train": n_train}
     scaled = distance * math.sqrt(n_effective) + finite_size_shift(n_reference, n_generated)
-    amplification, interval, limits = _edges(
-        partial(_bridge.amplification_intervals, scaled, continuous=not coarse, **sizes), confidence
+
+    def edges(intervals: Callable[..., Any], *found: float, **options: bool) -> list[Any]:
+        """Return the amplification, its interval and its one-sided limits."""
+        (amplification, *interval), (_, *limits) = (
+            map(
+                float, intervals(*found, n_effective=n_effective, n_train=n_train, **options, **one)
+            )
+            for one in ({"confidence": confidence}, {"confidence": None})
+        )
+        return [amplification, tuple(interval), tuple(limits)]
+
+    amplification, interval, limits = edges(
+        _bridge.amplification_intervals, scaled, continuous=not coarse
     )
     companion = None
     if not coarse:
         unit = n_effective / (6 * mean.null)  # null is 1/6 up to ties
-        _, of_square, limits_of_square = _edges(
-            partial(
-                _bridge.mean_square_intervals, unit * mean.square, unit**2 * mean.variance, **sizes
-            ),
-            confidence,
-        )
         companion = CramerVonMisesEstimate(
-            inverse_amplification=n_train * mean.square / mean.null,
-            interval=of_square,
-            limits=limits_of_square,
+            n_train * mean.square / mean.null,
+            *edges(_bridge.mean_square_intervals, unit * mean.square, unit**2 * mean.variance)[1:],
             confidence=confidence,
         )
     return DifferentialEstimate(
@@ -303,26 +293,6 @@ def _estimate(
         cramer_von_mises=companion,
         **known,
     )
-
-
-def _edges(
-    intervals: Callable[..., tuple[Any, Any, Any]], confidence: float
-) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """Return the amplification, its interval and its one-sided limits."""
-    amplification, *interval = (float(number) for number in intervals(confidence=confidence))
-    _, *limits = (float(number) for number in intervals(confidence=None))
-    return amplification, tuple(interval), tuple(limits)
-
-
-def _after_cut(estimate: DifferentialEstimate, n_before_cut: int | None) -> DifferentialEstimate:
-    if n_before_cut is None:
-        return estimate
-    if n_before_cut < estimate.n_generated:
-        raise ValueError(
-            f"`n_before_cut` must be at least the number of generated events, "
-            f"{estimate.n_generated}, got {n_before_cut}."
-        )
-    return replace(estimate, survival_fraction=estimate.n_generated / n_before_cut)
 
 
 def _training(train: ArrayLike, *, needed: bool) -> tuple[int, NDArray[np.floating] | None]:
@@ -342,18 +312,10 @@ def _sample(name: str, values: ArrayLike) -> NDArray[np.floating]:
     if len(checked) < FEWEST_EVENTS:
         raise ValueError(f"`{name}` must hold at least {FEWEST_EVENTS} events, got {len(checked)}.")
     if name == "generated":
-        return checked
+        return checked  # finite is checked block by block
     finite_floats(name, checked)
     if checked.min() == checked.max():
         raise ValueError(
             f"`{name}` must hold at least two different values, got {checked[0]:g} everywhere."
         )
     return checked
-
-
-def _distance_to(training: NDArray[np.floating] | None, generated: NDArray | None) -> float | None:
-    if training is None or generated is None:
-        return None
-    accumulator = KolmogorovAccumulator(training)
-    accumulator.update(generated)
-    return accumulator.distance()

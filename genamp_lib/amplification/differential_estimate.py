@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
-from genamp_lib.amplification._numbers import plain
+from genamp_lib.amplification._numbers import record
 from genamp_lib.amplification.kolmogorov import (
     KOLMOGOROV_MEAN,
     effective_size,
@@ -54,13 +54,7 @@ class CramerVonMisesEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "limits": [plain(edge) for edge in self.limits],
-            "confidence": self.confidence,
-            "inverse_amplification": self.inverse_amplification,
-        }
+        return record(self, "amplification")
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -241,48 +235,10 @@ class DifferentialEstimate:
         ]
         return np.reshape(means, sizes.shape)
 
-    def interval_from_band(self, band: tuple[float, float]) -> tuple[float, float]:
-        """Return G with <K> of Eq. (36) replaced by the edges of a band for K.
-
-        The paper's recipe, with `paper_band` or `kolmogorov_band`. For comparison: unlike
-        `interval` it has no stated coverage for a generator that is not perfect.
-        """
-        unit = effective_size(self.n_reference, self.n_generated) / self.n_train
-
-        def amplification(k: float) -> float:
-            if k >= self.scaled_distance:
-                return math.inf
-            return unit / ((self.scaled_distance / k) ** 2 - 1) if k > 0 else 0.0
-
-        return amplification(band[0]), amplification(band[1])
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        companion = self.cramer_von_mises
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "limits": [plain(edge) for edge in self.limits],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "mean_square_verdict": self.mean_square_verdict,
-            "status": self.status,
-            "note": self.note,
-            "reference": self.reference,
-            "n_equiv": plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_generated": self.n_generated,
-            "n_reference": plain(self.n_reference),
-            "distance": self.distance,
-            "scaled_distance": self.scaled_distance,
-            "probability_closer": self.probability_closer,
-            "train_distance": self.train_distance,
-            "train_probability_closer": self.train_probability_closer,
-            "coarse": self.coarse,
-            "survival_fraction": self.survival_fraction,
-            "cramer_von_mises": None if companion is None else companion.to_dict(),
-            "repeats": None if self.repeats is None else self.repeats.to_dict(),
-        }
+        said = ("verdict", "mean_square_verdict", "status", "note")
+        return record(self, *said, "n_equiv", "probability_closer", "train_probability_closer")
 
     def __repr__(self) -> str:
         low, high = self.interval

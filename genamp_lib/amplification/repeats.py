@@ -19,13 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 from scipy.special import betainc, ndtr
 
-from genamp_lib.amplification._numbers import plain
-from genamp_lib.amplification._segments import (
-    check_values,
-    coarser,
-    finite_floats,
-    precision_of,
-)
+from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._segments import check_values, coarser, finite_floats, precision_of
 from genamp_lib.amplification.streaming import KolmogorovAccumulator
 
 Array = NDArray[np.float64]
@@ -50,8 +45,6 @@ class RepeatedEvents:
             the same for holdout events; near 1 for a generator that repeats nothing, infinite for
             one that draws from its training sample.
         p_value: Probability of so large a ratio if the generator had not seen the training sample.
-        share: Fraction of the generated events that are nearest to a training event, less what
-            chance gives; 1 for copies, and a lower bound for near-copies.
         n_train: Number of training events.
         n_holdout: Number of holdout events.
         n_generated: Number of generated events.
@@ -59,7 +52,6 @@ class RepeatedEvents:
 
     ratio: float
     p_value: float
-    share: float
     n_train: int
     n_holdout: int
     n_generated: int
@@ -71,9 +63,7 @@ class RepeatedEvents:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        numbers = {name: plain(getattr(self, name)) for name in ("ratio", "p_value", "share")}
-        sizes = {name: getattr(self, name) for name in ("n_train", "n_holdout", "n_generated")}
-        return {"found": self.found, **numbers, **sizes}
+        return record(self, "found")
 
     def __repr__(self) -> str:
         return (
@@ -220,7 +210,6 @@ def _repeats(nearest: NDArray, of_train: Array, of_holdout: Array) -> RepeatedEv
     if not n_generated:
         raise ValueError("`generated` must not be empty, got 0 events.")
     n, both = n_train + n_holdout, of_train + of_holdout
-    share = ((nearest * of_train / both).sum() / n_generated - n_train / n) / (n_holdout / n)
     score = np.minimum(nearest / both, 1 + MOST_OF_ONE * n_generated / n)
     mean = (both * score).sum() / n
     variance = n_train * n_holdout / n * (both * (score - mean) ** 2).sum() / (n - 1)
@@ -229,7 +218,6 @@ def _repeats(nearest: NDArray, of_train: Array, of_holdout: Array) -> RepeatedEv
     return RepeatedEvents(
         ratio=float(trained / n_train / held) if held > 0 else math.inf,
         p_value=float(ndtr(-excess / math.sqrt(variance))) if variance > 0 else 1.0,
-        share=float(share),
         n_train=int(n_train),
         n_holdout=int(n_holdout),
         n_generated=int(n_generated),

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._numbers import plain
+from genamp_lib.amplification._numbers import record
 from genamp_lib.amplification._segments import check_values
 from genamp_lib.amplification.differential import FEWEST_EVENTS
 from genamp_lib.amplification.kolmogorov import KOLMOGOROV_MEAN
@@ -62,18 +62,7 @@ class TotalVariationEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "limits": [plain(edge) for edge in self.limits],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "n_equiv": plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_events": self.n_events,
-            "total_variation": self.total_variation,
-            "standard_error": self.standard_error,
-        }
+        return record(self, "verdict", "n_equiv")
 
     def __repr__(self) -> str:
         low, high = self.interval

@@ -16,9 +16,7 @@ from genamp_lib import KolmogorovAccumulator, differential_amplification
 from genamp_lib.amplification import (
     KOLMOGOROV_MEAN,
     differential_intervals,
-    kolmogorov_band,
     kolmogorov_mean,
-    paper_band,
 )
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
 from genamp_lib.amplification.kolmogorov import finite_size_shift
@@ -81,17 +79,6 @@ def test_limits_are_one_sided_and_the_verdict_uses_them():
     # The ratio of the two G for a shift.
     assert square.amplification / estimate.amplification == pytest.approx(0.38, abs=0.02)
     assert estimate.to_dict()["limits"] == list(estimate.limits)
-
-
-def test_bands_in_place_of_the_mean():
-    estimate = differential_amplification(TRAIN, SHIFTED, holdout=HOLDOUT)
-    low, high = estimate.interval_from_band(kolmogorov_band(0.68))
-    assert low < estimate.amplification < high < math.inf
-    assert estimate.interval_from_band(paper_band(0.68))[0] == 0.0
-    assert estimate.interval_from_band((KOLMOGOROV_MEAN, 1e9)) == (
-        pytest.approx(estimate.amplification),
-        math.inf,
-    )
 
 
 def test_verdicts():
