@@ -261,10 +261,8 @@ def _estimate(
     def edges(intervals: Callable[..., Any], *found: float, **options: bool) -> list[Any]:
         """Return the amplification, its interval and its one-sided limits."""
         (amplification, *interval), (_, *limits) = (
-            map(
-                float, intervals(*found, n_effective=n_effective, n_train=n_train, **options, **one)
-            )
-            for one in ({"confidence": confidence}, {"confidence": None})
+            map(float, intervals(*found, confidence=level, **sizes, **options))
+            for level in (confidence, None)
         )
         return [amplification, tuple(interval), tuple(limits)]
 

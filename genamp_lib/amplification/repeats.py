@@ -162,7 +162,7 @@ def repeated_events(train: ArrayLike, generated: ArrayLike, holdout: ArrayLike) 
     for name, table in tables.items():
         if table.ndim != 2 or table.shape[1:] != tables["train"].shape[1:] or not len(table):
             raise ValueError(
-                f"`{name}` must have shape (n, {tables['train'].shape[-1]}), got {table.shape}."
+                f"`{name}` must have shape (n, d), as `train` has, or all (n,), got {table.shape}."
             )
         flat = finite_floats(name, check_values(name, table.ravel()))
         tables[name] = flat.reshape(table.shape).astype(precision).astype(np.float64)
