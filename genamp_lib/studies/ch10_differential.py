@@ -42,7 +42,11 @@ def kept(store: ArtefactStore, study: Callable[..., dict[str, Array]], **setting
     """Return what one of the studies here finds, from the store where it is kept."""
     name = study.__name__.replace("_", "-")
     stage = Stage(f"differential-{name}", version=1, configuration=settings)
-    return store.load_or_compute(stage, lambda: study(**settings))
+    return store.compute(stage, partial(_with, study), settings)
+
+
+def _with(study: Callable[..., dict[str, Array]], settings: dict[str, Any]) -> dict[str, Array]:
+    return study(**settings)
 
 
 def misspecified_verdicts(
