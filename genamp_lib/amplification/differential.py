@@ -256,7 +256,8 @@ def _estimate(
 ) -> DifferentialEstimate:
     n_effective = effective_size(n_reference, n_generated)
     sizes = {"n_effective": n_effective, "n_train": n_train}
-    scaled = distance * math.sqrt(n_effective) + finite_size_shift(n_reference, n_generated)
+    shift = float(finite_size_shift(n_reference, n_generated))
+    scaled = distance * math.sqrt(n_effective) + shift
 
     def edges(intervals: Callable[..., Any], *found: float, **options: bool) -> list[Any]:
         """Return the amplification, its interval and its one-sided limits."""

@@ -229,11 +229,7 @@ class DifferentialEstimate:
         """Return <M> of n true events to the reference, Eqs. (35) and (36)."""
         sizes = np.asarray(n, dtype=np.float64)
         reference = self.n_reference
-        means = [
-            kolmogorov_mean(reference, size) / math.sqrt(effective_size(reference, size))
-            for size in sizes.ravel()
-        ]
-        return np.reshape(means, sizes.shape)
+        return kolmogorov_mean(reference, sizes) / np.sqrt(effective_size(reference, sizes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
