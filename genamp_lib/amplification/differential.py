@@ -74,8 +74,8 @@ def differential_amplification(
     Differences to the paper:
 
     - Eq. (37) is no confidence band (`paper_band`). The interval here rests on exact quantiles of
-      K. It is a bound: it covers at least the stated fraction for any generator, 0.9 and more of
-      0.68 where G is below 2 and the holdout large, and exactly that for a perfect one.
+      K. It is a bound: it covers at least the stated fraction for any generator, 0.84 to 1 of 0.68
+      for wrong generators in the cases tried, and exactly that for a perfect one.
     - The verdict uses `limits`, each of which errs in at most 2.3 % of cases, not the interval.
     - `cramer_von_mises` is the same for the mean square difference. Its G is another quantity: the
       mean square of a shift or a change of width is larger beside its largest value than that of
