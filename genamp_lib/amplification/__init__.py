@@ -20,9 +20,11 @@ from genamp_lib.amplification.kolmogorov import (
     kolmogorov_mean,
     paper_band,
 )
+from genamp_lib.amplification.repeats import RepeatCounter, RepeatedEvents, repeated_events
 from genamp_lib.amplification.streaming import (
     KolmogorovAccumulator,
     RegionCounter,
+    alarm_regions,
     quantile_regions,
 )
 from genamp_lib.amplification.truth import TrueAmplification, true_averaging_amplification
@@ -38,8 +40,11 @@ __all__ = [
     "DifferentialEstimate",
     "KolmogorovAccumulator",
     "RegionCounter",
+    "RepeatCounter",
+    "RepeatedEvents",
     "TotalVariationEstimate",
     "TrueAmplification",
+    "alarm_regions",
     "averaging_amplification",
     "averaging_amplification_from_probabilities",
     "averaging_intervals",
@@ -49,6 +54,7 @@ __all__ = [
     "kolmogorov_mean",
     "paper_band",
     "quantile_regions",
+    "repeated_events",
     "total_variation_amplification",
     "true_averaging_amplification",
 ]

@@ -1,57 +1,54 @@
-"""From the norm of a Brownian bridge plus a signal to an amplification: numbers in, interval out.
+"""From a distance of two samples to an amplification: numbers in, interval out.
 
 Not for samples: differential.
 
 Let delta = F_generated - F_truth and n_eff = n_ref n_gen / (n_ref + n_gen). For large samples the
 difference of the two empirical distribution functions, times sqrt(n_eff), is B + s: a Brownian
-bridge B and the signal s = sqrt(n_eff) delta. Both distances are norms x = ||B + s||: the largest
+bridge B and the signal s = sqrt(n_eff) delta. Both distances are norms ||B + s||: the largest
 value for Kolmogorov-Smirnov, the root of the mean square for Cramer-von Mises. With c^2 standing
 for <K>^2 or E||B||^2 = 1/6, n_equiv true events have c^2/n_equiv in the place of ||delta||^2, so
 t = ||s|| is the unknown: G = c^2 n_eff / (n_train t^2), infinite for t = 0.
 
-An interval for t needs what x may be at given t, for any direction of s:
+The largest value x. Its law depends on the direction of s, so the interval is a bound that holds
+for any:
 
 - P(x > t + k(1-b)) <= b, by the triangle inequality, with k the quantile of ||B||;
 - P(x < k(b)) <= b, since adding a signal never lowers a norm (Anderson's inequality);
 - P(x < t - sigma z(1-b)) <= b: projected on the signal x is at least t plus a normal number of
-  standard deviation sigma at most (1/2 for the largest value, 1/pi for the mean square).
+  standard deviation sigma at most 1/2.
 
 Scaling the law of K, x = K sqrt(1 + n_eff/n_equiv), as reading Eq. (36) of paper A at quantiles of
 K does, has no such property: for a shift of a Gaussian with G = 1 it covers 62 % instead of 68 %.
 
+The mean square. Along the signal B is a normal number Z of variance rho, at most 1/pi^2, so that
+||B + s||^2 is about (t + sqrt(rho) Z)^2 + (1 - 6 rho) ||B'||^2, with the exact mean for all t and
+the variance of the linearised mean square for large t. That variance, estimated from the samples,
+gives rho where the signal stands out of the noise; where it does not, rho is 1/pi^2. One-sided
+limits take at least 1/pi^2 always.
+
 Tails: alpha = 1 - confidence is split into lower alpha/2 t^2/(t^2 + c^2) and upper the rest, so
 that a perfect generator, t = 0, is covered in exactly the stated fraction of cases, by high = inf,
 and no interval is empty. Splits that depend on the parameter alone keep the coverage (Puza and
-O'Neill, Canadian Journal of Statistics 34 (2006) 299).
+O'Neill, Canadian Journal of Statistics 34 (2006) 299). One-sided limits, for verdicts, have `MISS`
+on each side.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, kolmogorov, kve, ndtr, ndtri
 
-from genamp_lib.amplification._root import Array, find_root
+from genamp_lib.amplification._numbers import Array, find_root
 
 KOLMOGOROV_MEAN = math.sqrt(math.pi / 2) * math.log(2)  # <K> of Eq. (35)
-
-
-class Law(NamedTuple):
-    """A norm of the Brownian bridge.
-
-    Attributes:
-        scale: c, that n_equiv true events have as ||delta|| sqrt(n_equiv).
-        sigma: Largest standard deviation of the bridge in one direction.
-        cdf: Distribution function of ||B||.
-    """
-
-    scale: float
-    sigma: float
-    cdf: Callable[[Array], Array]
+MEAN_SQUARE = 1 / 6  # of the bridge
+MISS = float(ndtr(-2.0))  # a one-sided limit errs in 2.3 % of cases: two standard deviations
+LARGEST_RHO = 1 / math.pi**2
 
 
 def cramer_von_mises_cdf(x: ArrayLike) -> Array:
@@ -70,52 +67,115 @@ def cramer_von_mises_cdf(x: ArrayLike) -> Array:
     return np.where(x <= 1e-3, 0.0, np.where(x >= 5.0, 1.0, result))
 
 
-KOLMOGOROV_SMIRNOV = Law(KOLMOGOROV_MEAN, 0.5, lambda x: 1 - kolmogorov(x))
-CRAMER_VON_MISES = Law(
-    math.sqrt(1 / 6), 1 / math.pi, lambda x: cramer_von_mises_cdf(np.maximum(x, 0.0) ** 2)
-)
+@cache
+def _null_squares() -> Array:
+    """Return the integral of B^2 at the middles of 64 equally probable parts."""
+    x = np.geomspace(1e-3, 5.0, 4000)
+    return np.interp((np.arange(64) + 0.5) / 64, cramer_von_mises_cdf(x), x)
 
 
 def amplification_intervals(
     x: ArrayLike,
-    law: Law,
     *,
     n_effective: ArrayLike,
     n_train: int,
-    confidence: float,
+    confidence: float | None,
     continuous: bool = True,
 ) -> tuple[Array, Array, Array]:
-    """Return (amplification, low, high) for distances x = sqrt(n_eff) ||F_gen - F_ref||.
+    """Return (amplification, low, high) for distances x = sqrt(n_eff) max |F_gen - F_ref|.
 
     Args:
-        x: Scaled distances, any shape.
-        law: Which norm.
+        x: Scaled Kolmogorov-Smirnov distances, any shape.
         n_effective: n_ref n_gen / (n_ref + n_gen).
         n_train: Training events, the unit of the amplification.
-        confidence: Confidence level of (low, high).
+        confidence: Confidence level of (low, high); None for one-sided limits.
         continuous: False for a statistic of few values. ||B|| is smaller then, so the second bound
             above is left out.
     """
     x = np.asarray(x, dtype=np.float64)
-    alpha = 1 - confidence
+    alpha, lower_tail = _tails(confidence, KOLMOGOROV_MEAN**2)
 
-    def lower_tail(t: Array) -> Array:
-        return alpha / 2 * t**2 / (t**2 + law.scale**2)
+    def cdf(k: Array) -> Array:
+        return 1 - kolmogorov(k)
 
-    square = np.maximum(x**2 - law.scale**2, 0.0)  # t^2 of the estimate
+    square = np.maximum(x**2 - KOLMOGOROV_MEAN**2, 0.0)  # t^2 of the estimate
     # Largest signal: it would seldom give so small a distance.
-    far = x + law.scale - law.sigma * ndtri(alpha / 4)
-    largest = find_root(lambda t: lower_tail(t) - ndtr((x - t) / law.sigma), far)
-    if continuous:
-        closer = np.minimum(2 * law.cdf(x) / alpha, 1.0)
+    far = x + KOLMOGOROV_MEAN - 0.5 * ndtri(alpha / 4)
+    largest = find_root(lambda t: lower_tail(t) - ndtr((x - t) / 0.5), far)
+    if continuous and confidence is not None:
+        closer = np.minimum(2 * cdf(x) / alpha, 1.0)
         with np.errstate(divide="ignore"):
-            largest = np.minimum(largest, law.scale * np.sqrt(closer / (1 - closer)))
+            largest = np.minimum(largest, KOLMOGOROV_MEAN * np.sqrt(closer / (1 - closer)))
     # Smallest signal: it would seldom give so large a distance; none is needed below k(1 - alpha).
-    smallest = find_root(lambda t: 1 - alpha + lower_tail(t) - law.cdf(x - t), x)
-    smallest = np.where(law.cdf(x) <= confidence, 0.0, smallest)
-    # The interval holds the estimate, also where chance put that outside.
+    smallest = find_root(lambda t: 1 - alpha + lower_tail(t) - cdf(x - t), x)
+    smallest = np.where(cdf(x) <= 1 - alpha + lower_tail(0.0 * x), 0.0, smallest)
+    return _amplifications(
+        KOLMOGOROV_MEAN**2 * np.asarray(n_effective) / n_train, square, largest, smallest
+    )
+
+
+def mean_square_intervals(
+    square: ArrayLike,
+    variance: ArrayLike,
+    *,
+    n_effective: ArrayLike,
+    n_train: int,
+    confidence: float | None,
+) -> tuple[Array, Array, Array]:
+    """Return (amplification, low, high) for unbiased mean squares of F_gen - F_ref.
+
+    Args:
+        square: Unbiased mean squares times n_eff, any shape.
+        variance: Their linearised variances.
+        n_effective: n_ref n_gen / (n_ref + n_gen).
+        n_train: Training events, the unit of the amplification.
+        confidence: Confidence level of (low, high); None for one-sided limits.
+    """
+    square = np.asarray(square, dtype=np.float64)
+    alpha, lower_tail = _tails(confidence, MEAN_SQUARE)
+    with_noise = np.maximum(square + MEAN_SQUARE, 1e-6)
+    rho = np.asarray(variance) / 4 / with_noise
+    if confidence is None:
+        rho = np.maximum(rho, LARGEST_RHO)
+    else:
+        rho = rho + np.minimum((MEAN_SQUARE / with_noise) ** 2, 1.0) * (LARGEST_RHO - rho)
+    rest = (
+        square[..., np.newaxis]
+        + np.maximum(rho, MEAN_SQUARE)[..., np.newaxis]
+        - np.multiply.outer(np.maximum(1 - rho / MEAN_SQUARE, 0.0), _null_squares())
+    )
+    root, width = np.sqrt(np.maximum(rest, 0.0)), np.sqrt(rho)[..., np.newaxis]
+    never_below = cramer_von_mises_cdf(with_noise)  # Anderson's inequality
+
+    def cdf(t: Array) -> Array:
+        t = t[..., np.newaxis]
+        below = np.where(rest > 0, ndtr((root - t) / width) - ndtr((-root - t) / width), 0.0)
+        return np.minimum(below.mean(axis=-1), never_below)
+
+    far = np.sqrt(with_noise) + 2 - 2 * np.sqrt(rho) * ndtri(alpha / 4)
+    largest = find_root(lambda t: lower_tail(t) - cdf(t), far)
+    smallest = find_root(lambda t: 1 - alpha + lower_tail(t) - cdf(t), far)
+    smallest = np.where(never_below <= 1 - alpha + lower_tail(0.0 * far), 0.0, smallest)
+    return _amplifications(
+        MEAN_SQUARE * np.asarray(n_effective) / n_train, np.maximum(square, 0.0), largest, smallest
+    )
+
+
+def _tails(
+    confidence: float | None, square: float
+) -> tuple[float, Callable[[ArrayLike], ArrayLike]]:
+    """Return alpha and its lower part as a function of the signal."""
+    if confidence is None:
+        return 2 * MISS, lambda t: np.full_like(t, MISS)
+    alpha = 1 - confidence
+    return alpha, lambda t: alpha / 2 * t**2 / (t**2 + square)
+
+
+def _amplifications(
+    unit: Array, square: Array, largest: Array, smallest: Array
+) -> tuple[Array, Array, Array]:
+    """Return (amplification, low, high); the interval holds the estimate, whatever chance did."""
     largest = np.maximum(largest, np.sqrt(square))
     smallest = np.minimum(smallest, np.sqrt(square))
-    unit = law.scale**2 * np.asarray(n_effective, dtype=np.float64) / n_train
     with np.errstate(divide="ignore"):
         return unit / square, unit / largest**2, unit / smallest**2

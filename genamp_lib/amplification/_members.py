@@ -9,6 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 # Probabilities from quadrature may add up to a little more than one; overlapping regions to a lot.
 OVERLAP_TOLERANCE = 0.01
+# Fewer holdout events than this in a region have no Gaussian error.
+FEWEST_HOLDOUT = 5
+# chi^2 holds down to this number of expected events.
+FEWEST_IN_BIN = 5
+# Expected number of pairs of independent members with equal counts, above which equality is chance.
+EQUAL_BY_CHANCE = 1e-3
 
 
 def check_counts(counts: ArrayLike, *, n_generated: int) -> NDArray[np.float64]:
@@ -43,29 +49,107 @@ def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
     return table
 
 
-def check_train_counts(
-    train_counts: ArrayLike, *, n_regions: int, n_train: int
+def check_sample_counts(
+    name: str, counts: ArrayLike, *, n_regions: int, total: str, n_events: int
 ) -> NDArray[np.float64]:
-    """Return the training sample's counts as floats of shape (n_regions,)."""
+    """Return the counts of the training sample or the holdout as floats of shape (n_regions,)."""
     try:
-        counts = np.atleast_1d(np.asarray(train_counts, dtype=np.float64))
+        table = np.atleast_1d(np.asarray(counts, dtype=np.float64))
     except (TypeError, ValueError):
-        raise TypeError(
-            f"`train_counts` must be an array of numbers, got {type(train_counts)}."
-        ) from None
-    if counts.shape != (n_regions,):
+        raise TypeError(f"`{name}` must be an array of numbers, got {type(counts)}.") from None
+    if table.shape != (n_regions,):
         raise ValueError(
-            f"`train_counts` must have one number for each of {n_regions} regions, got shape "
-            f"{counts.shape}."
+            f"`{name}` must have one number for each of {n_regions} regions, got shape "
+            f"{table.shape}."
         )
-    if not (np.isfinite(counts).all() and np.all(counts == np.rint(counts))):
-        raise ValueError("`train_counts` must be integers: events of the training sample.")
-    if counts.min() < 0 or counts.sum() > n_train:
+    if not (np.isfinite(table).all() and np.all(table == np.rint(table))):
+        raise ValueError(f"`{name}` must be integers: events in each region.")
+    if table.min() < 0 or table.sum() > n_events:
         raise ValueError(
-            f"`train_counts` must not be negative and add up to at most n_train = {n_train}, got "
-            f"{counts.min():.0f} to {counts.max():.0f} with the sum {counts.sum():.0f}."
+            f"`{name}` must not be negative and add up to at most {total} = {n_events}, got "
+            f"{table.min():.0f} to {table.max():.0f} with the sum {table.sum():.0f}."
         )
-    return counts
+    return table
+
+
+def check_holdout(
+    counts: ArrayLike | None, n_holdout: int | None, *, n_regions: int
+) -> NDArray[np.float64] | None:
+    """Return the holdout's fractions in the regions, shape (n_regions,); None without a holdout."""
+    if counts is None and n_holdout is None:
+        return None
+    if counts is None or n_holdout is None:
+        raise ValueError("`holdout_counts` and `n_holdout` must be given together, got one.")
+    n_holdout = check_positive_integer("n_holdout", n_holdout)
+    table = check_sample_counts(
+        "holdout_counts", counts, n_regions=n_regions, total="n_holdout", n_events=n_holdout
+    )
+    few = np.flatnonzero(np.minimum(table, n_holdout - table) < FEWEST_HOLDOUT)
+    if few.size:
+        raise ValueError(
+            f"`holdout_counts` must have at least {FEWEST_HOLDOUT} events inside and outside each "
+            f"region, got fewer for region index {few.tolist()}; take wider regions."
+        )
+    return table / n_holdout
+
+
+def check_alarm_counts(
+    counts: tuple[ArrayLike, ArrayLike], *, n_members: int, n_generated: float, n_train: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return fractions of the members and counts of the training sample in bins of everything."""
+    if not isinstance(counts, tuple | list) or len(counts) != 2:
+        raise ValueError(
+            "`alarm_counts` must be a pair, the members' counts and the training ones."
+        )
+    full = 1.0 if np.isinf(n_generated) else n_generated
+    table = _check_table("alarm_counts", counts[0])
+    if len(table) != n_members or table.min() < 0:
+        raise ValueError(
+            f"`alarm_counts` must have a row of numbers >= 0 for each of {n_members} members, got "
+            f"{len(table)} rows from {table.min():g} to {table.max():g}."
+        )
+    n_bins = table.shape[1]
+    train = check_sample_counts(
+        "alarm_counts", counts[1], n_regions=n_bins, total="n_train", n_events=n_train
+    )
+    _check_overlap("alarm_counts", table.sum(axis=1).max(), limit=full * (1 + OVERLAP_TOLERANCE))
+    fractions = table / full
+    fractions = np.append(
+        fractions, np.maximum(1 - fractions.sum(axis=1, keepdims=True), 0), axis=1
+    )
+    train = np.append(train, n_train - train.sum())
+    # Nothing outside the bins is as it should be; a little outside joins the last bin.
+    if max(train[-1], fractions[:, -1].mean() * n_train) < FEWEST_IN_BIN:
+        train = np.append(train[:-2], train[-2:].sum())
+        fractions = np.append(fractions[:, :-2], fractions[:, -2:].sum(axis=1, keepdims=True), 1)
+    fullest = np.maximum(train, fractions.mean(axis=0) * n_train)
+    if len(train) < 2 or fullest.min() < FEWEST_IN_BIN:
+        raise ValueError(
+            f"`alarm_counts` must have at least two bins and {FEWEST_IN_BIN} training events "
+            f"expected in each, got {len(train)} bins and {fullest.min():.3g}; take fewer bins."
+        )
+    return fractions, train
+
+
+def equal_members(fractions: NDArray[np.float64], *, n_events: float) -> tuple[int, int] | None:
+    """Return the first two members with equal numbers in all regions; None where chance may do it.
+
+    Args:
+        fractions: Fractions of each member, shape (n_members, n_regions).
+        n_events: Events by which the fractions are counted; for exact probabilities the training
+            events, whose number limits what a resampled histogram can show.
+    """
+    mean = fractions.mean(axis=0)
+    variance = np.maximum(n_events * mean * (1 - mean), 1.0)
+    pairs = len(fractions) * (len(fractions) - 1) / 2
+    if pairs * np.exp(-0.5 * np.log(4 * np.pi * variance).sum()) > EQUAL_BY_CHANCE:
+        return None
+    seen: dict[bytes, int] = {}
+    for number, row in enumerate(fractions):
+        first = seen.setdefault(row.tobytes(), number)
+        if first != number:
+            return first, number
+    return None
 
 
 def check_positive_integer(name: str, value: float) -> int:

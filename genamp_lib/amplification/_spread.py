@@ -43,7 +43,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammainc, gammaincinv
 
-from genamp_lib.amplification._root import Array, find_root
+from genamp_lib.amplification._numbers import Array, find_root
 
 # Weight of the reading of the purity as modes of equal variance: without noise, and what a spread
 # of nothing but counting noise adds.

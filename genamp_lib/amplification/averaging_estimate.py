@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._json import plain
+from genamp_lib.amplification._numbers import plain
+from genamp_lib.amplification.truth import TrueAmplification
 
+AMPLIFIES_IF = "amplifies, if its members share no bias"
+# Verdicts need two standard deviations on one side, 97.7 %, whatever interval is printed.
+DECISIVE = 0.9545
+MEMBERS = ("bootstrap", "posterior", "independent")
 # Three sigma, one-sided: less spread than this is no fluctuation of independent counts.
 BELOW_NOISE = 0.00135
 # Three sigma, two-sided: more distance to the training sample than this is a bias.
 CONTRADICTED = 0.0027
+# Level of the joint alarm: it costs an "undecided" in at most so many clean cases.
+JOINTLY_CONTRADICTED = 0.05
 # Only a note hangs on it, so one false alarm in a hundred is cheap.
 NOT_GAUSSIAN = 0.01
+TOO_FEW = "too few training events in this region for an interval"
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,8 +46,17 @@ class AveragingEstimate:
         normality_p_value: Smallest Shapiro-Wilk p-value of the members' integrals, times the number
             of regions; 1 where it cannot be seen for counting noise or members are fewer than 3.
         train_integrals: Fractions of the training sample in the regions; empty if not given.
+        members: "bootstrap" or "posterior" where members share a training sample, "independent".
+        decisive_interval: (low, high) of G, one-sided 97.7 % each; verdicts use it.
+        equal_members: Numbers of two members with equal counts in every region, or None.
         bias_p_value: Smallest probability of the training sample's count in a region if the members
             are right up to their spread, times the number of regions; None without the counts.
+        joint_p_value: Upper bound on the p-value of chi^2 of the members' mean against the training
+            sample, over bins of the observable; None without `alarm_counts`.
+        holdout: True amplification of these very members, by the holdout; None without one.
+        holdout_edges: (low, high) of the true G over training samples like this one, one-sided
+            97.7 % each: the members' spread is allowed for, so that a lucky sample proves nothing.
+        holdout_power: Probability that a holdout of this size confirms perfect members.
         regions: One estimate for each region, in order; empty for an estimate of one region
             inside this tuple.
     """
@@ -56,8 +73,15 @@ class AveragingEstimate:
     degrees_of_freedom: float
     noise_p_value: float
     normality_p_value: float
+    decisive_interval: tuple[float, float]
+    members: str = "bootstrap"
+    equal_members: tuple[int, int] | None = None
     train_integrals: tuple[float, ...] = ()
     bias_p_value: float | None = None
+    joint_p_value: float | None = None
+    holdout: TrueAmplification | None = None
+    holdout_edges: tuple[float, float] | None = None
+    holdout_power: float | None = None
     regions: tuple[AveragingEstimate, ...] = ()
 
     @property
@@ -76,14 +100,45 @@ class AveragingEstimate:
         return math.sqrt(max(self.model_variance, 0.0))
 
     @property
+    def whose(self) -> str:
+        """Whose error the spread of the members measures: G is of this."""
+        return "one member" if self.members == "independent" else "the members' mean"
+
+    @property
+    def of_the_mean(self) -> float:
+        """G of the members' mean, if they share no bias; m times one's for independent members."""
+        return self.amplification * (self.n_members if self.members == "independent" else 1)
+
+    @property
+    def of_one_member(self) -> float:
+        """G of one member; half of the mean's where members share a training sample."""
+        return self.amplification / (1 if self.members == "independent" else 2)
+
+    @property
+    def true_amplification(self) -> tuple[float, tuple[float, float]] | None:
+        """True G of `whose` with its interval, by the holdout; None without one."""
+        if self.holdout is None:
+            return None
+        name = "one_draw" if self.members == "independent" else "mean"
+        return getattr(self.holdout, name), getattr(self.holdout, f"{name}_interval")
+
+    @property
     def contradicted(self) -> bool:
-        """Whether the training sample excludes the members' mean, at three standard deviations.
+        """Whether the training sample excludes the members' mean, in a region or in all bins.
 
         Then all members are off in the same way, which their spread cannot show. The opposite does
         not hold: the training sample is blind to a bias below its own statistical error, and that
         is more than an amplifying generator may have.
         """
-        return self.bias_p_value is not None and self.bias_p_value < CONTRADICTED
+        levels = ((self.bias_p_value, CONTRADICTED), (self.joint_p_value, JOINTLY_CONTRADICTED))
+        return any(p is not None and p < level for p, level in levels)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the holdout excludes the least G that the members' spread allows."""
+        return self.holdout_edges is not None and (
+            self.holdout_edges[1] < self.decisive_interval[0]
+        )
 
     @property
     def status(self) -> str:
@@ -91,34 +146,56 @@ class AveragingEstimate:
 
         "measured": the interval is finite. "lower limit": the spread may be counting noise alone.
         "below noise": it is smaller than independent counts allow (three standard deviations).
-        "identical members": there is no spread at all. "contradicted": the training sample
-        excludes the members' mean (`contradicted`).
+        "identical members": two are equal, or all. "too few training events in this region for an
+        interval": fewer than 20 are expected. "contradicted": the training sample or the holdout
+        excludes the members' mean.
         """
-        if self.total_variance == 0:
+        if self.total_variance == 0 or self.equal_members:
             return "identical members"
         if self.noise_p_value < BELOW_NOISE:
             return "below noise"
-        if self.contradicted:
+        if self.decisive_interval == (0.0, math.inf):
+            return TOO_FEW
+        if self.contradicted or self.refuted:
             return "contradicted"
         return "measured" if math.isfinite(self.interval[1]) else "lower limit"
 
     @property
     def note(self) -> str:
         """What to keep in mind; empty if nothing."""
-        notes = {
-            "measured": "",
-            "contradicted": "",
-            "lower limit": "the spread may be counting noise: generate more events per member",
-            "below noise": "the members agree better than independent counts can: check that "
-            "each has its own random numbers and that n_generated is right",
-            "identical members": "all members are the same: check that they were trained apart",
-        }
+        status = self.status
+        same = "all members" if self.total_variance == 0 else ""
+        if self.equal_members and not same:
+            same = "members {} and {}".format(*self.equal_members)
+        undecided = self.holdout_edges and self.holdout_edges[0] <= 1 <= self.holdout_edges[1]
         candidates = (
-            (True, notes[self.status]),
+            (
+                status == "identical members",
+                f"{same} are the same: check that they were trained apart",
+            ),
+            (
+                status == "below noise",
+                "the members agree better than independent counts can: check "
+                "that each has its own random numbers and that n_generated is right",
+            ),
+            (status == TOO_FEW, f"{TOO_FEW}: take a wider one"),
+            (
+                status == "lower limit",
+                "the spread may be counting noise: generate more events per member",
+            ),
             (
                 self.contradicted,
-                "the members' mean contradicts the training sample: they share a bias, which "
-                "their spread does not show",
+                "the members' mean contradicts the training sample: they share a "
+                "bias, which their spread does not show",
+            ),
+            (
+                self.refuted,
+                "the holdout finds less than the members' spread allows: they share a bias",
+            ),
+            (
+                undecided,
+                "the holdout neither confirms nor excludes G > 1; one of this size confirms "
+                f"perfect members in {100 * (self.holdout_power or 0):.0f} % of cases",
             ),
             (
                 self.normality_p_value < NOT_GAUSSIAN,
@@ -126,21 +203,29 @@ class AveragingEstimate:
                 "in one direction: the interval may be too short",
             ),
         )
-        return "; ".join(note for applies, note in candidates if applies and note)
+        return "; ".join(note for applies, note in candidates if applies)
 
     @property
     def verdict(self) -> str:
-        """Say "amplifies" or "does not amplify" where the interval leaves out 1.
+        """Say what is 97.7 % certain on one side; see `whose` for what it is said of.
 
-        Otherwise "undecided"; also where the members are no independent ones (`status`), and where
-        they agree on what the training sample contradicts.
+        "amplifies" and "does not amplify" where the holdout decides. Else by the spread:
+        "amplifies, if its members share no bias", unless the training sample or the holdout shows
+        such a bias, or "does not amplify". Else "undecided"; also where members are no independent
+        ones or the training events too few (`status`).
         """
-        low, high = self.interval
-        if self.status in ("below noise", "identical members") or low <= 1 <= high:
+        if self.status in ("below noise", "identical members", TOO_FEW):
             return "undecided"
-        if low > 1:
-            return "undecided" if self.contradicted else "amplifies"
-        return "does not amplify"
+        for edges, claim in (
+            (self.holdout_edges, "amplifies"),
+            (self.decisive_interval, AMPLIFIES_IF),
+        ):
+            if edges and edges[1] < 1:
+                return "does not amplify"
+            if edges and edges[0] > 1:
+                is_open = claim == AMPLIFIES_IF and (self.contradicted or self.refuted)
+                return "undecided" if is_open else claim
+        return "undecided"
 
     def sigma_stat(self, n: ArrayLike) -> NDArray[np.float64]:
         """Return the statistical uncertainty of n events, the root of Eq. (16)."""
@@ -157,6 +242,11 @@ class AveragingEstimate:
             "interval": [plain(edge) for edge in self.interval],
             "confidence": self.confidence,
             "verdict": self.verdict,
+            "condition": "its members share no bias" if self.verdict == AMPLIFIES_IF else "",
+            "decisive_interval": [plain(edge) for edge in self.decisive_interval],
+            "whose": self.whose,
+            "of_the_mean": plain(self.of_the_mean),
+            "of_one_member": plain(self.of_one_member),
             "status": self.status,
             "note": self.note,
             "n_equiv": plain(self.n_equiv),
@@ -172,7 +262,13 @@ class AveragingEstimate:
             "normality_p_value": self.normality_p_value,
             "train_integrals": list(self.train_integrals),
             "bias_p_value": self.bias_p_value,
+            "joint_p_value": self.joint_p_value,
         }
+        if self.holdout is not None:
+            content["holdout"] = self.holdout.to_dict() | {
+                "edges": [plain(edge) for edge in self.holdout_edges],
+                "power": self.holdout_power,
+            }
         if self.regions:
             content["regions"] = [region.to_dict() for region in self.regions]
         return content
@@ -182,9 +278,16 @@ class AveragingEstimate:
         n_regions = len(self.integrals)
         note = f";\n {self.note}" if self.note else ""
         events = "exact" if math.isinf(self.n_generated) else f"n_generated={self.n_generated:g}"
+        found = ""
+        if self.holdout is not None:
+            true, (least, most) = self.true_amplification
+            found = (
+                f"\n true G = {true:.3g} [{least:.3g}, {most:.3g}] by "
+                f"{self.holdout.n_truth:g} holdout events;"
+            )
         return (
-            f"<AveragingEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
-            f"{100 * self.confidence:g} %, {self.verdict};\n {n_regions} region"
-            f"{'s' * (n_regions != 1)}, {self.n_members} members, {events}, n_train={self.n_train}"
-            f"{note}>"
+            f"<AveragingEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] of "
+            f"{self.whose} at {100 * self.confidence:g} %,\n {self.verdict};{found} {n_regions} "
+            f"region{'s' * (n_regions != 1)}, {self.n_members} members, {events}, "
+            f"n_train={self.n_train}{note}>"
         )

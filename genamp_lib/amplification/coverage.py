@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +16,6 @@ CountEvents = Callable[[np.random.Generator, Array, int], Array]
 
 # Bounds the memory of one pass.
 BATCH = 2000
-
-
-def interval_code() -> dict[str, str]:
-    """Return the SHA-256 of the code that makes the intervals, for whoever keeps their coverage.
-
-    >>> sorted(interval_code())
-    ['_root.py', '_spread.py', 'averaging.py']
-    """
-    folder = Path(__file__).parent
-    return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("_root.py", "_spread.py", "averaging.py")
-    }
 
 
 def averaging_coverage(
@@ -59,7 +44,7 @@ def averaging_coverage(
         confidences: Confidence levels.
         n_experiments: Pseudo-experiments for each number of members. Different n_generated share
             the members, not the events.
-        seed: Of all random numbers.
+        seed: Seed of all random numbers.
 
     Returns:
         Shape (len(n_members), len(n_generated), len(confidences)); a fraction c has the standard

@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
-from genamp_lib.amplification._json import plain
+from genamp_lib.amplification._numbers import record
 from genamp_lib.amplification.kolmogorov import (
+    KOLMOGOROV_MEAN,
     effective_size,
     finite_size_shift,
     kolmogorov_mean,
 )
+from genamp_lib.amplification.repeats import ALARM, RepeatedEvents
 
-# Three sigma, one-sided: samples that lie closer than this are not independent.
-TOO_CLOSE = 0.00135
+CONDITION = "if no generated event repeats a training event"
+# A perfect generator at the expected distance has a lower limit above 1 from here on.
+FEWEST_TO_AMPLIFY = math.ceil((1 + 1 / KOLMOGOROV_MEAN) ** 2)
+REPEATS = "generated events repeat training events"
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,16 +30,21 @@ class CramerVonMisesEstimate:
     """The amplification from the mean square of F_generated - F_truth over the truth.
 
     n_equiv true events have 1/(6 n_equiv) there, so 1/G = 6 n_train int delta^2 dF_truth. The
-    estimate of 1/G has no bias, whatever the sizes of the samples; average that one, not G.
+    estimate of 1/G has no bias, whatever the sizes of the samples; average that one, not G. This G
+    is another quantity than that of the Kolmogorov-Smirnov distance: 0.38 times that for a shift,
+    for instance, and never less than 0.22 times.
 
     Attributes:
         inverse_amplification: 1/G; negative where chance outdoes the deviation.
-        interval: (low, high) of G at `confidence`; high may be infinite.
+        interval: (low, high) of G at `confidence`; high may be infinite. Its coverage is measured:
+            that stated, or more where G is above 1 and the deviation a fine structure.
+        limits: One-sided limits (low, high) of G, each of which errs in at most 2.3 % of cases.
         confidence: Confidence level of `interval`.
     """
 
     inverse_amplification: float
     interval: tuple[float, float]
+    limits: tuple[float, float]
     confidence: float
 
     @property
@@ -45,12 +54,7 @@ class CramerVonMisesEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "confidence": self.confidence,
-            "inverse_amplification": self.inverse_amplification,
-        }
+        return record(self, "amplification")
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -67,7 +71,9 @@ class DifferentialEstimate:
     Attributes:
         amplification: G of Eq. (36); infinite where the distance is at most the expected one of
             samples from one density.
-        interval: (low, high) of G at `confidence`; high may be infinite.
+        interval: (low, high) of G at `confidence`, a conservative bound; high may be infinite.
+        limits: One-sided limits (low, high) of G, each of which errs in at most 2.3 % of cases; the
+            verdict uses them.
         confidence: Confidence level of `interval`.
         reference: What the generated sample was compared with: "holdout", "train" or "cdf".
         n_train: Number of training events.
@@ -78,11 +84,14 @@ class DifferentialEstimate:
         train_distance: Kolmogorov-Smirnov distance to the training sample; None if not known.
         coarse: Whether the statistic takes so few values that K is below Kolmogorov's law.
         cramer_von_mises: The same from the mean square distance; None for a coarse statistic.
+        repeats: What `repeated_events` found; None if generated events were not compared with
+            training events.
         survival_fraction: Share of the generated events that a cut on them kept; 1 without a cut.
     """
 
     amplification: float
     interval: tuple[float, float]
+    limits: tuple[float, float]
     confidence: float
     reference: str
     n_train: int
@@ -93,6 +102,7 @@ class DifferentialEstimate:
     train_distance: float | None
     coarse: bool
     cramer_von_mises: CramerVonMisesEstimate | None
+    repeats: RepeatedEvents | None = None
     survival_fraction: float = 1.0
 
     @property
@@ -120,16 +130,20 @@ class DifferentialEstimate:
 
         "measured": the interval is finite. "lower limit": the distance may be that of a perfect
         generator. "too close": it is smaller than independent samples allow (three standard
-        deviations).
+        deviations). "repeats": it may be small because generated events repeat training events.
         """
-        if not self.coarse and self.probability_closer < TOO_CLOSE:
+        if not self.coarse and self.probability_closer < ALARM:
             return "too close"
+        if self.repeats is not None and self.repeats.found:
+            return "repeats"
         return "measured" if math.isfinite(self.interval[1]) else "lower limit"
 
     @property
     def note(self) -> str:
         """What to keep in mind; empty if nothing."""
-        closer = self.train_probability_closer
+        n_effective = effective_size(self.n_reference, self.n_generated)
+        needed = (2 if math.isfinite(self.n_reference) else 1) * FEWEST_TO_AMPLIFY * self.n_train
+        ratio = math.nan if self.repeats is None else self.repeats.ratio
         candidates = (
             (
                 self.reference == "train",
@@ -142,8 +156,22 @@ class DifferentialEstimate:
                 "has not seen it",
             ),
             (
-                not self.coarse and closer is not None and closer < TOO_CLOSE,
-                "overfitting: closer to the training sample than independent samples are",
+                self._overfits,
+                "overfitting: closer to the training sample than independent samples are, whose "
+                "chance agreement with the truth it then has",
+            ),
+            (
+                self.status == "repeats",
+                f"{REPEATS}: {ratio:.3g} times as many lie next to a training event as next to a "
+                "holdout event",
+            ),
+            (
+                self.reference != "train"
+                and self.limits[0] <= 1 <= self.limits[1]
+                and n_effective < FEWEST_TO_AMPLIFY * self.n_train,
+                f"a perfect generator needs about {needed} generated "
+                f"{'' if math.isinf(self.n_reference) else 'and as many holdout '}events to show "
+                "amplification",
             ),
             (
                 self.coarse,
@@ -165,68 +193,48 @@ class DifferentialEstimate:
         return "; ".join(note for applies, note in candidates if applies)
 
     @property
-    def verdict(self) -> str:
-        """Say "amplifies" or "does not amplify" where the interval leaves out 1.
+    def _overfits(self) -> bool:
+        closer = self.train_probability_closer
+        return not self.coarse and closer is not None and closer < ALARM
 
-        Otherwise "undecided"; also where amplification shows only against the training sample, or
-        against a reference that is too close.
+    @property
+    def verdict(self) -> str:
+        """Say "amplifies" or "does not amplify" where a one-sided limit leaves out 1.
+
+        It is about the largest difference, the G of Kolmogorov-Smirnov. "undecided" otherwise;
+        also where amplification shows only against the training sample, against a reference that is
+        too close, or for a generator that is too close to its training sample. Where generated
+        events repeat training events the verdict says this instead; where that was not looked at,
+        "amplifies" has the condition that they do not.
         """
-        low, high = self.interval
+        return self._verdict(self.limits)
+
+    @property
+    def mean_square_verdict(self) -> str | None:
+        """The same about the mean square difference, the G of `cramer_von_mises`."""
+        companion = self.cramer_von_mises
+        return None if companion is None else self._verdict(companion.limits)
+
+    def _verdict(self, limits: tuple[float, float]) -> str:
+        low, high = limits
         if high < 1:
             return "does not amplify"
-        if low > 1 and self.reference != "train" and self.status != "too close":
-            return "amplifies"
-        return "undecided"
+        if self.status == "repeats":
+            return REPEATS
+        if low <= 1 or self.reference == "train" or self.status == "too close" or self._overfits:
+            return "undecided"
+        return "amplifies" if self.repeats is not None else f"amplifies, {CONDITION}"
 
     def expected_distance(self, n: ArrayLike) -> NDArray[np.float64]:
         """Return <M> of n true events to the reference, Eqs. (35) and (36)."""
         sizes = np.asarray(n, dtype=np.float64)
         reference = self.n_reference
-        means = [
-            kolmogorov_mean(reference, size) / math.sqrt(effective_size(reference, size))
-            for size in sizes.ravel()
-        ]
-        return np.reshape(means, sizes.shape)
-
-    def interval_from_band(self, band: tuple[float, float]) -> tuple[float, float]:
-        """Return G with <K> of Eq. (36) replaced by the edges of a band for K.
-
-        The paper's recipe, with `paper_band` or `kolmogorov_band`. For comparison: unlike
-        `interval` it has no stated coverage for a generator that is not perfect.
-        """
-        unit = effective_size(self.n_reference, self.n_generated) / self.n_train
-
-        def amplification(k: float) -> float:
-            if k >= self.scaled_distance:
-                return math.inf
-            return unit / ((self.scaled_distance / k) ** 2 - 1) if k > 0 else 0.0
-
-        return amplification(band[0]), amplification(band[1])
+        return kolmogorov_mean(reference, sizes) / np.sqrt(effective_size(reference, sizes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        companion = self.cramer_von_mises
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "status": self.status,
-            "note": self.note,
-            "reference": self.reference,
-            "n_equiv": plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_generated": self.n_generated,
-            "n_reference": plain(self.n_reference),
-            "distance": self.distance,
-            "scaled_distance": self.scaled_distance,
-            "probability_closer": self.probability_closer,
-            "train_distance": self.train_distance,
-            "train_probability_closer": self.train_probability_closer,
-            "coarse": self.coarse,
-            "survival_fraction": self.survival_fraction,
-            "cramer_von_mises": None if companion is None else companion.to_dict(),
-        }
+        said = ("verdict", "mean_square_verdict", "status", "note")
+        return record(self, *said, "n_equiv", "probability_closer", "train_probability_closer")
 
     def __repr__(self) -> str:
         low, high = self.interval

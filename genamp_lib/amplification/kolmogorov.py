@@ -7,14 +7,19 @@ Which band when: `kolmogorov_band` says where K lies in a stated fraction of cas
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import kolmogi
 
 from genamp_lib.amplification._bridge import KOLMOGOROV_MEAN
 from genamp_lib.amplification._members import check_confidence
 
+Number: TypeAlias = float | NDArray[np.float64]
 
-def effective_size(n_reference: float, n_generated: float) -> float:
+
+def effective_size(n_reference: Number, n_generated: Number) -> Number:
     """Return n_ref n_gen / (n_ref + n_gen), the scaling of Eq. (34); either may be infinite.
 
     >>> effective_size(1000, 4000), effective_size(1000, math.inf)
@@ -23,7 +28,7 @@ def effective_size(n_reference: float, n_generated: float) -> float:
     return 1 / (1 / n_reference + 1 / n_generated)
 
 
-def finite_size_shift(n_reference: float, n_generated: float) -> float:
+def finite_size_shift(n_reference: Number, n_generated: Number) -> Number:
     """Return how far finite samples shift the distribution of K downwards, to leading order.
 
     The empirical distribution functions go in steps, which the Brownian bridge does not: between
@@ -31,13 +36,17 @@ def finite_size_shift(n_reference: float, n_generated: float) -> float:
     other the mean excess of a random walk over a boundary, averaged over the two signs, is
     (1/n_small + 2/n_large)/6: 1/(6 sqrt(n)) in K for one sample and 1/(4 sqrt(n_eff)) for two
     equal ones. Exact for integer ratios of the sizes, up to terms of order 1/n_eff.
+
+    The shift is added to a measured K, whatever the generator: the steps around the largest
+    difference are those of the samples, with a deviation of the densities or without one. To
+    divide by the mean of `kolmogorov_mean` instead would stretch the deviation as well.
     """
-    small, large = sorted((n_reference, n_generated))
-    return math.sqrt(effective_size(small, large)) * (1 / small + 2 / large) / 6
+    small, large = np.minimum(n_reference, n_generated), np.maximum(n_reference, n_generated)
+    return np.sqrt(effective_size(small, large)) * (1 / small + 2 / large) / 6
 
 
-def kolmogorov_mean(n_reference: float = math.inf, n_generated: float = math.inf) -> float:
-    """Return <K>, the mean of Eq. (35), for samples of one density.
+def kolmogorov_mean(n_reference: Number = math.inf, n_generated: Number = math.inf) -> Number:
+    """Return <K>, the mean of Eq. (35), for samples of one density; numbers or arrays.
 
     Args:
         n_reference: Events in one sample; infinite for the asymptotic value or a known density.
@@ -46,10 +55,10 @@ def kolmogorov_mean(n_reference: float = math.inf, n_generated: float = math.inf
     Returns:
         sqrt(pi/2) ln 2 when both are infinite, slightly less when not.
 
-    >>> round(kolmogorov_mean(), 6), round(kolmogorov_mean(1000), 4)
-    (0.868731, 0.8635)
+    >>> print(round(kolmogorov_mean(), 6), round(kolmogorov_mean(1000), 4))
+    0.868731 0.8635
     """
-    if math.isinf(n_reference) and math.isinf(n_generated):
+    if np.isscalar(n_generated) and math.isinf(n_reference) and math.isinf(n_generated):
         return KOLMOGOROV_MEAN
     return KOLMOGOROV_MEAN - finite_size_shift(n_reference, n_generated)
 

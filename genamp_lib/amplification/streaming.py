@@ -28,13 +28,17 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._below import check_values, finite_floats
 from genamp_lib.amplification._members import check_positive_integer
-from genamp_lib.amplification._segments import Segments
+from genamp_lib.amplification._segments import Segments, check_values, finite_floats, precision_of
+
+N_ALARM_BINS = 20
 
 
 class KolmogorovAccumulator(Segments):
     """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
+
+    Numbers of different types are compared in the coarser one, so that equal numbers of a float32
+    and a float64 file are equal.
 
     Attributes:
         reference: The reference sample, sorted, read-only.
@@ -60,18 +64,28 @@ class KolmogorovAccumulator(Segments):
     def __init__(
         self, reference: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
     ) -> None:
-        values = finite_floats("reference", check_values("reference", reference))
+        values = check_values("reference", reference)
         if not values.size:
             raise ValueError("`reference` must not be empty, got 0 events.")
-        self.reference = np.sort(values.astype(np.float64))
+        self.reference = np.sort(finite_floats("reference", values).astype(np.float64))
         self.reference.flags.writeable = False
         thresholds, multiplicity = np.unique(self.reference, return_counts=True)
         self._reference_counts = np.cumsum(multiplicity)
-        super().__init__(thresholds, snapshots, start)
+        super().__init__(thresholds, snapshots, start, precision_of(values))
 
     @property
     def _identity(self) -> NDArray[np.float64]:
         return self.reference
+
+    def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return first and last of the reference values that the coarsest numbers met hold equal.
+
+        That is each value by itself, unless events in float32 meet a reference in float64.
+        """
+        with np.errstate(over="ignore"):
+            rounded = self._thresholds.astype(self._coarsest)
+        last = np.flatnonzero(np.append(rounded[1:] != rounded[:-1], True))
+        return np.append(0, last[:-1] + 1), last
 
     def distance(self) -> float:
         """Return the largest difference of the two empirical distribution functions.
@@ -98,7 +112,8 @@ class KolmogorovAccumulator(Segments):
 
         One entry for each distinct value of the reference, in order.
         """
-        return self._reference_counts.copy(), self._at_or_below.sum(axis=0)
+        _, last = self._groups()
+        return self._reference_counts[last], self._at_or_below.sum(axis=0)[last]
 
     def _distance(
         self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int | None = None
@@ -108,11 +123,11 @@ class KolmogorovAccumulator(Segments):
             raise ValueError("`update` must be called with events before the distance is known.")
         # Between two reference values only the generated function grows: its extremes are at the
         # values themselves and just before the next one.
-        steps = self._reference_counts / len(self.reference)
+        first, last = self._groups()
+        steps = self._reference_counts[last] / len(self.reference)
         before = np.concatenate([[0.0], steps[:-1]])
-        return float(
-            max(np.abs(at_or_below / size - steps).max(), np.abs(below / size - before).max())
-        )
+        upto, under = at_or_below[last] / size, below[first] / size
+        return float(max(np.abs(upto - steps).max(), np.abs(under - before).max()))
 
     def __repr__(self) -> str:
         return (
@@ -218,6 +233,29 @@ def quantile_regions(values: ArrayLike, n_regions: int) -> NDArray[np.float64]:
             f"{n_different} different values."
         )
     return edges
+
+
+def alarm_regions(values: ArrayLike) -> NDArray[np.float64]:
+    """Return edges of up to 20 quantile bins of a training sample, for the joint alarm.
+
+    Args:
+        values: One number per event, 1D. Where values repeat or events are few, bins are fewer.
+
+    Returns:
+        Edges from -inf to inf; each bin holds at least 5 events. A constant sample has one bin.
+
+    >>> len(alarm_regions(np.arange(1000.0))), alarm_regions([3.0, 3.0, 3.0])
+    (21, array([-inf,  inf]))
+    """
+    ordered = np.sort(finite_floats("values", check_values("values", values)).astype(np.float64))
+    least = max(5, len(ordered) // (2 * N_ALARM_BINS))
+    kept, done = [], 0
+    for edge in np.quantile(ordered, np.arange(1, N_ALARM_BINS) / N_ALARM_BINS):
+        below = int(np.searchsorted(ordered, edge))
+        if below - done >= least and len(ordered) - below >= least:
+            kept.append(edge)
+            done = below
+    return np.array([-np.inf, *kept, np.inf])
 
 
 def _check_regions(regions: ArrayLike) -> NDArray[np.float64]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from genamp_lib.amplification._below import check_values
-from genamp_lib.amplification._json import plain
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
+from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._segments import check_values
 from genamp_lib.amplification.differential import FEWEST_EVENTS
 from genamp_lib.amplification.kolmogorov import KOLMOGOROV_MEAN
 
@@ -30,15 +30,17 @@ class TotalVariationEstimate:
     Attributes:
         amplification: G = <K>^2 / (n_train TV^2); infinite for equal densities.
         interval: (low, high) of G at `confidence`.
+        limits: One-sided limits (low, high) of G, each at 97.7 %; the verdict uses them.
         confidence: Confidence level of `interval`.
         n_train: Number of training events.
         n_events: Number of true events that the total variation was averaged over.
         total_variation: TV = E_truth[max(0, 1 - p_generated/p_truth)], between 0 and 1.
-        standard_error: Of `total_variation`.
+        standard_error: Standard error of `total_variation`.
     """
 
     amplification: float
     interval: tuple[float, float]
+    limits: tuple[float, float]
     confidence: float
     n_train: int
     n_events: int
@@ -52,25 +54,15 @@ class TotalVariationEstimate:
 
     @property
     def verdict(self) -> str:
-        """Say "amplifies" or "does not amplify" where the interval leaves out 1."""
-        low, high = self.interval
+        """Say "amplifies" or "does not amplify" where a one-sided limit leaves out 1."""
+        low, high = self.limits
         if low <= 1 <= high:
             return "undecided"
         return "amplifies" if low > 1 else "does not amplify"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "n_equiv": plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_events": self.n_events,
-            "total_variation": self.total_variation,
-            "standard_error": self.standard_error,
-        }
+        return record(self, "verdict", "n_equiv")
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -126,9 +118,14 @@ def total_variation_amplification(
         total = max(total, 0.0)
         return KOLMOGOROV_MEAN**2 / (n_train * total**2) if total > 0 else math.inf
 
+    interval, limits = (
+        (amplification(variation + width), amplification(variation - width))
+        for width in (reach, 2 * error)
+    )
     return TotalVariationEstimate(
         amplification=amplification(variation),
-        interval=(amplification(variation + reach), amplification(variation - reach)),
+        interval=interval,
+        limits=limits,
         confidence=confidence,
         n_train=n_train,
         n_events=len(values),

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from filecmp import cmp
+from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genamp_lib._project import GenampError
-from genamp_lib.cli._verdict import (
-    check_outputs,
-    plot_averaging,
-    plot_differential,
-    print_averaging,
-    print_differential,
-    write_estimate,
-)
+from genamp_lib._project import GenampError, replace_file, write_json
 from genamp_lib.files.counting import Sharing, accumulate, count_regions, one_line
 
 if TYPE_CHECKING:
-    from genamp_lib.amplification import RegionCounter
+    from matplotlib.axes import Axes
+
+    from genamp_lib.amplification import (
+        AveragingEstimate,
+        DifferentialEstimate,
+        KolmogorovAccumulator,
+        RegionCounter,
+    )
 
 app = typer.Typer(
     help="How many true events is a generated sample worth? Your own files in, a verdict out.",
@@ -33,12 +37,14 @@ AVERAGING = (
     "member generate equally many events, and give one file per member. The fractions of events "
     "in regions of one observable scatter from member to member, as they do from one sample of "
     "true events to the next. The answer, n_equiv, is the size of a true sample that scatters as "
-    "much; G is n_equiv over the number of training events. If all of the interval of G is above "
-    "1, the generator amplifies its training sample.",
+    "much; G is n_equiv over the number of training events. It is G of the members' mean, or of "
+    "one member where --independent says that each has its own training sample.",
     "Name the regions with --regions, or let --quantiles make them. Events that are counted "
     "already go in as one table, (n_members, n_regions), with --n-generated. What all members get "
-    "wrong alike their agreement cannot show: give --train as well, and members that contradict "
-    "the training sample are reported.",
+    "wrong alike their agreement cannot show, so an ensemble alone amplifies at best if its "
+    "members share no bias. Give --train as well, and members that contradict the training sample "
+    "are reported. Give --holdout, ten times as many true events as in --train, for a verdict "
+    "without a condition.",
 )
 DIFFERENTIAL = (
     "How many true events is a generator worth, by the distribution of one statistic?",
@@ -47,7 +53,10 @@ DIFFERENTIAL = (
     "only they can show amplification, and the more the better. The Kolmogorov-Smirnov distance "
     "of true events to the holdout shrinks with their number. The answer, n_equiv, is how many "
     "would be expected as far away as the generated sample is; G is n_equiv over the number of "
-    "training events. If all of the interval of G is above 1, the generator amplifies.",
+    "training events. The generator amplifies if the lower limit of G, which errs in 2.3 % of "
+    "cases, is above 1. The interval is a bound that holds the true G more often than it says.",
+    "A generator that repeats its training events is not said to amplify: with a holdout, "
+    "generated events that lie beside training events too often are reported.",
     "The generated sample may be of any size: it is read once, block by block.",
 )
 FILES = (
@@ -58,7 +67,8 @@ FILES = (
 AVERAGING_EXAMPLES = (
     "Examples:",
     "genamp estimate averaging member_*.npy --train train.npy --regions 0,0.5,1",
-    "genamp estimate averaging member_*.h5 --column jets/mass --train train.h5 --quantiles 20",
+    "genamp estimate averaging member_*.h5 --column mass --train train.h5 --quantiles 20 "
+    "--holdout test.h5",
     "genamp estimate averaging counts.npy --n-train 10000 --n-generated 1000000",
 )
 DIFFERENTIAL_EXAMPLES = (
@@ -67,6 +77,7 @@ DIFFERENTIAL_EXAMPLES = (
     "genamp estimate differential train.h5 generated.h5 --column jets/mass --json verdict.json",
 )
 BREAK = "\n\n"
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 Column = Annotated[str | None, typer.Option(help="Which array or column of the files.")]
 Confidence = Annotated[float, typer.Option(help="Confidence level of the interval.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as well.")]
@@ -103,6 +114,12 @@ def averaging(
     train: Annotated[
         Path | None, typer.Option(help="Training sample: checks the members, makes --quantiles.")
     ] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="True events that no member has seen: they decide.")
+    ] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Each member has a training sample of its own.")
+    ] = False,
     n_generated: Annotated[
         int | None,
         typer.Option(help="Use the first N events of each member; for counts, events per member."),
@@ -117,37 +134,51 @@ def averaging(
     """Estimate the averaging amplification of an ensemble's files."""
     from genamp_lib.amplification import averaging_amplification
 
-    check_outputs(json_path, plot_path)
+    _check_outputs(json_path, plot_path)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
+    samples: dict[str, Any] = {}
     if regions is None and quantiles is None:
+        if holdout is not None:
+            raise GenampError("--holdout must be given together with --regions or --quantiles")
         n_train = _n_train(n_train, train, column)
         counts, n_generated = _table_of_counts(members, n_generated, column)
-        names = train_counts = None
+        names = None
     else:
         _check_members(members, n_train, train, n_generated)
+        edges = [_edges(regions, quantiles, train, column)]
+        edges += [] if train is None else [_alarm_edges(train, holdout, column)]
         files = [(path, n_generated) for path in members]
-        files += [] if train is None else [(train, None)]
-        counters = count_regions(files, _edges(regions, quantiles, train, column), column, sharing)
-        train_counts = None
+        files += [(path, None) for path in (train, holdout) if path is not None]
+        counters = count_regions(files, edges, column, sharing)
+        if holdout is not None:
+            found, *_ = counters.pop()
+            samples |= {"holdout_counts": found.counts, "n_holdout": found.n_generated}
         if train is not None:
-            of_train = counters.pop()
-            n_train, train_counts = _same_n_train(n_train, of_train.n_generated), of_train.counts
-        n_generated = _same_n_generated(members, counters, n_generated)
-        counts = [counter.counts for counter in counters]
-        names = [f"[{low:.4g}, {high:.4g})" for low, high in counters[0].regions]
+            found, in_bins = counters.pop()
+            n_train = _same_n_train(n_train, found.n_generated)
+            samples["train_counts"] = found.counts
+            if len(in_bins.counts) > 1:
+                of_members = [in_bins_of.counts for _, in_bins_of in counters]
+                samples["alarm_counts"] = of_members, in_bins.counts
+        in_regions = [one[0] for one in counters]
+        n_generated = _same_n_generated(members, in_regions, n_generated)
+        counts = [counter.counts for counter in in_regions]
+        names = [f"[{low:.4g}, {high:.4g})" for low, high in in_regions[0].regions]
     with one_line("members"):
         estimate = averaging_amplification(
             counts,
             n_generated=n_generated,
             n_train=n_train,
-            train_counts=train_counts,
+            members="independent" if independent else "bootstrap",
             confidence=confidence,
+            **samples,
         )
-    print_averaging(estimate, names)
-    paths = {"members": [str(path) for path in members], "train": train and str(train)}
-    write_estimate(json_path, estimate, {"files": paths, "region_names": names})
-    plot_averaging(plot_path, estimate)
+    _print_averaging(estimate, names)
+    paths = {"members": [str(path) for path in members]}
+    paths |= {key: path and str(path) for key, path in (("train", train), ("holdout", holdout))}
+    _write_estimate(json_path, estimate, {"files": paths, "region_names": names})
+    _plot_averaging(plot_path, estimate)
 
 
 @app.command(help=BREAK.join(DIFFERENTIAL + FILES), epilog=BREAK.join(DIFFERENTIAL_EXAMPLES))
@@ -168,32 +199,32 @@ def differential(
     from genamp_lib.amplification import differential_amplification
     from genamp_lib.files.columns import load_column
 
-    check_outputs(json_path, plot_path)
+    _check_outputs(json_path, plot_path)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
     paths = {"train": train, "generated": generated, "holdout": holdout}
     if len({path.resolve() for path in paths.values() if path}) < 3 - (holdout is None):
         raise GenampError("train, generated and --holdout must be different files, got one twice")
     samples = {path: load_column(path, column) for path in (train, holdout) if path is not None}
-    accumulators = accumulate(generated, samples, column, sharing, with_curve=plot_path is not None)
+    counters = accumulate(generated, samples, column, sharing, with_curve=plot_path is not None)
     with one_line("samples"):
-        to_train = differential_amplification(
-            samples[train], accumulators[train], confidence=confidence
-        )
+        to_train = differential_amplification(samples[train], counters[0], confidence=confidence)
         estimate = to_train
         if holdout is not None:
             estimate = differential_amplification(
-                len(samples[train]),
-                accumulators[holdout],
-                holdout=samples[holdout],
-                confidence=confidence,
+                len(samples[train]), counters[1], holdout=samples[holdout], confidence=confidence
             )
-    print_differential(estimate, to_train)
+            estimate = replace(
+                estimate,
+                train_distance=to_train.distance,
+                repeats=None if estimate.coarse else counters[2].repeats(),
+            )
+    _print_differential(estimate, to_train)
     record: dict[str, Any] = {"files": {key: path and str(path) for key, path in paths.items()}}
     if holdout is not None:
         record["against_train"] = to_train.to_dict()
-    write_estimate(json_path, estimate, record)
-    plot_differential(plot_path, estimate, accumulators[train if holdout is None else holdout])
+    _write_estimate(json_path, estimate, record)
+    _plot_differential(plot_path, estimate, counters[0 if holdout is None else 1])
 
 
 def _n_train(n_train: int | None, train: Path | None, column: str | None) -> int:
@@ -234,6 +265,9 @@ def _check_members(
         raise GenampError(f"members must be at least two files, got {len(members)}")
     if len({path.resolve() for path in members}) < len(members):
         raise GenampError("members must be different files, got one twice")
+    for one, other in combinations(members, 2):
+        if one.is_file() and other.is_file() and cmp(one, other, shallow=False):
+            raise GenampError(f"members must differ, got equal bytes in {one} and {other}")
 
 
 def _same_n_generated(
@@ -272,6 +306,24 @@ def _edges(
         return quantile_regions(load_column(train, column), quantiles)
 
 
+def _alarm_edges(train: Path, holdout: Path | None, column: str | None) -> Any:
+    """Return the bins of the joint alarm; refuse a holdout that holds training events."""
+    from genamp_lib.amplification import alarm_regions
+    from genamp_lib.amplification._alarms import shared_events
+    from genamp_lib.files.columns import load_column
+
+    values = load_column(train, column)
+    if holdout is not None:
+        n_shared = shared_events(values, load_column(holdout, column))
+        if n_shared:
+            raise GenampError(
+                f"{holdout}: must hold no events of {train}, got {n_shared} that are in both; "
+                "take them out"
+            )
+    with one_line(str(train)):
+        return alarm_regions(values)
+
+
 def _table_of_counts(
     members: list[Path], n_generated: int | None, column: str | None
 ) -> tuple[Any, int]:
@@ -283,3 +335,211 @@ def _table_of_counts(
             "one table of counts"
         )
     return load_table(members[0], column), n_generated
+
+
+def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
+    """Refuse files that cannot be written, before the work."""
+    if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
+        raise GenampError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot_path.name}")
+    for path in (json_path, plot_path):
+        if path is not None and not path.parent.is_dir():
+            raise GenampError(f"{path}: cannot be written, {path.parent} is no folder; make it")
+        if path is not None and path.is_dir():
+            raise GenampError(f"{path}: cannot be written, it is a folder; give a file")
+    if plot_path is not None and json_path == plot_path:
+        raise GenampError("--json and --plot must be different files, got one twice")
+
+
+def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> None:
+    """Print one line per region, their combination, the verdict and what the holdout says."""
+    from genamp_lib.amplification.averaging_estimate import AMPLIFIES_IF, TOO_FEW
+
+    names = names or [f"column {k}" for k in range(len(estimate.regions))]
+    rows = [
+        (name, f"{region.integrals[0]:.4f}", region)
+        for name, region in zip(names, estimate.regions, strict=True)
+    ]
+    if len(rows) > 1:
+        rows.append(("all, combined", f"{sum(estimate.integrals):.4f}", estimate))
+    short = {AMPLIFIES_IF: "amplifies *"}
+    level = f"{100 * estimate.confidence:g} %"
+    _print_table(
+        ("region", "fraction", "G", f"{level} interval", "verdict"),
+        [
+            (
+                name,
+                part,
+                *(("", "too few events") if one.status == TOO_FEW else _numbers(one)),
+                short.get(one.verdict, one.verdict),
+            )
+            for name, part, one in rows
+        ],
+    )
+    if any(one.verdict == AMPLIFIES_IF for *_, one in rows):
+        typer.echo("* if its members share no bias.")
+    subject = f"{estimate.whose[0].upper()}{estimate.whose[1:]}"
+    claim = "Undecided" if estimate.verdict == "undecided" else f"{subject} {estimate.verdict}"
+    is_sound = estimate.status in ("measured", "lower limit")
+    worth = "is worth" if is_sound else "by this measure alone would be worth"
+    n_train = estimate.n_train
+    if estimate.status == TOO_FEW:
+        typer.echo(f"{claim}: trained on {n_train:,} events.")
+    else:
+        is_mean = estimate.members != "independent"
+        other = (1 / 2, "one member") if is_mean else (estimate.n_members, "their mean")
+        typer.echo(
+            f"{claim}: trained on {n_train:,} events, {estimate.whose} {worth} "
+            f"{_events(estimate.interval, n_train)} true events here ({level} confidence, "
+            f"{estimate.n_members} members), {other[1]} "
+            f"{_events(estimate.interval, other[0] * n_train)}."
+        )
+    if estimate.holdout is not None:
+        true, interval = estimate.true_amplification
+        typer.echo(
+            f"By the {estimate.holdout.n_truth:,} events of the holdout G is {true:.3g}, and "
+            f"{estimate.whose} is worth {_events(interval, n_train)} true events ({level} "
+            "confidence). For training samples like this one, lucky or not, G is at least "
+            f"{estimate.holdout_edges[0]:.3g} (97.7 % confidence)."
+        )
+    if estimate.note:
+        typer.echo(f"Note: {estimate.note}.")
+
+
+def _events(interval: tuple[float, float], n_train: float) -> str:
+    low, high = (_about(edge * n_train) for edge in interval)
+    return f"at least {low}" if high == "inf" else f"{low} to {high}"
+
+
+def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEstimate) -> None:
+    """Print the distances and the verdict; `to_train` may be the same estimate."""
+
+    def row(name: str, one: DifferentialEstimate) -> tuple[str, ...]:
+        return name, f"{one.distance:.5f}", *_numbers(one)
+
+    rows = [row(f"Kolmogorov-Smirnov to {estimate.reference}", estimate)]
+    companion = estimate.cramer_von_mises
+    if companion is not None:
+        rows.append((f"Cramer-von Mises to {estimate.reference}", "", *_numbers(companion)))
+    if estimate is not to_train:
+        rows.append(row("Kolmogorov-Smirnov to train", to_train))
+    columns = ("distance", "M", "G", f"{100 * estimate.confidence:g} % interval")
+    _print_table(columns, rows)
+    events = f"{estimate.n_reference:,} events of the {estimate.reference} sample"
+    _print_verdict(estimate, f"{estimate.n_generated:,} generated events against {events}")
+    if companion is not None:
+        typer.echo(
+            "The mean square difference (Cramer-von Mises) is another quantity, with a G of its "
+            f"own. It says: {estimate.mean_square_verdict}."
+        )
+
+
+def _numbers(estimate: Any) -> tuple[str, str]:
+    low, high = estimate.interval
+    return f"{estimate.amplification:.3g}", f"{low:.3g} to {high:.3g}"
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for k, column in enumerate(columns):
+        left = k == 0 or column == "verdict"
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_verdict(estimate: Any, basis: str) -> None:
+    low, high = (_about(edge * estimate.n_train) for edge in estimate.interval)
+    is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
+    claim = f"{'The generator ' * is_claim}{estimate.verdict}"
+    claim = claim[0].upper() + claim[1:]
+    # Where the status speaks against the interval, the interval is no statement about the truth.
+    is_sound = estimate.status in ("measured", "lower limit")
+    worth = "it is worth" if is_sound else "by this measure alone it would be worth"
+    events = f"{low} true events at least" if high == "inf" else f"{low} to {high} true events"
+    typer.echo(
+        f"{claim}: trained on {estimate.n_train:,} events, {worth} {events} here "
+        f"({100 * estimate.confidence:g} % confidence, {basis})."
+    )
+    if estimate.note:
+        typer.echo(f"Note: {estimate.note}.")
+
+
+def _about(number: float) -> str:
+    """Return three significant digits without a power of ten.
+
+    >>> _about(2033912668.0), _about(0.27), _about(float("inf"))
+    ('2,030,000,000', '0.27', 'inf')
+    """
+    if not isfinite(number) or abs(number) < 100:
+        return f"{number:.3g}"
+    return f"{float(f'{number:.3g}'):,.0f}"
+
+
+def _write_estimate(path: Path | None, estimate: Any, record: dict[str, Any]) -> None:
+    """Write an estimate and a record of its inputs as JSON, whole or not at all."""
+    if path is None:
+        return
+    try:
+        write_json(path, estimate.to_dict() | record)
+    except OSError as error:
+        raise GenampError(f"{path}: cannot be written: {error.strerror or error}") from error
+    typer.echo(f"Written to {path}.")
+
+
+def _plot_averaging(path: Path | None, estimate: AveragingEstimate) -> None:
+    """Draw the uncertainties of the combination over n_generated."""
+    if path is None:
+        return
+    import numpy as np
+
+    from genamp_lib.plotting import plot_estimate
+
+    marks = [estimate.n_train, estimate.n_generated, estimate.n_equiv]
+    marks = [n for n in marks if isfinite(n)]
+    n_generated = np.geomspace(min(marks) / 10, max(marks) * 10, 200)
+    _write_plot(path, estimate, lambda ax: plot_estimate(estimate, n_generated, ax=ax))
+
+
+def _plot_differential(
+    path: Path | None, estimate: DifferentialEstimate, accumulator: KolmogorovAccumulator
+) -> None:
+    """Draw the distance over n_generated, from the snapshots of the accumulator."""
+    if path is None:
+        return
+    from genamp_lib.plotting import plot_distance_curve
+
+    curve = accumulator.curve()
+    _write_plot(path, estimate, lambda ax: plot_distance_curve(*curve, estimate, ax=ax))
+
+
+def _write_plot(path: Path, estimate: Any, draw: Callable[[Axes], Any]) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure  # draws without a screen
+
+    from genamp_lib.plotting import use_style
+
+    with matplotlib.rc_context():
+        use_style()
+        matplotlib.rcParams["savefig.facecolor"] = "white"  # for viewers with a dark background
+        figure = Figure()
+        ax = figure.subplots()
+        draw(ax)
+        amplification, interval = _numbers(estimate)
+        level = f"{100 * estimate.confidence:g} %"
+        title = f"{estimate.verdict}: $G$ = {amplification}, {level} interval {interval}"
+        ax.set_title(title, loc="left", fontsize="small")
+        try:
+            with replace_file(path) as temporary:
+                figure.savefig(temporary, dpi=200, metadata=_undated(path))
+        except OSError as error:
+            raise GenampError(f"{path}: cannot be written: {error.strerror or error}") from error
+    typer.echo(f"Drawn in {path}.")
+
+
+def _undated(path: Path) -> dict[str, None]:
+    """The same estimate is the same file."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})

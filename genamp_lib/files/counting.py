@@ -51,13 +51,19 @@ class _Part:
 
 
 def count_regions(
-    files: Sequence[tuple[Path, int | None]], edges: Any, column: str | None, sharing: Sharing
-) -> list[RegionCounter]:
-    """Return one counter for each (path, number of events to count or None for all)."""
-    make = partial(_region_counter, edges)
+    files: Sequence[tuple[Path, int | None]],
+    edges: Sequence[Any],
+    column: str | None,
+    sharing: Sharing,
+) -> list[list[RegionCounter]]:
+    """Return counters for each (path, number of events to count or None for all).
+
+    Every file has one counter for each of the sequences of edges.
+    """
+    make = partial(_region_counters, edges)
     with one_line("--regions"):
         make(0)
-    return [counters[0] for counters in _count(files, column, make, sharing)]
+    return _count(files, column, make, sharing)
 
 
 def accumulate(
@@ -67,18 +73,21 @@ def accumulate(
     sharing: Sharing,
     *,
     with_curve: bool = False,
-) -> dict[Path, KolmogorovAccumulator]:
+) -> list[KolmogorovAccumulator]:
     """Return an accumulator of the events in a file for each reference sample.
 
+    For two references, training sample and holdout, a `RepeatCounter` of both comes after these.
     `with_curve` asks for snapshots, at numbers of events in equal steps of their logarithm.
     """
     for name, reference in references.items():
         with one_line(str(name)):
             _accumulators([reference], (), 0)
+    with one_line("samples"):
+        _accumulators(list(references.values()), (), 0)
     sizes = _snapshots(path, column) if with_curve else ()
     make = partial(_accumulators, list(references.values()), sizes)
     (accumulators,) = _count([(path, None)], column, make, sharing)
-    return dict(zip(references, accumulators, strict=True))
+    return accumulators
 
 
 def _snapshots(path: Path, column: str | None) -> list[int]:
@@ -94,18 +103,19 @@ def _snapshots(path: Path, column: str | None) -> list[int]:
     return sorted(sizes | {n_events})
 
 
-def _region_counter(edges: Any, start: int) -> list[RegionCounter]:
+def _region_counters(edges: Sequence[Any], start: int) -> list[RegionCounter]:
     from genamp_lib.amplification import RegionCounter
 
-    return [RegionCounter(edges, start=start)]
+    return [RegionCounter(one, start=start) for one in edges]
 
 
 def _accumulators(
     references: Sequence[Any], snapshots: Sequence[int], start: int
 ) -> list[KolmogorovAccumulator]:
-    from genamp_lib.amplification import KolmogorovAccumulator
+    from genamp_lib.amplification import KolmogorovAccumulator, RepeatCounter
 
-    return [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
+    made = [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
+    return made if len(references) == 1 else [*made, RepeatCounter(*references)]
 
 
 def _count(

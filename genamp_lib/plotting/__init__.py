@@ -3,6 +3,7 @@
 from genamp_lib.plotting.amplification import (
     mark_n_equiv,
     plot_amplification_map,
+    plot_amplifications,
     plot_averaging_scan,
     plot_coverage,
     plot_estimate,
@@ -19,7 +20,6 @@ from genamp_lib.plotting.differential import (
 from genamp_lib.plotting.interactive import explorer
 from genamp_lib.plotting.spectra import plot_members, plot_spectra
 from genamp_lib.plotting.style import COLOURS, use_style
-from genamp_lib.plotting.verdicts import plot_amplifications
 from genamp_lib.plotting.weights import (
     plot_calibration,
     plot_closure,

@@ -7,7 +7,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from genamp_lib.amplification import DifferentialEstimate, kolmogorov_band
 from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
@@ -39,8 +39,10 @@ def plot_expected_distance(
     """
     ax = _distance_axes(ax)
     n = np.asarray(n, dtype=np.float64)
+    scale = np.sqrt(effective_size(estimate.n_reference, n))
+    shift = finite_size_shift(estimate.n_reference, n)  # of K, Eq. (34), for finite samples
     for level in reversed(bands):
-        low, high = (_distances_at(k, n, estimate.n_reference) for k in kolmogorov_band(level))
+        low, high = (np.maximum(k - shift, 0) / scale for k in kolmogorov_band(level))
         ax.fill_between(n, low, high, color=COLOURS["reference"], alpha=0.18, linewidth=0, zorder=0)
     ax.plot(
         n,
@@ -163,7 +165,7 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
     plot_expected_distance(n, estimate, bands=(), ax=ax)
     # Where infinitely many generated events would stay: M without what their number adds to it.
     # A perfect generator stays where true events do, which is 0 for an exact distribution.
-    if math.isfinite(estimate.n_equiv) or _has_reference(estimate):
+    if math.isfinite(estimate.n_equiv) or math.isfinite(estimate.n_reference):
         ax.axhline(
             float(estimate.expected_distance([estimate.n_equiv])[0]),
             color=COLOURS["model"],
@@ -224,23 +226,8 @@ def plot_empirical_cdf(
     return ax
 
 
-def _distances_at(k: float, n: NDArray[np.float64], n_reference: float) -> NDArray[np.float64]:
-    """Return M at a quantile k of K, Eq. (34), corrected for finite samples."""
-    return np.array(
-        [
-            max(k - finite_size_shift(n_reference, size), 0.0)
-            / math.sqrt(effective_size(n_reference, size))
-            for size in n
-        ]
-    )
-
-
-def _has_reference(estimate: DifferentialEstimate) -> bool:
-    return math.isfinite(estimate.n_reference)
-
-
 def _reference(estimate: DifferentialEstimate) -> str:
-    if not _has_reference(estimate):
+    if math.isinf(estimate.n_reference):
         return "the exact distribution"
     return f"{_count(estimate.n_reference)} {estimate.reference} events"
 

@@ -18,6 +18,7 @@ from genamp_lib import (
     averaging_amplification_from_probabilities,
 )
 from genamp_lib.amplification import averaging_intervals
+from genamp_lib.amplification.averaging_estimate import AMPLIFIES_IF, TOO_FEW
 
 PROBABILITIES = np.array([0.190, 0.194, 0.191, 0.187, 0.1925, 0.1901])
 COUNTS = np.array([1912, 1950, 1784, 1991, 1893, 2075])
@@ -56,7 +57,7 @@ def test_counts_follow_equation_17() -> None:
 
 
 def test_interval_of_counts_has_the_promised_tails() -> None:
-    confidence, n_generated, n_train = 0.8, 10_000, 100
+    confidence, n_generated, n_train = 0.8, 10_000, 200
     estimate = averaging_amplification(
         COUNTS, n_generated=n_generated, n_train=n_train, confidence=confidence
     )
@@ -117,14 +118,20 @@ def test_identical_members_are_labelled(estimate: AveragingEstimate) -> None:
 
 @pytest.mark.parametrize(
     ("n_train", "verdict"),
-    [(100, "amplifies"), (20_000, "undecided"), (10**6, "does not amplify")],
+    [(200, AMPLIFIES_IF), (20_000, "undecided"), (10**6, "does not amplify")],
 )
 def test_verdict_follows_the_interval(n_train: int, verdict: str) -> None:
     estimate = averaging_amplification_from_probabilities(PROBABILITIES, n_train=n_train)
-    low, high = estimate.interval
-    assert {"amplifies": low > 1, "does not amplify": high < 1, "undecided": low < 1 < high}[
-        verdict
-    ]
+    # Two standard deviations on one side, whatever the printed interval is.
+    low, high = averaging_intervals(
+        PROBABILITIES[:, np.newaxis], n_train=n_train, confidence=0.9545
+    )[1:]
+    assert estimate.decisive_interval == pytest.approx((low, high))
+    assert {"a": low > 1, "d": high < 1, "u": low < 1 < high}[verdict[0]]
+    narrow = averaging_amplification_from_probabilities(
+        PROBABILITIES, n_train=n_train, confidence=0.1
+    )
+    assert narrow.verdict == verdict
     assert estimate.verdict == verdict
     assert estimate.status == "measured"
     assert estimate.note == ""
@@ -188,6 +195,9 @@ def test_properties(
         function = averaging_amplification_from_probabilities
     estimate = function(values, n_train=n_train, **arguments)
     low, high = estimate.interval
+    if min(estimate.event_variance, estimate.integrals[0]) * n_train < 30 and low == 0:
+        assert (high, estimate.verdict) == (math.inf, "undecided")  # too few training events
+        return
     assert 0 < low <= estimate.amplification <= high
     # The order of members and of regions says nothing.
     shuffled = function(values[::-1, ::-1], n_train=n_train, **arguments)
@@ -296,3 +306,56 @@ def test_bad_probabilities_are_refused(probabilities: list, message: str) -> Non
 def test_intervals_refuse_no_events() -> None:
     with pytest.raises(ValueError, match="`n_generated` must be positive, got 0"):
         averaging_intervals(np.array([[0.2], [0.3]]), n_generated=0, n_train=10)
+
+
+def test_too_few_training_events_get_no_interval() -> None:
+    rng = np.random.default_rng(8)
+    rare = np.column_stack([rng.normal(0.2, 0.002, 8), rng.normal(0.019, 0.0002, 8)])
+    estimate = averaging_amplification_from_probabilities(rare, n_train=1000)
+    common, few = estimate.regions
+    assert (few.status, few.verdict) == (TOO_FEW, "undecided")
+    assert few.interval == few.decisive_interval == (0.0, math.inf)
+    assert few.note == f"{TOO_FEW}: take a wider one"
+    assert math.isfinite(few.amplification)
+    # The combination holds mostly what is known.
+    assert estimate.status == common.status == "measured"
+    more = averaging_amplification_from_probabilities(rare, n_train=1100)
+    assert more.regions[1].status == "measured"
+    # The rest of phase space is as rare.
+    whole = averaging_amplification_from_probabilities(1 - rare[:, 1], n_train=1000)
+    assert whole.status == TOO_FEW
+
+
+def test_equal_members_are_named() -> None:
+    table = spread_of(6, 4, 0.02)
+    table[4] = table[1]
+    copied = averaging_amplification_from_probabilities(table, n_train=500)
+    assert (copied.status, copied.verdict) == ("identical members", "undecided")
+    assert copied.note.startswith("members 1 and 4 are the same")
+    # Of a few counts in one region some are equal by chance.
+    counts = np.random.default_rng(3).binomial(1000, 0.2, size=30)
+    assert len(set(counts)) < 30
+    assert averaging_amplification(counts, n_generated=1000, n_train=200).equal_members is None
+
+
+def test_whose_amplification_it_is() -> None:
+    shared = averaging_amplification_from_probabilities(PROBABILITIES, n_train=1000)
+    assert shared.whose == "the members' mean"
+    assert shared.of_one_member == shared.amplification / 2
+    own = averaging_amplification_from_probabilities(
+        PROBABILITIES, n_train=1000, members="independent"
+    )
+    assert own.whose == "one member"
+    assert own.amplification == own.of_one_member == shared.of_the_mean
+    assert own.of_the_mean == 6 * own.amplification
+    assert "of one member at 68 %" in repr(own)
+    with pytest.raises(ValueError, match="`members` must be one of bootstrap, posterior, "):
+        averaging_amplification_from_probabilities(PROBABILITIES, n_train=1000, members="copies")
+
+
+def test_the_condition_is_in_every_form() -> None:
+    estimate = averaging_amplification_from_probabilities(PROBABILITIES, n_train=200)
+    content = estimate.to_dict()
+    assert content["verdict"] == AMPLIFIES_IF in repr(estimate).replace("\n", "")
+    assert content["condition"] == "its members share no bias"
+    assert "holdout" not in content

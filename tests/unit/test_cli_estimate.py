@@ -46,30 +46,32 @@ def files(tmp_path, monkeypatch):
     np.save("shifted.npy", rng.normal(0.3, size=30_000))
     for k in range(5):
         np.save(f"member_{k}.npy", rng.normal(0.05 * (k - 2), size=10_000))
+        np.save(f"close_{k}.npy", rng.normal(0.01 * (k - 2), size=10_000))
     return tmp_path
 
 
 MEMBERS = [f"member_{k}.npy" for k in range(5)]
+CLOSE = [f"close_{k}.npy" for k in range(5)]
 
 
 def test_averaging_over_regions(files):
     result = call(
-        "averaging", *MEMBERS, "--n-train", 400, "--regions", "0,0.5,1", "--json", "out.json"
+        "averaging", *CLOSE, "--n-train", 400, "--regions", "0,0.5,1", "--json", "out.json"
     )
     assert result.exit_code == 0, result.exception
-    counts = [np.histogram(np.load(name), [0, 0.5, 1])[0] for name in MEMBERS]
+    counts = [np.histogram(np.load(name), [0, 0.5, 1])[0] for name in CLOSE]
     expected = averaging_amplification(counts, n_generated=10_000, n_train=400)
     text = words(result.stdout)
     assert "[0, 0.5)" in text
     assert f"{expected.amplification:.3g}" in text
-    assert {"amplifies": "amplifies:", "does not amplify": "does not amplify:"}.get(
-        expected.verdict, "Undecided:"
-    ) in text
-    assert "trained on 400 events, it is worth" in text
+    assert expected.verdict == "amplifies, if its members share no bias"
+    assert f"The members' mean {expected.verdict}: trained on 400 events, the members'" in text
+    assert "* if its members share no bias." in text
+    assert "5 members), one member" in text
     content = json.loads((files / "out.json").read_text())
     assert content["amplification"] == pytest.approx(expected.amplification)
     assert content["region_names"] == ["[0, 0.5)", "[0.5, 1)"]
-    assert content["files"]["members"] == MEMBERS
+    assert content["files"]["members"] == CLOSE
 
 
 def test_averaging_over_quantiles_takes_n_train_from_the_training_sample(files):
@@ -143,7 +145,44 @@ def test_differential_against_the_training_sample_says_what_that_is_worth(files)
 def test_differential_rings_the_alarm_for_a_copy(files):
     np.save("copy.npy", np.repeat(np.load("train.npy"), 10))
     result = call("differential", "train.npy", "copy.npy", "--holdout", "holdout.npy")
-    assert "Note: overfitting" in result.stdout
+    text = words(result.stdout)
+    assert "by this measure alone it would be worth" in text
+    assert "Note: overfitting" in text
+    assert "generated events repeat training events: inf times as many lie next to" in text
+    # Smeared, and half of them only.
+    rng = np.random.default_rng(3)
+    some = rng.choice(np.load("train.npy"), 5000) + rng.normal(scale=1e-4, size=5000)
+    np.save("some.npy", np.append(some, rng.normal(size=5000)))
+    arguments = ["train.npy", "some.npy", "--holdout", "holdout.npy", "--json", "o.json"]
+    result = call("differential", *arguments)
+    assert "Generated events repeat training events: trained on 400 events, by this" in words(
+        result.stdout
+    )
+    assert "G of its own. It says: generated events repeat training events." in words(result.stdout)
+    content = json.loads((files / "o.json").read_text())
+    assert content["verdict"] == "generated events repeat training events"
+    assert content["repeats"]["p_value"] < 1e-6
+
+
+def test_differential_says_what_a_small_holdout_can_show(files):
+    np.save("small.npy", np.load("holdout.npy")[:200])
+    result = call("differential", "train.npy", "perfect.npy", "--holdout", "small.npy")
+    assert "Undecided: " in result.stdout
+    assert "a perfect generator needs about 4000 generated and as many holdout events" in words(
+        result.stdout
+    )
+
+
+@pytest.mark.parametrize("single", ["train", "holdout", "perfect"])
+def test_differential_does_not_depend_on_the_type_of_a_file(files, single):
+    """Rounded and clipped: equal numbers are equal, in single and in double precision."""
+    for name in ("train", "holdout", "perfect"):
+        np.save(f"{name}.npy", np.clip(np.load(f"{name}.npy").round(3), -1.5, 1.5))
+    arguments = ["differential", "train.npy", "perfect.npy", "--holdout", "holdout.npy"]
+    assert call(*arguments, "--json", "double.json").exit_code == 0
+    np.save(f"{single}.npy", np.load(f"{single}.npy").astype(np.float32))
+    assert call(*arguments, "--json", "mixed.json").exit_code == 0
+    assert (files / "mixed.json").read_text() == (files / "double.json").read_text()
 
 
 def test_differential_reads_named_columns(files):
@@ -162,8 +201,9 @@ def test_averaging_asks_the_training_sample_as_well(files):
     edges = ["--regions", "0,0.5,1,2"]
     result = call("averaging", *biased, "--train", "train.npy", *edges, "--json", "out.json")
     assert result.exit_code == 0, result.exception
-    assert "Undecided: trained on 400 events, by this measure alone it would be worth" in words(
-        result.stdout
+    assert (
+        "Undecided: trained on 400 events, the members' mean by this measure alone would be worth"
+        in words(result.stdout)
     )
     assert "the members' mean contradicts the training sample" in words(result.stdout)
     content = json.loads((files / "out.json").read_text())
@@ -171,9 +211,62 @@ def test_averaging_asks_the_training_sample_as_well(files):
     fractions = np.histogram(np.load("train.npy"), [0, 0.5, 1, 2])[0] / 400
     assert content["train_integrals"] == pytest.approx(fractions.tolist())
     alone = call("averaging", *biased, "--n-train", 400, *edges)
-    assert "The generator amplifies" in alone.stdout
-    good = call("averaging", *MEMBERS, "--train", "train.npy", *edges)
+    assert "The members' mean amplifies, if its members share no bias" in words(alone.stdout)
+    np.save("other.npy", rng.normal(size=400))
+    good = call("averaging", *MEMBERS, "--train", "other.npy", *edges)
     assert "contradicts" not in good.stdout
+
+
+def test_averaging_with_a_holdout(files):
+    arguments = [*MEMBERS, "--train", "train.npy", "--regions", "-1,0,1", "--json", "out.json"]
+    result = call("averaging", *arguments, "--holdout", "holdout.npy")
+    assert result.exit_code == 0, result.exception
+    edges = [-1, 0, 1]
+    counts = [np.histogram(np.load(name), edges)[0] for name in MEMBERS]
+    expected = averaging_amplification(
+        counts,
+        n_generated=10_000,
+        n_train=400,
+        holdout_counts=np.histogram(np.load("holdout.npy"), edges)[0],
+        n_holdout=20_000,
+    )
+    content = json.loads((files / "out.json").read_text())
+    assert content["holdout"]["mean"] == expected.to_dict()["holdout"]["mean"]
+    assert 0 < content["joint_p_value"] < 1
+    assert content["files"]["holdout"] == "holdout.npy"
+    text = words(result.stdout)
+    assert f"By the 20,000 events of the holdout G is {expected.holdout.mean:.3g}, and" in text
+    assert f"G is at least {expected.holdout_edges[0]:.3g} (97.7 % confidence)" in text
+
+
+def test_averaging_of_independent_members_names_one(files):
+    result = call("averaging", *CLOSE, "--n-train", 400, "--regions", "0,1", "--independent")
+    assert "One member amplifies, if its members share no bias: trained" in words(result.stdout)
+    assert "5 members), their mean" in words(result.stdout)
+
+
+def test_averaging_makes_the_joint_alarm_itself(files):
+    rng = np.random.default_rng(5)
+    for k in range(5):
+        np.save(f"wide_{k}.npy", rng.normal(0.0, 1.35 + 0.01 * k, size=10_000))
+    wide = [f"wide_{k}.npy" for k in range(5)]
+    result = call(
+        "averaging", *wide, "--train", "train.npy", "--regions", "-0.5,0.5", "--json", "o"
+    )
+    content = json.loads((files / "o").read_text())
+    assert content["joint_p_value"] < 1e-4
+    assert content["verdict"] == "undecided"
+    assert "contradicts the training sample" in words(result.stdout)
+    # A sample without bins has no such alarm.
+    np.save("few.npy", np.load("train.npy")[:9])
+    call("averaging", *wide, "--train", "few.npy", "--regions", "-0.5,0.5", "--json", "o")
+    assert json.loads((files / "o").read_text())["joint_p_value"] is None
+
+
+def test_averaging_without_enough_training_events_says_so(files):
+    result = call("averaging", *MEMBERS, "--n-train", 400, "--regions", "2,inf")
+    assert "too few events" in result.stdout
+    assert "Undecided: trained on 400 events. Note: too few training events" in words(result.stdout)
 
 
 def test_numbers_of_events_have_three_digits(files):
@@ -338,6 +431,19 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
             "members must be different files",
         ),
         (
+            "averaging member_0.npy copy.npy --n-train 9 --regions 0,1",
+            "members must differ, got equal bytes in member_0.npy and copy.npy",
+        ),
+        (
+            "averaging member_0.npy member_1.npy --train train.npy --holdout shared.npy "
+            "--regions 0,1",
+            "shared.npy: must hold no events of train.npy, got 30 that are in both; take them out",
+        ),
+        (
+            "averaging member_0.npy --n-train 9 --n-generated 9 --holdout train.npy",
+            "--holdout must be given together with --regions or --quantiles",
+        ),
+        (
             "averaging member_0.npy member_1.npy --n-train 9 --regions 0,one",
             "--regions must be numbers as in 0,0.5,1, got 0,one",
         ),
@@ -381,12 +487,23 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
         ("differential train.npy text.npy", "text.npy: not a whole .npy file"),
         ("differential train.npy perfect.npy --confidence 68", "`confidence` must be between 0"),
         ("differential constant.npy perfect.npy", "must hold at least two different values"),
+        (
+            "differential train.npy perfect.npy --holdout shared.npy",
+            "samples: `holdout` must share no events with `train`, got 400 events that equal",
+        ),
+        (
+            "differential train.npy perfect.npy --holdout constant.npy",
+            "`holdout` must hold at least two different values, got 1 everywhere",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, message):
     np.save("nan.npy", np.array([1.0, np.nan]))
     np.save("empty.npy", np.empty(0))
+    np.save("copy.npy", np.load("member_0.npy"))
+    np.save("shared.npy", np.append(np.load("holdout.npy"), np.load("train.npy")[:30]))
     np.save("constant.npy", np.ones(50))
+    np.save("shared.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
     (files / "text.npy").write_text("not an array")
     (files / "events.root").write_text("root")
     (files / "cut.npy").write_bytes((files / "train.npy").read_bytes()[:-100])

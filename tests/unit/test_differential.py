@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import kolmogi
 from scipy.stats import ks_1samp, ks_2samp, norm
 
 from genamp_lib import KolmogorovAccumulator, differential_amplification
 from genamp_lib.amplification import (
     KOLMOGOROV_MEAN,
     differential_intervals,
-    kolmogorov_band,
     kolmogorov_mean,
-    paper_band,
 )
 from genamp_lib.amplification._pairs import mean_square, mean_square_to_cdf
+from genamp_lib.amplification.kolmogorov import finite_size_shift
 
 RNG = np.random.default_rng(2)
 TRAIN, TRUTH = RNG.normal(size=400), RNG.normal(size=8000)
@@ -32,9 +32,10 @@ def test_closed_form_of_the_paper():
     """Eq. (36) solved for n_equiv, with n_generated finite."""
     estimate = differential_amplification(TRAIN, SHIFTED, holdout=HOLDOUT)
     assert estimate.distance == ks_2samp(HOLDOUT, SHIFTED, method="asymp").statistic
-    n_equiv = 1 / ((estimate.distance / KOLMOGOROV_MEAN) ** 2 - 1 / 3000 - 1 / 8000)
-    # The correction for finite samples is 1 % of the distance here.
-    assert estimate.n_equiv == pytest.approx(n_equiv, rel=0.05)
+    n_effective = 1 / (1 / 3000 + 1 / 8000)
+    k = estimate.distance * math.sqrt(n_effective) + finite_size_shift(3000, 8000)
+    n_equiv = n_effective / ((k / KOLMOGOROV_MEAN) ** 2 - 1)
+    assert estimate.n_equiv == pytest.approx(n_equiv, rel=1e-12)
     assert estimate.amplification == pytest.approx(estimate.n_equiv / 400)
     # The curve of true events crosses the distance, without the generated sample's noise, there.
     limit = math.sqrt(estimate.distance**2 - KOLMOGOROV_MEAN**2 / 8000)
@@ -51,15 +52,33 @@ def test_estimate_agrees_with_the_vectorised_arithmetic():
     assert (estimate.amplification, *estimate.interval) == tuple(float(x[0]) for x in numbers)
 
 
-def test_bands_in_place_of_the_mean():
-    estimate = differential_amplification(TRAIN, SHIFTED, holdout=HOLDOUT)
-    low, high = estimate.interval_from_band(kolmogorov_band(0.68))
-    assert low < estimate.amplification < high < math.inf
-    assert estimate.interval_from_band(paper_band(0.68))[0] == 0.0
-    assert estimate.interval_from_band((KOLMOGOROV_MEAN, 1e9)) == (
-        pytest.approx(estimate.amplification),
-        math.inf,
+def test_an_interval_ends_where_k_passes_the_quantile_of_a_perfect_generator():
+    """What the exercise of chapter 03 says: 31.73 % of true events lie further away than that."""
+    edge = kolmogi(1 - 0.6827) / 1000 - finite_size_shift(10**6, math.inf) / 1000
+    _, _, high = differential_intervals(
+        [edge * 0.999, edge * 1.001], n_reference=10**6, n_train=1000, confidence=0.6827
     )
+    assert np.isinf(high).tolist() == [True, False]
+
+
+def test_limits_are_one_sided_and_the_verdict_uses_them():
+    """G = 1.2 of a sharp holdout: the 68 % interval leaves out 1, the limit does not."""
+    holdout = norm.ppf((np.arange(40_000) + 0.5) / 40_000)
+    shift = math.sqrt(2 * math.pi) * KOLMOGOROV_MEAN / math.sqrt(400 * 1.2)
+    estimate = differential_amplification(TRAIN, holdout + shift, holdout=holdout)
+    wide = differential_amplification(TRAIN, holdout + shift, holdout=holdout, confidence=0.9545)
+    assert estimate.limits == wide.limits
+    assert estimate.limits[0] < 1 < estimate.interval[0]
+    assert estimate.verdict == "undecided"
+    # The tail below is split in halves at large distances only.
+    assert wide.interval[0] == pytest.approx(estimate.limits[0], rel=0.02)
+    assert wide.interval[1] < estimate.limits[1]
+    assert estimate.mean_square_verdict == "does not amplify"
+    square = estimate.cramer_von_mises
+    assert square.limits[0] < square.interval[0] < square.interval[1] < square.limits[1] < 1
+    # The ratio of the two G for a shift.
+    assert square.amplification / estimate.amplification == pytest.approx(0.38, abs=0.02)
+    assert estimate.to_dict()["limits"] == list(estimate.limits)
 
 
 def test_verdicts():
@@ -71,6 +90,11 @@ def test_verdicts():
     assert estimate(TRAIN, SHIFTED).verdict == "does not amplify"
     assert estimate(TRAIN, SHIFTED).status == "measured"
     assert estimate(3000, TRUTH).verdict == "undecided"
+    assert "needs about 30000 generated and as many holdout events" in estimate(3000, TRUTH).note
+    assert "needs about" not in estimate(TRAIN, SHIFTED).note
+    assert estimate(400, TRUTH).verdict == (
+        "amplifies, if no generated event repeats a training event"
+    )
     assert "a larger reference would say more" in estimate(TRAIN, TRUTH).note
     assert "a larger generated sample would" in estimate(TRAIN, TRUTH[-500:]).note
 
@@ -96,9 +120,13 @@ def test_overfitting_alarm():
     assert against_holdout.status != "too close"
     assert against_holdout.train_distance == against_train.distance
     assert "overfitting: closer to the training sample" in against_holdout.note
-    # A holdout that was no holdout.
-    leaked = differential_amplification(TRAIN[:100], copied, holdout=TRAIN)
+    assert against_holdout.repeats.ratio == math.inf
+    assert against_holdout.verdict == "generated events repeat training events"
+    # A holdout that was no holdout, and one that holds training events.
+    leaked = differential_amplification(100, copied, holdout=TRAIN)
     assert (leaked.status, leaked.verdict) == ("too close", "undecided")
+    with pytest.raises(ValueError, match="share no events with `train`, got 100 events that equal"):
+        differential_amplification(TRAIN[:100], copied, holdout=TRAIN)
     assert "check that the generator has not seen it" in leaked.note
     assert "overfitting" not in differential_amplification(TRAIN, TRUTH, holdout=HOLDOUT).note
 
@@ -113,7 +141,8 @@ def test_exact_distribution():
     assert low < true_g < high
     assert estimate.train_distance is not None
     assert differential_amplification(400, SHIFTED, cdf=norm.cdf).train_distance is None
-    assert differential_amplification(400, TRUTH, cdf=norm.cdf).verdict == "amplifies"
+    verdict = differential_amplification(400, TRUTH, cdf=norm.cdf).verdict
+    assert verdict == "amplifies, if no generated event repeats a training event"
 
 
 def test_accumulators_stand_for_samples():
@@ -156,7 +185,7 @@ def by_pairs(reference: np.ndarray, generated: np.ndarray) -> float:
 def test_mean_square_by_definition(reference, generated):
     accumulator = KolmogorovAccumulator(reference)
     accumulator.update(generated)
-    square, null = mean_square(*accumulator.cumulative_counts(), len(generated))
+    square, null, _ = mean_square(*accumulator.cumulative_counts(), len(generated))
     expected = by_pairs(np.sort(reference), np.array(generated))
     assert square == pytest.approx(expected, abs=1e-12)
     if len(set(reference)) == len(reference):
@@ -167,8 +196,8 @@ def test_mean_square_to_a_known_distribution_is_the_limit_of_a_large_reference()
     generated = np.sort(np.random.default_rng(3).random(50) ** 1.3)
     accumulator = KolmogorovAccumulator((np.arange(200_000) + 0.5) / 200_000)
     accumulator.update(generated)
-    square, _ = mean_square(*accumulator.cumulative_counts(), 50)
-    assert mean_square_to_cdf(generated) == pytest.approx(square, abs=1e-5)
+    expected = mean_square(*accumulator.cumulative_counts(), 50)
+    assert mean_square_to_cdf(generated) == pytest.approx(expected, abs=1e-5)
 
 
 def test_companion():

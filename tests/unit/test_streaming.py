@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
-from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter, quantile_regions
-from genamp_lib.amplification import _below as below
+from genamp_lib.amplification import (
+    KolmogorovAccumulator,
+    RegionCounter,
+    _segments,
+    quantile_regions,
+)
 
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False, width=32)
 FEW = st.integers(-3, 3).map(float)
@@ -32,8 +36,8 @@ def accumulate(reference, values, **options):
 @pytest.mark.filterwarnings("ignore:divide by zero")  # scipy's p-value for one event
 def test_distances_are_scipys_to_the_last_bit(monkeypatch):
     """1000 cases: sizes 1 to 1e5, ties within and between, integers, single precision."""
-    monkeypatch.setattr(below, "GRID_CELLS", 256)  # so that small samples take the grid as well
-    monkeypatch.setattr(below, "BLOCK_EVENTS", 5000)
+    monkeypatch.setattr(_segments, "GRID_CELLS", 256)  # so that small samples take the grid as well
+    monkeypatch.setattr(_segments, "BLOCK_EVENTS", 5000)
     rng = np.random.default_rng(1)
     draws = (
         lambda n: rng.normal(size=n),
@@ -50,8 +54,50 @@ def test_distances_are_scipys_to_the_last_bit(monkeypatch):
         n_reference, n_generated = (int(10 ** rng.uniform(0, 4 + (case % 20 == 0))) for _ in "ab")
         first, second = rng.integers(len(draws), size=2) if case % 2 else [case % len(draws)] * 2
         reference, generated = draws[first](n_reference), draws[second](n_generated)
-        expected = ks_2samp(reference * 1.0, generated * 1.0, method="asymp").statistic
+        # Numbers are compared in the coarser of the two types.
+        kept = [
+            one.dtype if one.dtype.kind == "f" else np.float64 for one in (reference, generated)
+        ]
+        coarse = min(kept, key=lambda one: np.dtype(one).itemsize)
+        with np.errstate(over="ignore"):
+            rounded = [one.astype(coarse).astype(float) for one in (reference, generated)]
+        expected = ks_2samp(*rounded, method="asymp").statistic
         assert accumulate(reference, generated).distance() == expected, case
+
+
+@given(
+    reference=arrays(np.float64, st.integers(1, 40), elements=st.floats(-3, 3)),
+    generated=arrays(np.float64, st.integers(1, 40), elements=st.floats(-3, 3)),
+    types=st.tuples(*[st.sampled_from([np.float32, np.float64])] * 2),
+    digits=st.integers(0, 3),
+)
+@settings(deadline=None)
+def test_equal_numbers_of_different_types_are_equal(reference, generated, types, digits):
+    """Rounded and clipped data in single precision in one file and in double in the other."""
+    samples = [np.clip(one.round(digits), -1.1, 2.2) for one in (reference, generated)]
+    mixed = accumulate(*(one.astype(kind) for one, kind in zip(samples, types, strict=True)))
+    plain = accumulate(*(one.astype(np.float32) for one in samples))
+    assert mixed.distance() == plain.distance()
+    for ours, theirs in zip(mixed.cumulative_counts(), plain.cumulative_counts(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_types_may_change_within_a_sample_and_the_order_of_blocks_does_not_matter():
+    rng = np.random.default_rng(4)
+    reference = np.concatenate([rng.normal(size=300), rng.normal(size=300).round(1)])
+    single, double = (rng.normal(size=500).round(1).astype(kind) for kind in (np.float32, float))
+    first, second = (accumulate(reference, block) for block in (single, double))
+    first.merge(second)
+    other = accumulate(reference, double)
+    other.update(single)
+    assert first.distance() == other.distance()
+    everything = np.concatenate([single, double.astype(np.float32)])
+    assert first.distance() == accumulate(reference.astype(np.float32), everything).distance()
+    regions = RegionCounter([0.0, 0.1, 0.7])
+    regions.update(np.array([0.1, 0.7], dtype=np.float32))
+    assert regions.counts.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="`other` must have the same reference"):
+        first.merge(accumulate(reference.astype(np.float32).astype(float), double))
 
 
 @given(reference=samples(FLOATS | FEW), generated=samples(FLOATS | FEW))
@@ -144,7 +190,7 @@ def test_large_blocks_take_the_grid_and_count_the_same():
     by_grid = accumulate(reference, generated)
     by_sorting = KolmogorovAccumulator(reference)
     for chunk in np.array_split(generated, 100):
-        assert len(chunk) < below.GRID_CELLS // 4
+        assert len(chunk) < _segments.GRID_CELLS // 4
         by_sorting.update(chunk)
     np.testing.assert_array_equal(by_grid.cumulative_counts(), by_sorting.cumulative_counts())
     assert by_grid.distance() == ks_2samp(reference, generated, method="asymp").statistic

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from scipy.stats import betabinom, binom
+from scipy.stats import betabinom, binom, chi2, chisquare
 
 from genamp_lib import (
     averaging_amplification,
@@ -18,8 +18,9 @@ from genamp_lib import (
     true_averaging_amplification,
 )
 from genamp_lib.amplification import KOLMOGOROV_MEAN
-from genamp_lib.amplification._alarms import bias_p_value
-from genamp_lib.amplification.averaging_estimate import CONTRADICTED
+from genamp_lib.amplification._alarms import bias_p_value, joint_p_value, shared_events
+from genamp_lib.amplification.averaging_estimate import AMPLIFIES_IF, CONTRADICTED
+from genamp_lib.amplification.truth import holdout_power
 
 # Members that agree to 0.002 on a region of 0.2.
 MEMBERS = 0.2 + 0.002 * np.array([-1.2, -0.6, -0.3, 0.1, 0.4, 0.5, 1.1])
@@ -77,6 +78,7 @@ def test_one_training_set_says_nothing_on_the_shared_error() -> None:
         ({"truth": [0.0]}, "`truth` must be between 0 and 1, got 0 to 0"),
         ({"n_train": 0}, "`n_train` must be positive, got 0"),
         ({"n_generated": 0}, "`n_generated` must be positive, got 0"),
+        ({"n_truth": 0}, "`n_truth` must be positive, got 0"),
         ({"confidence": 2}, "`confidence` must be between 0 and 1, got 2"),
     ],
 )
@@ -101,7 +103,7 @@ def test_training_sample_that_agrees_raises_no_alarm() -> None:
     law = betabinom(1000, MEMBERS.mean() * size, (1 - MEMBERS.mean()) * size)
     assert estimate.bias_p_value == pytest.approx(2 * law.sf(214))
     assert not estimate.contradicted
-    assert (estimate.status, estimate.verdict) == ("measured", "amplifies")
+    assert (estimate.status, estimate.verdict) == ("measured", AMPLIFIES_IF)
 
 
 def test_a_bias_that_members_share_is_seen_in_the_training_sample() -> None:
@@ -166,6 +168,126 @@ def test_wrong_train_counts_are_refused(counts: list, message: str) -> None:
 def test_train_counts_must_be_numbers() -> None:
     with pytest.raises(TypeError, match="`train_counts` must be an array of numbers"):
         averaging_amplification_from_probabilities(MEMBERS, n_train=1000, train_counts=["many"])
+
+
+HOLDOUT = {"holdout_counts": [20_000], "n_holdout": 100_000}
+
+
+def test_a_holdout_confirms_or_refutes() -> None:
+    found = averaging_amplification_from_probabilities(MEMBERS, n_train=1000, **HOLDOUT)
+    assert found.verdict == "amplifies"
+    assert found.to_dict()["condition"] == ""
+    low = found.holdout_edges[0]
+    assert 1 < low < found.holdout.mean
+    assert found.true_amplification == (found.holdout.mean, found.holdout.mean_interval)
+    assert "by 100000 holdout events" in repr(found)
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["holdout"]["edges"][0] == pytest.approx(low)
+    assert content["holdout"]["n_truth"] == 100_000
+    # A bias of 0.02, where a training sample of 1000 has an error of 0.0126.
+    biased = averaging_amplification_from_probabilities(MEMBERS + 0.02, n_train=1000, **HOLDOUT)
+    assert (biased.status, biased.verdict) == ("contradicted", "does not amplify")
+    assert "the holdout finds less than the members' spread allows" in biased.note
+    assert biased.holdout.mean == pytest.approx(0.16 / (1000 * 0.02**2), rel=0.1)
+
+
+def test_a_small_holdout_says_what_it_can_show() -> None:
+    small = averaging_amplification_from_probabilities(
+        MEMBERS, n_train=1000, holdout_counts=[82], n_holdout=400
+    )
+    # It cannot take the condition away.
+    assert small.verdict == AMPLIFIES_IF
+    assert "neither confirms nor excludes G > 1; one of this size confirms perfect" in small.note
+    # At most |z| < 0.02 around a perfect generator of one region for a holdout this small.
+    assert 0.02 < small.holdout_power < 0.06
+    assert holdout_power(np.array([0.2]), n_train=1000, n_truth=100_000) > 0.999
+
+
+def test_independent_members_are_judged_one_by_one() -> None:
+    rng = np.random.default_rng(9)
+    members = rng.normal(0.2, math.sqrt(0.16 / 2000), size=20)  # G = 2 of one, 40 of the mean
+    one, mean = (
+        averaging_amplification_from_probabilities(members, n_train=1000, members=kind, **HOLDOUT)
+        for kind in ("independent", "bootstrap")
+    )
+    assert one.true_amplification[0] == one.holdout.one_draw == mean.holdout.one_draw
+    assert one.holdout.one_draw == pytest.approx(2, rel=0.7)
+    assert one.holdout.mean > 5
+    assert one.holdout_edges[0] < one.holdout.one_draw < one.holdout_edges[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_holdout": None}, "`holdout_counts` and `n_holdout` must be given together, got one"),
+        ({"holdout_counts": [1, 2]}, "`holdout_counts` must have one number for each of 1 regions"),
+        ({"holdout_counts": [2.5]}, "`holdout_counts` must be integers"),
+        ({"holdout_counts": [100_001]}, "add up to at most n_holdout = 100000, got 100001"),
+        (
+            {"holdout_counts": [4]},
+            r"at least 5 events inside and outside .* index \[0\]; take wider",
+        ),
+        ({"n_holdout": -1}, "`n_holdout` must be positive, got -1"),
+        ({"alarm_counts": [1]}, "`alarm_counts` must be a pair"),
+        (
+            {"alarm_counts": ([[0.5, 0.5]] * 3, [5, 5])},
+            "a row of numbers >= 0 for each of 7 member",
+        ),
+        ({"alarm_counts": ([[0.9, 0.9]] * 7, [5, 5])}, "must add up to at most 1.01"),
+        ({"alarm_counts": ([[0.5, 0.5]] * 7, [5])}, "`alarm_counts` must have one number for each"),
+        (
+            {"alarm_counts": ([[0.998, 0.002]] * 7, [998, 2])},
+            "at least two bins and 5 training eve",
+        ),
+    ],
+)
+def test_wrong_samples_are_refused(changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        averaging_amplification_from_probabilities(MEMBERS, n_train=1000, **{**HOLDOUT, **changed})
+
+
+def test_the_joint_alarm_is_pearsons_test() -> None:
+    exact = np.full((5, 4), 0.25)
+    train = np.array([270.0, 240, 260, 230])
+    p = joint_p_value(exact, train, n_generated=math.inf, n_train=1000)
+    assert p == pytest.approx(chisquare(train, [250] * 4).pvalue)
+    # What counts of the members scatter adds to the error.
+    counted = joint_p_value(exact, train, n_generated=200, n_train=1000)
+    assert counted == pytest.approx(chi2.sf(chisquare(train, [250] * 4).statistic / 2, 3))
+    # Members that disagree make it careful.
+    rng = np.random.default_rng(3)
+    spread = 0.25 + 0.03 * rng.normal(size=(5, 1)) * np.array([1, -1, 1, -1])
+    assert joint_p_value(spread, train, n_generated=math.inf, n_train=1000) > p
+    # No event where the sample has many: certain.
+    never = joint_p_value(np.tile([0.5, 0.5, 0, 0], (5, 1)), train, n_generated=100, n_train=1000)
+    assert never == 0
+
+
+def test_the_joint_alarm_takes_the_verdict_away() -> None:
+    rng = np.random.default_rng(4)
+    table = np.full(20, 0.05) + 0.0004 * rng.normal(size=(8, 20))
+    train = 50 + 13 * (-1) ** np.arange(20)  # chi^2 = 68 for 19 degrees of freedom
+    arguments = {"n_train": 1000, "train_counts": train}
+    alone = averaging_amplification_from_probabilities(table, **arguments)
+    assert alone.verdict == AMPLIFIES_IF  # no single region is off by three errors of the sample
+    estimate = averaging_amplification_from_probabilities(
+        table, **arguments, alarm_counts=(table, train)
+    )
+    assert estimate.joint_p_value < 1e-5 < alone.bias_p_value
+    assert (estimate.status, estimate.verdict) == ("contradicted", "undecided")
+    assert estimate.regions[0].verdict == "undecided"
+    assert estimate.to_dict()["joint_p_value"] == estimate.joint_p_value
+
+
+def test_shared_events_are_counted_and_chance_is_not() -> None:
+    rng = np.random.default_rng(10)
+    train, holdout = rng.normal(size=500), rng.normal(size=5000)
+    assert shared_events(train, holdout) == 0
+    assert shared_events(train, np.append(holdout, train[:40])) == 40
+    assert shared_events(train, train) == 500
+    # Values of few digits are equal by chance, and not more often than chance allows.
+    for digits in (1, 2, 3, 4):
+        assert shared_events(train.round(digits), holdout.round(digits)) == 0
 
 
 def test_members_at_an_extremum_are_flagged() -> None:

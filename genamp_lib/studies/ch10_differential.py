@@ -1,0 +1,264 @@
+"""How far to trust differential estimates of wrong generators: chapter 10.
+
+`misspecified_verdicts` counts how often they say "amplifies", `mean_square_coverage` how often the
+interval from the mean square holds the truth. What is known here and nowhere else is the exact
+distribution function of each generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import ndtr
+
+from genamp_lib.amplification import (
+    KOLMOGOROV_MEAN,
+    KolmogorovAccumulator,
+    differential_amplification,
+)
+from genamp_lib.amplification._bridge import mean_square_intervals
+from genamp_lib.amplification._pairs import mean_square
+from genamp_lib.store import ArtefactStore, Stage
+
+Array = NDArray[np.float64]
+Cdf = Callable[[Array], Array]
+Family = Callable[[Array, float], Array]
+# `learn(rng, train, n_equiv)` returns a function that draws n events, and the exact cdf.
+Learn = Callable[[np.random.Generator, Array, float], tuple[Callable[[int], Array], Cdf]]
+
+GRID = np.linspace(0.0, 1.0, 4001)
+SIZES = (0.9, 0.95, 1.05, 1.1)  # G of the fixed generators: near 1, from both sides
+VERDICTS = ("does not amplify", "undecided", "generated events repeat training events", "amplifies")
+
+
+def kept(store: ArtefactStore, study: Callable[..., dict[str, Array]], **settings: Any) -> Any:
+    """Return what one of the studies here finds, from the store where it is kept."""
+    name = study.__name__.replace("_", "-")
+    stage = Stage(f"differential-{name}", version=1, configuration=settings)
+    return store.compute(stage, partial(_with, study), settings)
+
+
+def _with(study: Callable[..., dict[str, Array]], settings: dict[str, Any]) -> dict[str, Array]:
+    return study(**settings)
+
+
+def misspecified_verdicts(
+    *,
+    n_train: int,
+    n_holdout: int,
+    n_generated: int,
+    n_experiments: int,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> dict[str, Array]:
+    """Return what the estimates say of every wrong generator, beside what is true.
+
+    Args:
+        n_train: Training events.
+        n_holdout: Holdout events.
+        n_generated: Generated events.
+        n_experiments: Experiments for each case; fixed generators take the G of `SIZES` in turn.
+        seed: Seed of all events.
+        names: Names of the cases; all of them by default.
+
+    Returns:
+        For each case an array (n_experiments, 4): true G of the largest difference, its verdict as
+        a number in `VERDICTS`, and the same two for the mean square difference.
+    """
+    found = {}
+    for number, (name, (_, truth, learn)) in enumerate(cases().items()):
+        if names is not None and name not in names:
+            continue
+        rng = np.random.default_rng([seed, number])
+        places = truth.ppf(GRID[1:-1])
+        rows = []
+        for k in range(n_experiments):
+            train, holdout = (truth.rvs(size=n, random_state=rng) for n in (n_train, n_holdout))
+            draw, cdf = learn(rng, train, n_train * SIZES[k % len(SIZES)])
+            estimate = differential_amplification(train, draw(n_generated), holdout=holdout)
+            delta = cdf(places) - GRID[1:-1]
+            rows.append(
+                (
+                    KOLMOGOROV_MEAN**2 / (n_train * np.abs(delta).max() ** 2),
+                    VERDICTS.index(estimate.verdict),
+                    1 / (6 * n_train * np.mean(delta**2)),
+                    VERDICTS.index(estimate.mean_square_verdict or "undecided"),
+                )
+            )
+        found[name] = np.array(rows)
+    return found
+
+
+def mean_square_coverage(
+    *,
+    n_train: int,
+    ratios: Sequence[int],
+    amplifications: Sequence[float],
+    confidences: Sequence[float],
+    n_pairs: int,
+    seed: int,
+) -> dict[str, Array]:
+    """Return how often intervals from the mean square hold the true amplification.
+
+    Args:
+        n_train: Training events.
+        ratios: Holdout events, and as many generated ones, over training events.
+        amplifications: True G of each family in `FIXED`; a perfect generator comes after these.
+        confidences: Confidence levels.
+        n_pairs: Pairs of samples for each number.
+        seed: Seed of all events.
+
+    Returns:
+        For each family the coverage, (n_ratios, n_amplifications + 1, n_confidences + 2); the last
+        two are those of the lower and of the upper one-sided limit.
+    """
+    found = {}
+    for number, (name, family) in enumerate(FIXED.items()):
+        rng = np.random.default_rng([seed, number])
+        factors = [*amplifications, math.inf]
+        found[name] = np.empty((len(ratios), len(factors), len(confidences) + 2))
+        for i, n in enumerate(n_train * ratio for ratio in ratios):
+            for j, true in enumerate(factors):
+                values = GRID if math.isinf(true) else _sized(family, n_train * true, square=True)
+                pairs = []
+                for _ in range(n_pairs):
+                    accumulator = KolmogorovAccumulator(rng.random(n))
+                    accumulator.update(np.interp(rng.random(n), values, GRID))
+                    pairs.append(mean_square(*accumulator.cumulative_counts(), n))
+                square, _, variance = np.transpose(pairs)
+                edges = partial(mean_square_intervals, n / 2 * square, n**2 / 4 * variance)
+                held = []
+                for confidence in (*confidences, None):
+                    _, low, high = edges(n_effective=n / 2, n_train=n_train, confidence=confidence)
+                    held.append(((low <= true), (true <= high)))
+                *both, limits = held
+                found[name][i, j] = [
+                    *(np.mean(low & high) for low, high in both),
+                    *(np.mean(one) for one in limits),
+                ]
+    return found
+
+
+def _mixed(quantiles: Cdf, other: Cdf) -> Family:
+    """A fraction of the events has another distribution."""
+    return lambda u, size: (1 - size) * u + size * other(quantiles(u))
+
+
+# Distribution functions over the truth's quantiles u, each at a size above 0.
+FIXED: dict[str, Family] = {
+    "tails too heavy": _mixed(stats.logistic.ppf, stats.t(2).cdf),
+    "peak at the 80 % quantile": _mixed(stats.uniform.ppf, stats.norm(0.8, 0.01).cdf),
+    "slope too flat": _mixed(stats.expon.ppf, stats.expon(scale=2).cdf),
+    "five waves": _mixed(
+        stats.uniform.ppf, lambda u: u + (1 - np.cos(10 * np.pi * u)) / (10 * np.pi)
+    ),
+    "skewed": _mixed(stats.gamma(3).ppf, stats.lognorm(0.6).cdf),
+    "threshold": lambda u, size: np.maximum(u - size, 0.0) / (1 - size),
+    "one of two modes too heavy": lambda u, size: np.where(
+        u < 0.5, u * (1 + size), 1 - (1 - u) * (1 - size)
+    ),
+    "stops early": lambda u, size: np.minimum(u / (1 - size), 1.0),
+}
+
+
+def cases() -> dict[str, tuple[str, Any, Learn]]:
+    """Return all wrong generators by name: kind, distribution of the truth, how they learn.
+
+    "fixed" ones deform the truth so that their largest difference is worth a given G; "fitted" ones
+    learn with a model that is wrong, so that each has a G of its own; the others "repeat" events.
+    """
+    u, logistic = (np.arange(40_000) + 0.5) / 40_000, stats.logistic()
+    modes = np.histogram(np.concatenate([stats.norm(x, 1).ppf(u) for x in (-1.2, 1.2)]), bins=400)
+
+    def cut(rng: np.random.Generator, train: Array, _: float) -> Any:
+        low, high = logistic.cdf(np.quantile(train, [0.01, 0.99]))
+        return (
+            lambda n: logistic.ppf(low + (high - low) * rng.random(n)),
+            lambda x: np.clip((logistic.cdf(x) - low) / (high - low), 0, 1),
+        )
+
+    normal = _fitted(lambda train: stats.norm(train.mean(), train.std()))
+    exponential = _fitted(lambda train: stats.expon(scale=train.mean()))
+    bins = _fitted(lambda train: stats.rv_histogram(np.histogram(train, bins=12), density=False))
+    fitted = {
+        "normal fitted to Student's t": (stats.t(5), normal),
+        "normal fitted to two modes": (stats.rv_histogram(modes, density=False), normal),
+        "exponential fitted to a gamma": (stats.gamma(1.15), exponential),
+        "twelve bins for a lognormal": (stats.lognorm(0.6), bins),
+        "kernels twice too wide": (stats.gamma(2), partial(_kernels, width=0.4)),
+        "tails cut at the training events'": (logistic, cut),
+    }
+    repeating = {
+        "training events again": {},
+        "again, smeared by 1/1000 of a width": {"width": 0.001},
+        "again, smeared by 1/100 of a width": {"width": 0.01},
+        "again, smeared by 1/20 of a width": {"width": 0.05},
+        "a fifth of them again": {"used": 0.2},
+        "half again, half true": {"true": 0.5},
+        "one in twenty again, the rest true": {"true": 0.95},
+    }
+    return (
+        {name: ("fixed", stats.uniform(), _fixed(family)) for name, family in FIXED.items()}
+        | {name: ("fitted", *given) for name, given in fitted.items()}
+        | {n: ("repeat", stats.norm(), partial(_kernels, **how)) for n, how in repeating.items()}
+    )
+
+
+def _sized(family: Family, n_equiv: float, *, square: bool) -> Array:
+    """Return a family's distribution function on the grid, at the size that is worth n_equiv."""
+
+    def excess(size: float) -> float:
+        delta = (family(GRID, size) - GRID)[1:-1]
+        if square:
+            return float(np.mean(delta**2)) * 6 * n_equiv - 1
+        return float(np.abs(delta).max()) * math.sqrt(n_equiv) / KOLMOGOROV_MEAN - 1
+
+    return family(GRID, brentq(excess, 1e-9, 0.999))
+
+
+def _fixed(family: Family) -> Learn:
+    values = cache(lambda n_equiv: _sized(family, n_equiv, square=False))
+    return lambda rng, _, n_equiv: (
+        lambda n: np.interp(rng.random(n), values(n_equiv), GRID),
+        lambda u: np.interp(u, GRID, values(n_equiv)),
+    )
+
+
+def _fitted(fit: Callable[[Array], Any]) -> Learn:
+    def learn(rng: np.random.Generator, train: Array, _: float) -> Any:
+        model = fit(train)
+        return lambda n: model.rvs(size=n, random_state=rng), model.cdf
+
+    return learn
+
+
+def _kernels(
+    rng: np.random.Generator,
+    train: Array,
+    _: float,
+    width: float = 0.0,
+    used: float = 1.0,
+    true: float = 0.0,
+) -> Any:
+    """Training events again, smeared by normal numbers; part of the events are true ones."""
+    again = np.sort(train[: round(used * len(train))])
+    width *= train.std()
+
+    def draw(n: int) -> Array:
+        events = again[rng.integers(len(again), size=n)] + width * rng.normal(size=n)
+        return np.where(rng.random(n) < true, rng.normal(size=n), events)
+
+    def cdf(x: Array) -> Array:
+        if width:
+            return ndtr((x[:, np.newaxis] - again) / width).mean(axis=1)
+        steps = np.searchsorted(again, x, side="right") / len(again)
+        return true * ndtr(x) + (1 - true) * steps if true else steps
+
+    return draw, cdf
