@@ -2,7 +2,7 @@
 
 The data of sec. 4 of paper B: lead and liquid argon in three layers of cells, M. Paganini,
 L. de Oliveira, B. Nachman, Phys. Rev. D 97 (2018) 014021. Needs the extra [simulate]. Not for many
-shards (simulation.shower_sample), not for reading them (datasets.showers). How the showers differ
+shards (simulation.samples), not for reading them (datasets.showers). How the showers differ
 from the paper's: data/README.md.
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,17 +54,6 @@ HADRONIC = (
 
 # What runs Geant4: arguments of Python.
 PROCESS = ("-m", "genamp_lib.simulation.geant4")
-
-
-def require_extra() -> None:
-    """Raise `GenampError` when a package that makes showers is missing."""
-    for package in PACKAGES:
-        try:
-            version(package)
-        except PackageNotFoundError:
-            raise GenampError(
-                f"`{package}` is needed to simulate showers; run `pip install -e '.[simulate]'`"
-            ) from None
 
 
 def chain_settings(

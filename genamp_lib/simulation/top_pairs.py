@@ -1,7 +1,7 @@
 """All-hadronic top pairs at 13 TeV, as measured: one shard of them. Needs the extra [simulate].
 
 Pythia 8, the response of the Delphes ATLAS card, anti-kT jets, the cuts of Eq. (38) of paper A and
-its assignment of jets to top quarks. Not for many shards (simulation.event_sample) and not for
+its assignment of jets to top quarks. Not for many shards (simulation.samples) and not for
 reading them (datasets.events). How the events differ from the paper's: data/README.md.
 """
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.cli.data import app
 from genamp_lib.datasets.showers import load_showers
-from genamp_lib.simulation import shower_sample, showers
+from genamp_lib.simulation import jets, showers
 from genamp_lib.simulation.geant4_tables import write_tables
-from genamp_lib.simulation.shower_sample import simulate_showers
+from genamp_lib.simulation.samples import simulate_showers
 
 SMALL = {"particle": "gamma", "n_showers": 3, "seed": 5, "energy_range": (0.05, 0.2)}
 
@@ -27,7 +27,7 @@ SMALL = {"particle": "gamma", "n_showers": 3, "seed": 5, "energy_range": (0.05, 
 @pytest.fixture
 def needs_extra(monkeypatch):
     try:
-        showers.require_extra()
+        jets.require_extra(showers.PACKAGES)
     except GenampError as error:
         pytest.skip(str(error))
     monkeypatch.setenv("CI", "true")  # with which Geant4's binding would download its data
@@ -76,7 +76,7 @@ def test_sample_is_the_same_bytes_in_any_sharding_and_after_a_kill(needs_extra, 
     settings = {**SMALL, "showers_per_shard": 1}
     one = simulate_showers(tmp_path / "one.h5", folder=tmp_path / "one", **settings)
     script = (
-        "import sys; from genamp_lib.simulation.shower_sample import simulate_showers as run\n"
+        "import sys; from genamp_lib.simulation.samples import simulate_showers as run\n"
         f"if __name__ == '__main__': run(sys.argv[1], folder=sys.argv[2], **{settings})"
     )
     folder = tmp_path / "two"
@@ -141,9 +141,10 @@ def toy_shard(index, seed, *, particle, n_showers, energy_range):
 
 @pytest.fixture
 def toy_chain(monkeypatch):
-    monkeypatch.setattr(showers, "version", lambda package: "1.0")
+    for module in (jets, showers):
+        monkeypatch.setattr(module, "version", lambda package: "1.0")
     monkeypatch.setattr(
-        shower_sample,
+        showers,
         "make_showers",
         lambda index, seed, **settings: {
             name: array.astype(np.float32)
@@ -227,7 +228,7 @@ def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     def version(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(showers, "version", version)
+    monkeypatch.setattr(jets, "version", version)
     with pytest.raises(GenampError, match=r"`geant4-pybind` is needed .*`pip install -e '.\[simul"):
         simulate_showers(tmp_path / "x.h5", folder=tmp_path / "work")
     assert not list(tmp_path.iterdir())
