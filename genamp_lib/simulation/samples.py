@@ -243,7 +243,7 @@ def simulate_showers(
         "settings": settings,
         "checks": _shower_checks(kept, exact),
     }
-    write_sample(Path(output), shower_datasets(kept, layout), provenance)
+    write_sample(Path(output), shower_datasets(kept, layout), provenance, close_each=True)
     return _write_record(Path(output), shards, provenance, n_rows=n_showers, jobs=jobs)
 
 
@@ -444,8 +444,13 @@ def shower_datasets(whole: Showers, layout: str) -> Datasets:
     return {name: (array, {"units": units.get(name, "MeV")}) for name, array in arrays.items()}
 
 
-def write_sample(path: Path, datasets: Datasets, provenance: Mapping[str, Any]) -> None:
-    """Write an HDF5 file whole or not at all; the same arrays give the same bytes."""
+def write_sample(
+    path: Path, datasets: Datasets, provenance: Mapping[str, Any], *, close_each: bool = False
+) -> None:
+    """Write an HDF5 file whole or not at all; the same arrays give the same bytes.
+
+    The bytes also say whether a dataset was closed before the next one was made: `close_each`.
+    """
     import h5py
 
     # No time stamps and a fixed range of format versions, or else the bytes would change.
@@ -464,6 +469,8 @@ def write_sample(path: Path, datasets: Datasets, provenance: Mapping[str, Any]) 
                 track_times=False,
             )
             dataset.attrs.update(attributes)
+            if close_each:
+                del dataset
         file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
 
 
