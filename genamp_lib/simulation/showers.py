@@ -111,18 +111,13 @@ def make_showers(
     }
 
 
-def run_geant4(
-    particle: str, energies: np.ndarray, seed: int, *, every_step: bool = False
-) -> dict[str, np.ndarray]:
+def run_geant4(particle: str, energies: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Shoot particles into the calorimeter, in a process of its own.
 
     Args:
         particle: "eplus", "gamma" or "piplus".
         energies: Kinetic energies in GeV, shape (n,).
         seed: Geant4's seed.
-        every_step: Also add up every step in Python, slowly: the same deposits as
-            `steps_layer_0` and so on, and `ledger` (n, 3), in MeV, what was deposited, the
-            kinetic energy that escaped and, negative, what escaped positrons leave unannihilated.
 
     Returns:
         The layers and the overflow in MeV, float64.
@@ -141,7 +136,6 @@ def run_geant4(
             {**section, "cells": list(LAYER_SHAPES[section["layer"]])} for section in SECTIONS
         ],
         "physics": _physics(particle),
-        "every_step": every_step,
     }
     with TemporaryDirectory(prefix="genamp-geant4-") as folder:
         # Without CI, which makes Geant4's binding download its data sets unasked.

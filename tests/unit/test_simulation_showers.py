@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError
 import h5py
 import numpy as np
 import pytest
+from tests_support import ROOT
 from typer.testing import CliRunner
 
 from genamp_lib._project import GenampError, sha256_of_file
@@ -48,11 +49,12 @@ def test_the_calorimeter_is_calogans():
 @pytest.mark.simulate
 @pytest.mark.parametrize(("particle", "energy"), [("gamma", 0.3), ("eplus", 0.3), ("piplus", 1.5)])
 def test_deposits_and_escape_balance_and_cells_are_where_they_should_be(
-    needs_extra, particle, energy
+    needs_extra, monkeypatch, particle, energy
 ):
     """Every step once more, by its position: the same cells, and no energy is lost or made."""
     energies = np.array([energy, 2 * energy])
-    arrays = showers.run_geant4(particle, energies, seed=5, every_step=True)
+    monkeypatch.setattr(showers, "PROCESS", (str(ROOT / "tests/geant4_ledger.py"),))
+    arrays = showers.run_geant4(particle, energies, seed=5)
     total = arrays["overflow"].sum(axis=1)
     for name in ("layer_0", "layer_1", "layer_2", "overflow"):
         # Deposits are summed in another order, and a step may end on an edge.
