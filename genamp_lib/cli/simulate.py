@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 app = typer.Typer(help="Make samples from first principles.", no_args_is_help=True)
 
@@ -43,7 +40,7 @@ def simulate_jets_command(
 
     Needs the packages of the extra `simulate`; without them it says what to install.
     """
-    from genamp_lib.simulation.jet_sample import sample_name, simulate_jets
+    from genamp_lib.simulation.samples import sample_name, simulate_jets
 
     output = output or _default_output(sample_name(kind, radius), seed)
     record = simulate_jets(
@@ -97,12 +94,9 @@ def simulate_top_pairs_command(
 
     Needs the packages of the extra `simulate`; without them it says what to install.
     """
-    from genamp_lib.simulation.event_sample import simulate_top_pairs
-
-    settings = {"n_extra_jets": extra_jets, "n_events": n_events, "seed": seed, "mpi": mpi}
+    settings = {"n_events": n_events, "seed": seed, "mpi": mpi, "overwrite": overwrite}
     settings |= {"jobs": jobs, "events_per_shard": shard_events, "folder": work}
-    sample = f"top_pairs_{extra_jets}j"
-    _simulate_events(simulate_top_pairs, output, sample, settings, overwrite)
+    _simulate_events("top_pairs", extra_jets, output, settings)
 
 
 @app.command("z-jets")
@@ -132,11 +126,9 @@ def simulate_z_jets_command(
 
     Needs the packages of the extra `simulate`; without them it says what to install.
     """
-    from genamp_lib.simulation.event_sample import simulate_z_jets
-
-    settings = {"n_jets": n_jets, "n_events": n_events, "seed": seed, "mpi": mpi}
+    settings = {"n_events": n_events, "seed": seed, "mpi": mpi, "overwrite": overwrite}
     settings |= {"jobs": jobs, "events_per_shard": shard_events, "folder": work}
-    _simulate_events(simulate_z_jets, output, f"z_jets_{n_jets}j", settings, overwrite)
+    _simulate_events("z_jets", n_jets, output, settings)
 
 
 @app.command("showers")
@@ -169,7 +161,7 @@ def simulate_showers_command(
 
     Needs the packages of the extra `simulate`; without them it says what to install.
     """
-    from genamp_lib.simulation.shower_sample import simulate_showers
+    from genamp_lib.simulation.samples import simulate_showers
 
     output = output or _default_output(f"showers_{particle}", seed)
     record = simulate_showers(
@@ -194,14 +186,12 @@ def simulate_showers_command(
 
 
 def _simulate_events(
-    simulate: Callable[..., dict[str, Any]],
-    output: Path | None,
-    sample: str,
-    settings: dict[str, Any],
-    overwrite: bool,
+    process: str, n_jets: int, output: Path | None, settings: dict[str, Any]
 ) -> None:
-    output = output or _default_output(sample, settings["seed"])
-    record = simulate(output, overwrite=overwrite, **settings)
+    from genamp_lib.simulation.samples import simulate_events
+
+    output = output or _default_output(f"{process}_{n_jets}j", settings["seed"])
+    record = simulate_events(output, process, n_jets, **settings)
     made = record["provenance"]
     n_collisions = made["cut_flow"]["events"]
     typer.echo(

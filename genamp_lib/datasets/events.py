@@ -7,10 +7,8 @@ in the layout of the papers' public ones.
 
 from __future__ import annotations
 
-import json
-import operator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,15 @@ from genamp_lib.datasets.kinematics import (
     to_cartesian,
     to_cylindrical,
 )
-from genamp_lib.datasets.sources import DataSource, find_source
+from genamp_lib.datasets.rows import Rows, check_finite, check_shapes, load_rows, provenance_of
+from genamp_lib.datasets.sources import DataSource
 
 TOP_PAIR_EXTRA_JETS = (0, 1, 2, 3, 4)  # shipped: 0 and 4
 Z_JETS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Rows):
     """Collider events with the same named particles in each.
 
     Slicing gives the events of the slice: `events[:100]`, `events[selection]`.
@@ -53,17 +52,6 @@ class Events:
     provenance: dict[str, Any] = field(default_factory=dict)
     source: DataSource | None = None
     fields: tuple[str, ...] = CYLINDRICAL_FIELDS
-
-    def __len__(self) -> int:
-        return len(self.momenta)
-
-    def __getitem__(self, index: slice | np.ndarray) -> Events:
-        if isinstance(index, (int, np.integer)):
-            raise TypeError(
-                f"Events take a slice or an array, got {index}; use [{index}:{index}+1]"
-            )
-        chi2 = None if self.chi2 is None else self.chi2[index]
-        return replace(self, momenta=self.momenta[index], chi2=chi2)
 
     def __repr__(self) -> str:
         names = ", ".join(self.particles)
@@ -142,8 +130,8 @@ def load_top_pairs(
     if n_extra_jets not in TOP_PAIR_EXTRA_JETS:
         raise GenampError(f"`n_extra_jets` must be from 0 to 4, got {n_extra_jets!r}.")
     particles = top_pair_particles(n_extra_jets)
-    name = f"top_pairs_{n_extra_jets}j"
-    return _load("top_pairs", particles, name, f"ttbar+{n_extra_jets}jet", source, n_events)
+    read = partial(_read, "top_pairs", particles, f"ttbar+{n_extra_jets}jet")
+    return load_rows(read, f"top_pairs_{n_extra_jets}j", source, "n_events", n_events)
 
 
 def load_z_jets(
@@ -171,88 +159,39 @@ def load_z_jets(
     """
     if n_jets not in Z_JETS:
         raise GenampError(f"`n_jets` must be 1, 2 or 3, got {n_jets!r}.")
-    particles = z_jets_particles(n_jets)
-    return _load("z_jets", particles, f"z_jets_{n_jets}j", "block0_values", source, n_events)
-
-
-def _load(
-    process: str,
-    particles: tuple[str, ...],
-    name: str,
-    public_name: str,
-    source: Path | str,
-    n_events: int | None,
-) -> Events:
-    if n_events is not None:
-        try:
-            n_events = operator.index(n_events)
-        except TypeError:
-            raise GenampError(f"`n_events` must be an integer, got {n_events!r}.") from None
-        if n_events < 1:
-            raise GenampError(f"`n_events` must be positive, got {n_events}.")
-    found = find_source(name, source)
-    path = found.path
-    events = replace(_read(path, process, particles, public_name, n_events), source=found)
-    if n_events is not None and len(events) < n_events:
-        raise GenampError(
-            f"`n_events` must be at most {len(events)} for {path.name}, got {n_events}."
-        )
-    events = events[:n_events]
-    n_bad = int((~np.isfinite(events.momenta)).sum())
-    if n_bad:
-        raise GenampError(
-            f"{path}: momenta must be finite, got {n_bad} values that are not; remove those events"
-        )
-    return events
+    read = partial(_read, "z_jets", z_jets_particles(n_jets), "block0_values")
+    return load_rows(read, f"z_jets_{n_jets}j", source, "n_events", n_events)
 
 
 def _read(
-    path: Path, process: str, particles: tuple[str, ...], public_name: str, n_events: int | None
+    process: str,
+    particles: tuple[str, ...],
+    public_name: str,
+    path: Path,
+    file: Any,
+    n_events: int | None,
 ) -> Events:
-    import h5py
-
-    with suppress(ImportError):
-        import hdf5plugin  # noqa: F401  # the compression of paper A's file
-    try:
-        with h5py.File(path, "r") as file:
-            if "momenta" in file:
-                return _read_own(path, file, process, particles, n_events)
-            found = _find_dataset(file, public_name)
-            if found is None:
-                raise GenampError(
-                    f"{path}: must have the dataset `momenta`, or `{public_name}` as the public "
-                    f"file, has {', '.join(file) or 'none'}"
-                )
-            momenta = _read_public(path, found, public_name, process, particles, n_events)
-            return Events(momenta, particles, process)
-    except OSError as error:
-        filtered = "filter" in str(error) or "plugin" in str(error)
-        hint = "run `pip install -e '.[public]'`" if filtered else "download or make it again"
-        raise GenampError(f"{path}: must be an HDF5 file ({error}); {hint}") from error
-
-
-def _read_own(
-    path: Path, file: Any, process: str, particles: tuple[str, ...], n_events: int | None
-) -> Events:
-    made = json.loads(file.attrs.get("provenance", "{}"))
-    names = tuple(str(name) for name in file["momenta"].attrs.get("particles", ()))
-    if made.get("process", process) != process or names != particles:
-        raise GenampError(
-            f"{path}: must hold {process} with {', '.join(particles)}, got "
-            f"{made.get('process')} with {', '.join(names) or 'no names'}"
-        )
-    shape = file["momenta"].shape
-    if len(shape) != 3 or shape[1:] != (len(particles), 4):
-        raise GenampError(
-            f"{path}: `momenta` must have shape (n, {len(particles)}, 4), got {shape}"
-        )
-    return Events(
-        momenta=file["momenta"][:n_events].astype(np.float32, copy=False),
-        particles=particles,
-        process=process,
-        chi2=file["chi2"][:n_events] if "chi2" in file else None,
-        provenance=made,
-    )
+    made, chi2 = provenance_of(file), None
+    if "momenta" in file:
+        names = tuple(str(name) for name in file["momenta"].attrs.get("particles", ()))
+        if made.get("process", process) != process or names != particles:
+            raise GenampError(
+                f"{path}: must hold {process} with {', '.join(particles)}, got "
+                f"{made.get('process')} with {', '.join(names) or 'no names'}"
+            )
+        check_shapes(path, file, {"momenta": ("n", len(particles), 4)})
+        momenta = file["momenta"][:n_events].astype(np.float32, copy=False)
+        chi2 = file["chi2"][:n_events] if "chi2" in file else None
+    else:
+        found = _find_dataset(file, public_name)
+        if found is None:
+            raise GenampError(
+                f"{path}: must have the dataset `momenta`, or `{public_name}` as the public "
+                f"file, has {', '.join(file) or 'none'}"
+            )
+        momenta = _read_public(path, found, public_name, process, particles, n_events)
+    check_finite(path, {"momenta": momenta[:n_events]})
+    return Events(momenta, particles, process, chi2, made)
 
 
 def _find_dataset(file: Any, name: str) -> Any:

@@ -1,14 +1,16 @@
-"""Observables of whole jets from their constituents, and the distortions of paper B, sec. 3.
+"""Jets as lists of constituents in JetNet's layout: reading them, and their observables.
 
-Not for reading jets: datasets.jets. Everything is computed from the stored constituents, in
-coordinates relative to the jet (see datasets.jets), in float64.
+Kinematics: eta is pseudorapidity, `eta_rel` and `phi_rel` are a constituent's eta and phi minus
+those of the full jet (phi wrapped to [-pi, pi)), `pt_rel` is its pt over the pt of the full jet;
+the full jet is the sum of all its constituents, also of those that are not stored.
 
-With z_i = pt_rel,i / sum_j pt_rel,j, dR_i the distance of constituent i from the jet axis and dR_ij
-that of two constituents in (eta, phi):
+Observables are computed from the stored constituents in float64. With
+z_i = pt_rel,i / sum_j pt_rel,j, dR_i the distance of constituent i from the jet axis and dR_ij that
+of two constituents in (eta, phi):
 
 | name | formula |
 |---|---|
-| mass | relative mass, `datasets.jets.relative_mass` |
+| mass | relative mass, `relative_mass` |
 | sum_pt_rel | sum_i pt_rel,i |
 | leading_pt_rel | max_i pt_rel,i |
 | n_90 | least number of constituents that carry 90 % of sum_pt_rel |
@@ -16,33 +18,26 @@ that of two constituents in (eta, phi):
 | pt_dispersion | (sum_i z_i^2)^(1/2) |
 | e2 | sum_{i<j} z_i z_j dR_ij |
 | d2 | e3 / e2^3 with e3 = sum_{i<j<k} z_i z_j z_k dR_ij dR_jk dR_ki |
-
-Read jets as lists of constituents in JetNet's layout. Not for making them: simulation.jets.
-
-Kinematics: eta is pseudorapidity, `eta_rel` and `phi_rel` are a constituent's eta and phi minus
-those of the full jet (phi wrapped to [-pi, pi)), `pt_rel` is its pt over the pt of the full jet;
-the full jet is the sum of all its constituents, also of those that are not stored.
 """
 
 from __future__ import annotations
 
-import json
-import operator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.sources import DataSource, find_source
+from genamp_lib.datasets.rows import Rows, check_finite, check_shapes, load_rows, provenance_of
+from genamp_lib.datasets.sources import DataSource
 
 PARTICLE_FIELDS = ("eta_rel", "phi_rel", "pt_rel", "mask")
 JET_FIELDS = ("pt", "eta", "mass", "n_constituents")
 
 
 @dataclass(frozen=True)
-class Jets:
+class Jets(Rows):
     """Jets and their hardest constituents.
 
     Slicing gives the jets of the slice: `jets[:100]`, `jets[selection]`.
@@ -65,20 +60,6 @@ class Jets:
     source: DataSource | None = None
     particle_fields: tuple[str, ...] = PARTICLE_FIELDS
     jet_fields: tuple[str, ...] = JET_FIELDS
-
-    def __len__(self) -> int:
-        return len(self.jets)
-
-    def __getitem__(self, index: slice | np.ndarray) -> Jets:
-        if isinstance(index, (int, np.integer)):
-            raise TypeError(f"Jets take a slice or an array, got {index}; use [{index}:{index}+1]")
-        multiplicity = None if self.multiplicity is None else self.multiplicity[index]
-        return replace(
-            self,
-            particles=self.particles[index],
-            jets=self.jets[index],
-            multiplicity=multiplicity,
-        )
 
     def __repr__(self) -> str:
         kind = self.provenance.get("kind", "unnamed")
@@ -147,61 +128,20 @@ def load_jets(
     >>> jets[:10].particles.shape
     (10, 30, 4)
     """
-    if n_jets is not None:
-        try:
-            n_jets = operator.index(n_jets)
-        except TypeError:
-            raise GenampError(f"`n_jets` must be an integer, got {n_jets!r}.") from None
-        if n_jets < 1:
-            raise GenampError(f"`n_jets` must be positive, got {n_jets}.")
-    found = find_source(name, source)
-    path = found.path
-    jets = replace(_read(path, n_jets), source=found)
-    if n_jets is not None and len(jets) < n_jets:
-        raise GenampError(f"`n_jets` must be at most {len(jets)} for {path.name}, got {n_jets}.")
-    _check(jets, path)
-    return jets
+    return load_rows(_read, name, source, "n_jets", n_jets)
 
 
-def _read(path: Path, n_jets: int | None) -> Jets:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            for dataset, n_axes in (("particle_features", 3), ("jet_features", 2)):
-                if not isinstance(file.get(dataset), h5py.Dataset):
-                    raise GenampError(
-                        f"{path}: must have the dataset `{dataset}`, has {', '.join(file)}"
-                    )
-                shape = file[dataset].shape
-                if len(shape) != n_axes or shape[-1] != 4 or 0 in shape:
-                    wanted = "(n, n_particles, 4)" if n_axes == 3 else "(n, 4)"
-                    raise GenampError(f"{path}: `{dataset}` must have shape {wanted}, got {shape}")
-            lengths = {len(file["particle_features"]), len(file["jet_features"])}
-            if len(lengths) != 1:
-                raise GenampError(
-                    f"{path}: both datasets must have as many rows, got {sorted(lengths)}"
-                )
-            multiplicity = file["multiplicity"][:n_jets] if "multiplicity" in file else None
-            return Jets(
-                particles=file["particle_features"][:n_jets].astype(np.float32, copy=False),
-                jets=file["jet_features"][:n_jets].astype(np.float32, copy=False),
-                multiplicity=multiplicity,
-                provenance=json.loads(file.attrs.get("provenance", "{}")),
-            )
-    except OSError as error:
-        raise GenampError(f"{path}: must be an HDF5 file ({error}); download it again") from error
-
-
-def _check(jets: Jets, path: Path) -> None:
-    for dataset, values in (("particle_features", jets.particles), ("jet_features", jets.jets)):
-        n_bad = int((~np.isfinite(values)).sum())
-        if n_bad:
-            raise GenampError(
-                f"{path}: `{dataset}` must be finite, got {n_bad} values that are not; remove "
-                "those jets"
-            )
-    pt_rel, mask = jets.particles[..., 2], jets.particles[..., 3]
+def _read(path: Path, file: Any, n_jets: int | None) -> Jets:
+    check_shapes(
+        path, file, {"particle_features": ("n", "n_particles", 4), "jet_features": ("n", 4)}
+    )
+    lengths = {len(file["particle_features"]), len(file["jet_features"])}
+    if len(lengths) != 1:
+        raise GenampError(f"{path}: both datasets must have as many rows, got {sorted(lengths)}")
+    names = ("particle_features", "jet_features")
+    arrays = {name: file[name][:n_jets].astype(np.float32, copy=False) for name in names}
+    check_finite(path, arrays)
+    pt_rel, mask = np.moveaxis(arrays["particle_features"], -1, 0)[2:]
     if not ((mask == 0) | (mask == 1)).all():
         raise GenampError(
             f"{path}: the mask (particle_features[..., 3]) must be 0 or 1, got values from "
@@ -209,6 +149,8 @@ def _check(jets: Jets, path: Path) -> None:
         )
     if (pt_rel < 0).any():
         raise GenampError(f"{path}: pt_rel must not be negative, got {pt_rel.min():g}")
+    multiplicity = file["multiplicity"][:n_jets] if "multiplicity" in file else None
+    return Jets(*arrays.values(), multiplicity, provenance_of(file))
 
 
 JET_OBSERVABLES = (
@@ -318,7 +260,8 @@ def _observables(particles: np.ndarray, first: int) -> np.ndarray:
         )
     z = pt / sum_pt[:, None]
     carried = np.cumsum(-np.sort(-z, axis=1), axis=1)
-    distance = np.hypot(eta[:, :, None] - eta[:, None, :], _wrapped(phi[:, :, None] - phi[:, None]))
+    angle = (phi[:, :, None] - phi[:, None] + np.pi) % (2.0 * np.pi) - np.pi
+    distance = np.hypot(eta[:, :, None] - eta[:, None, :], angle)
     # With A_ij = (z_i z_j)^(1/2) dR_ij, sums over triples are traces: e3 = tr(A A A) / 6.
     root = np.sqrt(z)
     matrix = root[:, :, None] * distance * root[:, None, :]
@@ -341,8 +284,3 @@ def _observables(particles: np.ndarray, first: int) -> np.ndarray:
         e3 / e2**3,
     )
     return np.stack(columns, axis=1)
-
-
-def _wrapped(phi: np.ndarray) -> np.ndarray:
-    """Bring angles into [-pi, pi)."""
-    return (phi + np.pi) % (2.0 * np.pi) - np.pi

@@ -1,28 +1,28 @@
 """The papers' public data: what there is, where it lies, and fetching it once, whole.
 
-Not for reading it: `load_...(source="public")`. Names are RECORD/FILE, e.g. "jetnet/g.hdf5", and
-that is where a file lies in the data folder: `GENAMP_DATA`, or a folder in the user's cache. Sizes
-and checksums are those that the repository (Zenodo, Mendeley Data) states; its answer is kept as
-record.json beside the files.
-
-What repositories answer about the files of a record. Not for asking them: datasets.public.
-
-The catalogue of the papers' public data. Not for fetching them: datasets.public.
+Names are RECORD/FILE, e.g. "jetnet/g.hdf5", and that is where a file lies in the data folder:
+`GENAMP_DATA`, or a folder in the user's cache. Sizes and checksums are those that the repository
+(Zenodo, Mendeley Data) states; its answer is kept as record.json beside the files.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from genamp_lib._project import GenampError, read_json, write_json
-from genamp_lib.datasets._download import HEADERS, TIMEOUT, Progress, ResumingDownload
+from genamp_lib.datasets._download import HEADERS, TIMEOUT, Progress, download
+
+FOLDER_VARIABLE = "GENAMP_DATA"
+MIRROR_VARIABLE = "GENAMP_MIRROR"
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class PublicRecord:
     Attributes:
         name: First part of the names of its files, and their folder.
         what: One sentence.
-        page: Where a person finds it; the DOI where there is one.
-        address: What answers with names, addresses and checksums of the files; of the file itself
-            where there is no such list.
+        page: Page for a person; the DOI where there is one.
+        address: Address of the list of files with addresses, sizes and checksums; that of the file
+            itself where there is no such list.
         files: Files known by name, and how the names of the samples begin that stand in for them;
             empty where none does.
-        simulate: The command that makes the same kind of data.
-        doi: Empty if there is none.
+        simulate: Command that makes the same kind of data.
+        doi: DOI; empty if there is none.
     """
 
     name: str
@@ -117,8 +117,7 @@ PUBLIC_RECORDS = (
 )
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What a repository says of a file; None where it says nothing."""
 
     address: str
@@ -126,47 +125,29 @@ class Entry:
     checksum: str | None = None  # as pooch takes it: "md5:..." or "sha256:..."
 
 
-def read_record(record: PublicRecord, folder: Path) -> dict[str, Entry]:
-    """Read the answer that was kept beside the files; nothing where there is none."""
-    kept = folder / "record.json"
-    return entries_of(record, read_json(kept)) if kept.is_file() else {}
-
-
-def entries_of(record: PublicRecord, content: Any) -> dict[str, Entry]:
-    """Read the answers of Zenodo and of Mendeley Data."""
+def _entries(record: PublicRecord, content: Any) -> dict[str, Entry]:
+    """Read the answers of Zenodo and, a list, of Mendeley Data."""
     try:
         if isinstance(content, list):
+            details = {file["filename"]: file["content_details"] for file in content}
             return {
-                file["filename"]: Entry(
-                    file["content_details"]["download_url"],
-                    int(file["content_details"]["size"]),
-                    f"sha256:{file['content_details']['sha256_hash']}",
-                )
-                for file in content
+                name: Entry(about["download_url"], about["size"], f"sha256:{about['sha256_hash']}")
+                for name, about in details.items()
             }
         return {
-            file["key"]: Entry(file["links"]["self"], int(file["size"]), file["checksum"])
+            file["key"]: Entry(file["links"]["self"], file["size"], file["checksum"])
             for file in content["files"]
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise GenampError(
             f"{record.name}: {record.address} must list files with addresses, sizes and "
             f"checksums, got {type(error).__name__}: {error}; see {record.page}"
         ) from error
 
 
-FOLDER_VARIABLE = "GENAMP_DATA"
-MIRROR_VARIABLE = "GENAMP_MIRROR"
-
-
 @dataclass(frozen=True)
 class PublicFile:
-    """A file of a record.
-
-    Attributes:
-        record: Where it belongs.
-        file: Its name there.
-    """
+    """A file of a record."""
 
     record: PublicRecord
     file: str
@@ -185,9 +166,8 @@ class PublicFile:
         path = self.path(folder)
         if not path.is_file():
             return "partly fetched" if _part(path).is_file() else "not fetched"
-        known = read_record(self.record, path.parent).get(self.file)
-        wrong = known is not None and known.n_bytes not in (None, path.stat().st_size)
-        return "damaged" if wrong else "fetched"
+        known = _kept_entries(self.record, path.parent).get(self.file)
+        return "damaged" if known and known.n_bytes != path.stat().st_size else "fetched"
 
 
 def _pooch() -> Any:
@@ -202,8 +182,7 @@ def _pooch() -> Any:
 
 def data_folder() -> Path:
     """Return where public files are kept: `GENAMP_DATA`, or a folder in the user's cache."""
-    pooch = _pooch()
-    return Path(os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("genamp"))
+    return Path(os.environ.get(FOLDER_VARIABLE) or _pooch().os_cache("genamp"))
 
 
 def list_public() -> list[PublicFile]:
@@ -239,6 +218,12 @@ def find_public(name: str) -> PublicFile:
     return PublicFile(record, file)
 
 
+def counterparts(sample: str) -> list[PublicFile]:
+    """Return the public files that a sample of ours stands in for; none where there is none."""
+    named = [(public, public.record.files[public.file]) for public in list_public()]
+    return [public for public, start in named if start and sample.startswith(start)]
+
+
 def public_counterpart(sample: str) -> PublicFile:
     """Return the public file that a sample of ours stands in for.
 
@@ -248,11 +233,10 @@ def public_counterpart(sample: str) -> PublicFile:
     >>> public_counterpart("jets_gluon_r04").name, public_counterpart("z_jets_2j").name
     ('jetnet/g.hdf5', 'classifier_samples/truth.h5')
     """
-    for public in list_public():
-        beginning = public.record.files[public.file]
-        if beginning and sample.startswith(beginning):
-            return public
-    raise GenampError(f"sample `{sample}`: has no public counterpart; use source='shipped'")
+    found = counterparts(sample)
+    if not found:
+        raise GenampError(f"sample `{sample}`: has no public counterpart; use source='shipped'")
+    return found[0]
 
 
 def public_path(name: str, folder: Path | None = None) -> Path:
@@ -310,7 +294,7 @@ def fetch_public(
                     known_hash=entry.checksum,
                     fname=path.name,
                     path=path.parent,
-                    downloader=ResumingDownload(_part(path), progress),
+                    downloader=partial(download, part=_part(path), progress=progress),
                 )
             except ValueError as error:
                 raise GenampError(
@@ -319,7 +303,7 @@ def fetch_public(
                     f"or {_by_hand(public, path)}"
                 ) from error
         if entry.checksum is None:
-            _note_checksum(path)
+            _noted_checksum(path)
     return path
 
 
@@ -337,14 +321,16 @@ def verify_public(
     Raises:
         GenampError: The file is not there, or is not the one that the checksum is of.
     """
-    pooch = _pooch()
     public = find_public(name)
     path = public_path(name, folder)
-    checksum = _published_checksum(public, path, mirror)
+    try:
+        checksum = _entry(public, path, mirror).checksum
+    except _OutOfReach:
+        checksum = None
     published = checksum is not None
-    checksum = checksum or _noted_checksum(path) or _note_checksum(path)
+    checksum = checksum or _noted_checksum(path)
     method, _, expected = checksum.partition(":")
-    found = pooch.file_hash(str(path), alg=method)
+    found = _pooch().file_hash(str(path), alg=method)
     if found != expected:
         raise GenampError(
             f"{public.name}: damaged or another file, {path} must have {method.upper()} "
@@ -352,13 +338,6 @@ def verify_public(
             f"`genamp data fetch {public.name}`"
         )
     return checksum, published
-
-
-def _published_checksum(public: PublicFile, path: Path, mirror: str | None) -> str | None:
-    try:
-        return _entry(public, path, mirror).checksum
-    except _OutOfReach:
-        return None
 
 
 class _OutOfReach(GenampError):
@@ -376,12 +355,17 @@ def _mirrored(address: str, mirror: str | None) -> str:
     return f"{base.rstrip('/')}/{parts.netloc}{parts.path}{query}" if base else address
 
 
+def _kept_entries(record: PublicRecord, folder: Path) -> dict[str, Entry]:
+    kept = folder / "record.json"
+    return _entries(record, read_json(kept)) if kept.is_file() else {}
+
+
 def _entry(public: PublicFile, path: Path, mirror: str | None) -> Entry:
     """Say what the repository says of a file: from the kept answer, or by asking once."""
     record = public.record
-    known = read_record(record, path.parent)
-    if not known and record.address == record.page:
+    if record.address == record.page:
         return Entry(record.address)
+    known = _kept_entries(record, path.parent)
     if not known:
         import requests
 
@@ -391,7 +375,7 @@ def _entry(public: PublicFile, path: Path, mirror: str | None) -> Entry:
             )
             answer.raise_for_status()
             content = answer.json()
-        known = entries_of(record, content)
+        known = _entries(record, content)
         write_json(path.parent / "record.json", content)
     if public.file not in known:
         raise GenampError(
@@ -400,26 +384,16 @@ def _entry(public: PublicFile, path: Path, mirror: str | None) -> Entry:
     return known[public.file]
 
 
-def _noted(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
-
-
-def _noted_checksum(path: Path) -> str | None:
-    return read_json(_noted(path))["checksum"] if _noted(path).is_file() else None
-
-
-def _note_checksum(path: Path) -> str:
-    pooch = _pooch()
-    checksum = f"sha256:{pooch.file_hash(str(path))}"
-    write_json(
-        _noted(path), {"checksum": checksum, "meaning": "of the file when it was seen first"}
-    )
-    return checksum
+def _noted_checksum(path: Path) -> str:
+    """Return the checksum that the file had when it was seen first."""
+    noted = path.with_name(path.name + ".json")
+    if not noted.is_file():
+        checksum = f"sha256:{_pooch().file_hash(str(path))}"
+        write_json(noted, {"checksum": checksum, "meaning": "of the file when it was seen first"})
+    return read_json(noted)["checksum"]
 
 
 def _check_space(public: PublicFile, path: Path, entry: Entry) -> None:
-    import shutil
-
     part = _part(path)
     missing = (entry.n_bytes or 0) - (part.stat().st_size if part.is_file() else 0)
     free = shutil.disk_usage(path.parent).free

@@ -1,7 +1,12 @@
-"""Observables of whole showers: those of paper B, sec. 4 and App. B. Not for reading showers.
+"""Showers in the CaloGAN calorimeter, layer by layer: reading them, and their observables.
 
-With E the deposits of the cells in MeV, E_l the sum of layer l, E_tot that of the three, and (phi,
-eta) the place of a cell's centre in mm, all in float64:
+Three layers of cells behind each other within +-240 mm. `phi` is the first axis of cells, `eta` the
+second, both in mm across the beam; deposits are in MeV, of lead and argon together, and the
+particle's kinetic energy is in GeV, as in CaloGAN's files.
+
+Observables are those of paper B, sec. 4 and App. B. With E the deposits of the cells in MeV, E_l
+the sum of layer l, E_tot that of the three, and (phi, eta) the place of a cell's centre in mm, all
+in float64:
 
 | name | formula |
 |---|---|
@@ -18,20 +23,12 @@ eta) the place of a cell's centre in mm, all in float64:
 
 A layer without energy has fraction, brightest cell, centroid and width 0 and sparsity 1. High
 sparsity means few cells, as in paper B; earlier papers call one minus that so.
-
-Read calorimeter showers, layer by layer. Not for making them: simulation.showers.
-
-The calorimeter is CaloGAN's: three layers of cells behind each other within +-240 mm. `phi` is the
-first axis of cells, `eta` the second, both in mm across the beam; deposits are in MeV, of lead and
-argon together, and the particle's kinetic energy is in GeV, as in CaloGAN's files.
 """
 
 from __future__ import annotations
 
-import json
-import operator
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.sources import DataSource, find_source
+from genamp_lib.datasets.rows import Rows, check_finite, check_shapes, load_rows, provenance_of
+from genamp_lib.datasets.sources import DataSource
 
 PARTICLES = ("eplus", "gamma", "piplus")
 LAYER_SHAPES = ((3, 96), (12, 12), (12, 6))  # cells in phi and eta
@@ -49,7 +47,7 @@ LAYERS = tuple(f"layer_{index}" for index in range(len(LAYER_SHAPES)))
 
 
 @dataclass(frozen=True)
-class Showers:
+class Showers(Rows):
     """Showers of one kind of particle in the CaloGAN calorimeter.
 
     Slicing gives the showers of the slice: `showers[:100]`, `showers[selection]`. Observables:
@@ -74,17 +72,6 @@ class Showers:
     particle: str
     provenance: dict[str, Any] = field(default_factory=dict)
     source: DataSource | None = None
-
-    def __len__(self) -> int:
-        return len(self.energy)
-
-    def __getitem__(self, index: slice | np.ndarray) -> Showers:
-        if isinstance(index, (int, np.integer)):
-            raise TypeError(
-                f"Showers take a slice or an array, got {index}; use [{index}:{index}+1]"
-            )
-        arrays = {name: getattr(self, name)[index] for name in ("energy", *LAYERS, "overflow")}
-        return replace(self, **arrays)
 
     def __repr__(self) -> str:
         return f"Showers(n={len(self)}, particle={self.particle!r})"
@@ -138,120 +125,49 @@ def load_showers(
     """
     if particle not in PARTICLES:
         raise GenampError(f"`particle` must be one of {', '.join(PARTICLES)}, got {particle!r}.")
-    if n_showers is not None:
-        try:
-            n_showers = operator.index(n_showers)
-        except TypeError:
-            raise GenampError(f"`n_showers` must be an integer, got {n_showers!r}.") from None
-        if n_showers < 1:
-            raise GenampError(f"`n_showers` must be positive, got {n_showers}.")
-    found = find_source(f"showers_{particle}", source)
-    path = found.path
-    showers = replace(_read(path, particle, n_showers), source=found)
-    if n_showers is not None and len(showers) < n_showers:
-        raise GenampError(
-            f"`n_showers` must be at most {len(showers)} for {path.name}, got {n_showers}."
-        )
-    _check(showers, path)
-    return showers
+    read = partial(_read, particle)
+    return load_rows(read, f"showers_{particle}", source, "n_showers", n_showers)
 
 
-def _read(path: Path, particle: str, n_showers: int | None) -> Showers:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if "voxels" in file:
-                return _read_own(path, file, particle, n_showers)
-            return _read_public(path, file, particle, n_showers)
-    except OSError as error:
-        raise GenampError(
-            f"{path}: must be an HDF5 file ({error}); download or make it again"
-        ) from error
-
-
-def _read_own(path: Path, file: Any, particle: str, n_showers: int | None) -> Showers:
-    made = json.loads(file.attrs.get("provenance", "{}"))
+def _read(particle: str, path: Path, file: Any, n_showers: int | None) -> Showers:
+    made = provenance_of(file)
     if made.get("particle", particle) != particle:
         raise GenampError(f"{path}: must hold {particle} showers, got those of {made['particle']}")
-    _check_datasets(
-        path,
-        file,
-        {
-            "energy": (None,),
-            "overflow": (None, len(LAYERS)),
-            "n_voxels": (None,),
-            "voxels": (None,),
-            "deposits": (None,),
-        },
-    )
+    arrays = (_read_own if "voxels" in file else _read_public)(path, file, n_showers)
+    arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+    check_finite(path, arrays, positive=True)
+    return Showers(**arrays, particle=particle, provenance=made)
+
+
+def _read_own(path: Path, file: Any, n_showers: int | None) -> dict[str, np.ndarray]:
+    per_shower = {"energy": ("n",), "overflow": ("n", len(LAYERS)), "n_voxels": ("n",)}
+    check_shapes(path, file, {**per_shower, "voxels": ("hits",), "deposits": ("hits",)})
     n_voxels = file["n_voxels"][:].astype(np.int64)
-    lengths = {"energy": len(file["energy"]), "overflow": len(file["overflow"])}
-    n_deposits = {len(file["voxels"]), len(file["deposits"])}
-    if set(lengths.values()) != {len(n_voxels)} or n_deposits != {int(n_voxels.sum())}:
+    lengths = {len(file[name]) for name in per_shower}
+    n_deposits = {len(file["voxels"]), len(file["deposits"]), int(n_voxels.sum())}
+    if len(lengths) != 1 or len(n_deposits) != 1:
         raise GenampError(f"{path}: datasets must belong together, their lengths do not")
     n_voxels = n_voxels[:n_showers]
     n = int(n_voxels.sum())
-    where, deposits = file["voxels"][:n].astype(np.int64), file["deposits"][:n]
+    where = file["voxels"][:n].astype(np.int64)
     if n and where.max() >= N_VOXELS:
         raise GenampError(f"{path}: `voxels` must be below {N_VOXELS}, got {where.max()}")
     voxels = np.zeros((len(n_voxels), N_VOXELS), dtype=np.float32)
-    voxels[np.repeat(np.arange(len(n_voxels)), n_voxels), where] = deposits
-    return Showers(
-        file["energy"][:n_showers].astype(np.float32, copy=False),
-        *layers_of_voxels(voxels),
-        overflow=file["overflow"][:n_showers].astype(np.float32, copy=False),
-        particle=particle,
-        provenance=made,
-    )
+    voxels[np.repeat(np.arange(len(n_voxels)), n_voxels), where] = file["deposits"][:n]
+    arrays = {name: file[name][:n_showers] for name in ("energy", "overflow")}
+    return arrays | dict(zip(LAYERS, layers_of_voxels(voxels), strict=True))
 
 
-def _read_public(path: Path, file: Any, particle: str, n_showers: int | None) -> Showers:
-    made = json.loads(file.attrs.get("provenance", "{}"))
-    if made.get("particle", particle) != particle:
-        raise GenampError(f"{path}: must hold {particle} showers, got those of {made['particle']}")
-    shapes = {name: (None, *shape) for name, shape in zip(LAYERS, LAYER_SHAPES, strict=True)}
-    _check_datasets(path, file, {"energy": (None, 1), **shapes})
-    if "overflow" in file:
-        _check_datasets(path, file, {"overflow": (None, len(LAYERS))})
-        overflow = file["overflow"][:n_showers]
-    else:
-        overflow = np.zeros((len(file["energy"][:n_showers]), len(LAYERS)))
-    names = [name for name in ("energy", *LAYERS, "overflow") if name in file]
-    if len({len(file[name]) for name in names}) != 1:
-        raise GenampError(f"{path}: {', '.join(names)} must have as many rows, they have not")
-    arrays = [file["energy"][:n_showers, 0], *(file[name][:n_showers] for name in LAYERS)]
-    return Showers(
-        *(array.astype(np.float32, copy=False) for array in arrays),
-        overflow=overflow.astype(np.float32, copy=False),
-        particle=particle,
-        provenance=made,
-    )
-
-
-def _check_datasets(path: Path, file: Any, shapes: dict[str, Sequence[int | None]]) -> None:
-    import h5py
-
-    for name, shape in shapes.items():
-        if not isinstance(file.get(name), h5py.Dataset):
-            raise GenampError(
-                f"{path}: must have the dataset `{name}` as files of showers do, has "
-                f"{', '.join(file) or 'none'}"
-            )
-        got = file[name].shape
-        if len(got) != len(shape) or got[1:] != tuple(shape[1:]) or 0 in got[:1]:
-            wanted = ", ".join("n" if size is None else str(size) for size in shape)
-            raise GenampError(f"{path}: `{name}` must have shape ({wanted}), got {got}")
-
-
-def _check(showers: Showers, path: Path) -> None:
-    for name in ("energy", *LAYERS, "overflow"):
-        n_bad = int((~(getattr(showers, name) >= 0)).sum() + np.isinf(getattr(showers, name)).sum())
-        if n_bad:
-            raise GenampError(
-                f"{path}: `{name}` must be finite and not negative, got {n_bad} values that are "
-                "not; remove those showers"
-            )
+def _read_public(path: Path, file: Any, n_showers: int | None) -> dict[str, np.ndarray]:
+    shapes: dict[str, tuple[int | str, ...]] = {"energy": ("n", 1)}
+    shapes |= {name: ("n", *shape) for name, shape in zip(LAYERS, LAYER_SHAPES, strict=True)}
+    shapes |= {"overflow": ("n", len(LAYERS))} if "overflow" in file else {}
+    check_shapes(path, file, shapes)
+    if len({len(file[name]) for name in shapes}) != 1:
+        raise GenampError(f"{path}: {', '.join(shapes)} must have as many rows, they have not")
+    arrays = {name: file[name][:n_showers] for name in shapes}
+    arrays["energy"] = arrays["energy"][:, 0]
+    return {"overflow": np.zeros((len(arrays["energy"]), len(LAYERS))), **arrays}
 
 
 _OF_A_SHOWER = ("total_energy", "response", "overflow_fraction", "depth")

@@ -1,10 +1,7 @@
-"""Where the data of a loader come from: shipped, public, or a file. Not for reading them.
+"""Where the data of a loader come from: shipped with the project, public, or a file.
 
-All loaders take the same argument `source` and hand out the same `DataSource` with the data.
-
-Find and verify the event samples that the repository ships: data/registry.json.
-
-Not for reading them (datasets.jets) and not for making them (simulation).
+All loaders take the same argument `source` and hand out the same `DataSource` with the data. The
+shipped samples are those of data/registry.json.
 """
 
 from __future__ import annotations
@@ -14,7 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from genamp_lib._project import GenampError, project_root, read_json, sha256_of_file
-from genamp_lib.datasets.public import fetch_public, public_counterpart, verify_public
+from genamp_lib.datasets.public import (
+    counterparts,
+    fetch_public,
+    public_counterpart,
+    verify_public,
+)
 
 
 @dataclass(frozen=True)
@@ -173,12 +175,12 @@ def find_source(sample: str, source: Path | str = "shipped") -> DataSource:
     """
     if source == "shipped":
         shipped = [entry.name for entry in list_samples()]
-        if sample not in shipped and _is_known(sample):
+        if sample not in shipped and counterparts(sample):
             raise GenampError(
                 f"sample `{sample}`: not shipped, there is {', '.join(shipped)}; give as `source` "
                 "'public' or the path of a file of `genamp data simulate`"
             )
-        return DataSource("shipped", sample, verify_sample(sample), find_sample(sample).sha256)
+        return DataSource("shipped", sample, verify_sample(sample), sample_checksum(sample))
     if source == "public":
         public = public_counterpart(sample)
         path = public.path()
@@ -192,11 +194,3 @@ def find_source(sample: str, source: Path | str = "shipped") -> DataSource:
             f"{path}: not found; give an HDF5 file as `source`, or 'shipped' or 'public'"
         )
     return DataSource("file", str(source), path, sha256_of_file(path))
-
-
-def _is_known(sample: str) -> bool:
-    try:
-        public_counterpart(sample)
-    except GenampError:
-        return False
-    return True

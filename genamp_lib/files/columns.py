@@ -1,232 +1,435 @@
-"""Rows of arrays in .npy, .npz, .h5, .csv and .parquet, each in its way. For `columns` alone.
-
-A reader gives the rows start to stop - 1 in blocks; errors are those of the libraries below.
-
-One number per event from the files that physicists have, a block at a time. Not for jets.
+"""Numbers per event from the files that physicists have, a block at a time.
 
 Which function when: `read_column` for samples of any length, or a part of one; `n_rows` to plan the
 parts; `load_column` for a whole training sample; `load_features` for all features of events;
-`load_table` for a small table such as counts. The
-format is told by the suffix:
+`load_table` for a small table such as counts. The format is told by the suffix:
 
-    .npy               one array
-    .npz               several; `column` is the key
-    .h5, .hdf5         several; `column` is the path of the dataset
-    .csv, .txt         `column` is a name in the first line, or an index from 0
-    .parquet           `column` is a name; needs pyarrow
+    .npy                      one array
+    .npz                      several; `column` is the key
+    .h5, .hdf5                several; `column` is the path of the dataset
+    .csv, .txt, .tsv, .dat    `column` is a name in the first line, or an index from 0; also .gz
+    .parquet, or a folder     `column` is a name; a folder of .parquet files is one table
+    .root                     `column` is a branch, or TREE:BRANCH
 
-Where there is one array or column only, none need be named. A column of a 2D array is KEY:INDEX, or
-INDEX alone in a .npy file.
+Where there is one array or column only, none need be named. A column of a 2D array is KEY:INDEX, a
+field of a record KEY:FIELD; INDEX or FIELD alone in a .npy file.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genamp_lib._project import GenampError
+from genamp_lib.files import hdf5, text
 
 BLOCK_EVENTS = 1 << 18
+BLOCK_BYTES = 1 << 26
 
-Content = TypeVar("Content")
+
+@dataclass(frozen=True)
+class Reading:
+    """What decides how a file is read where it does not say so itself.
+
+    Attributes:
+        separator: Mark between the columns of a text; " " for any white space. Found when None.
+        decimal: Decimal mark of a text, "." or ","; the other one groups digits. Found when None.
+        header: Whether the first line of a text holds names. Found when None.
+        features: Names of the features to read; all when empty.
+        drop: Names of features that are left out.
+        missing: Numbers that stand for a missing value; they are read as NaN.
+    """
+
+    separator: str | None = None
+    decimal: str | None = None
+    header: bool | None = None
+    features: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    missing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (None, ".", ","):
+            raise GenampError(f"--decimal must be '.' or ',', got {self.decimal!r}")
+        if self.separator is not None and len(self.separator) != 1:
+            raise GenampError(f"--separator must be one character, got {self.separator!r}")
+        if self.separator is not None and self.separator == self.decimal:
+            raise GenampError(f"--separator must not be the decimal mark, got {self.separator!r}")
+
+
+AS_FOUND = Reading()
 
 
 def read_column(
     path: Path | str,
     column: str | None = None,
     *,
+    reading: Reading = AS_FOUND,
     start: int = 0,
     stop: int | None = None,
     block_events: int = BLOCK_EVENTS,
 ) -> Iterator[NDArray]:
     """Read one number per event, a block at a time; memory does not grow with the file.
 
-    Except for 2D arrays that are stored by columns (Fortran order) in .npy and .npz.
-
     Args:
-        path: A .npy, .npz, .h5, .csv, .txt or .parquet file.
-        column: Which array or column; see the head of this module.
+        path: A file, or a folder of .parquet files; see the head of this module.
+        column: Array or column; see the head of this module.
+        reading: What decides where the file does not say.
         start: First event; those before it are not read where `n_rows` knows the number of rows,
             and read and skipped elsewhere.
         stop: Event before which to stop, as in a slice; the end of the file when None.
-        block_events: Most events in a block.
+        block_events: Most events in a block; fewer where a row is wide.
 
     Yields:
-        1D arrays of up to `block_events` numbers, in the type of the file.
+        1D arrays of numbers, in the type of the file.
 
     Raises:
-        GenampError: The file is missing, damaged, of another format, has no such column or holds
-            no numbers there.
+        GenampError: The file is missing, damaged, of another format, has no such column, holds
+            no numbers there, or can be read in several ways.
         ValueError: `start` is negative, or `stop` is before `start`.
     """
-    stop = sys.maxsize if stop is None else stop
+    path, stop = Path(path), sys.maxsize if stop is None else stop
     if not 0 <= start <= stop:
         raise ValueError(f"`start` must be from 0 to `stop`, got {start} and {stop}.")
-    for block in _blocks(Path(path), column, block_events, start, stop):
-        if block.ndim != 1:
-            raise GenampError(
-                f"{path}: must hold one number per event, got rows of shape {block.shape[1:]}; "
-                "name a column by its index, as in KEY:0 (0 alone for .npy)"
-            )
-        yield block
+    with _opened(path, reading) as table:
+        for block in _blocks(path, table, column, start, stop, block_events, reading):
+            if block.ndim != 1:
+                raise GenampError(
+                    f"{path}: must hold one number per event, got rows of shape {block.shape[1:]}; "
+                    "name a column by its index, as in KEY:0 (0 alone for .npy)"
+                )
+            yield block
 
 
-def n_rows(path: Path | str, column: str | None = None) -> int | None:
+def n_rows(
+    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
+) -> int | None:
     """Return the number of rows without reading them, where they can also be read from any on.
 
-    That is in .npy, .h5 and .parquet. None for .csv, .txt and .npz, where to find a row is to read
-    all before it, and for .npy that is stored by columns.
-
-    Args:
-        path: A file that `read_column` reads.
-        column: Which array or column; see the head of this module.
-
-    Raises:
-        GenampError: As of `read_column`.
+    None for texts and .npz, where to find a row is to read all before it, and for a .npy that is
+    stored by columns. Arguments and errors are those of `read_column`.
     """
     path = Path(path)
-    _reader(path)
-    count = ROW_COUNTERS.get(path.suffix.lower())
-    return None if count is None else next(_guarded(path, lambda: iter([count(path, column)])))
+    with _opened(path, reading) as table:
+        return table.n_rows(*_position_and_selectors(path, column, table))
 
 
-def load_column(path: Path | str, column: str | None = None) -> NDArray:
+def load_column(
+    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
+) -> NDArray:
     """Return one number per event as a 1D array; arguments and errors as of `read_column`."""
-    blocks = list(read_column(path, column))
+    blocks = list(read_column(path, column, reading=reading))
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def load_table(path: Path | str, column: str | None = None) -> NDArray:
+def load_table(
+    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
+) -> NDArray:
     """Return a whole array of any shape; arguments and errors as of `read_column`."""
     path = Path(path)
-    if path.suffix.lower() in (".csv", ".txt") and column is None:
-        blocks = list(_guarded(path, lambda: csv_rows(path, None, BLOCK_EVENTS, 0, sys.maxsize)))
-    else:
-        blocks = list(_blocks(path, column, BLOCK_EVENTS, 0, sys.maxsize))
+    with _opened(path, reading) as table:
+        if column is None and table.is_columns:
+            return _stacked(path, table, range(len(table.names)), reading)
+        blocks = list(_blocks(path, table, column, 0, sys.maxsize, BLOCK_EVENTS, reading))
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def load_features(path: Path | str, column: str | None = None) -> tuple[list[str], NDArray]:
-    """Return all features of events: their names and an array of shape (n_events, n_features).
+def load_features(
+    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
+) -> tuple[list[str], NDArray]:
+    """Return features of events: their names and an array of shape (n_events, n_features).
 
-    From .csv and .parquet all columns with their names; from the others one 2D array, whose
-    columns are named by their index, or, where there are several arrays and none is named, the 1D
-    ones, named by their keys.
+    They are the columns of a text, .parquet or .root, or else those of one 2D array, named by their
+    index, or, where there are several arrays and none is named, these, named by their keys.
 
     Args:
         path: A file that `read_column` reads.
-        column: Of .npz and .h5, the array to read.
+        column: Array of a .npz or .h5 to read.
+        reading: What decides where the file does not say, and which features are wanted.
 
     Raises:
-        GenampError: As of `read_column`, or columns differ in length.
+        GenampError: As of `read_column`; columns differ in length or share a name; one of them
+            counts the events; a feature is not there.
     """
     path = Path(path)
-    _reader(path)
-    suffix = path.suffix.lower()
-    if column is None:
-        names = next(_guarded(path, lambda: iter([column_names(path)])))
-        if suffix in (".csv", ".txt"):
-            return names, load_table(path)
-        if len(names) > 1:
-            columns = [load_column(path, name) for name in names]
-            lengths = {name: len(values) for name, values in zip(names, columns, strict=True)}
-            if len(set(lengths.values())) > 1:
+    with _opened(path, reading) as table:
+        if column is None and (table.is_columns or len(table.names) > 1):
+            names = _wanted(path, table.names, reading)
+            places = [table.names.index(name) for name in names]
+            values = _stacked(path, table, places, reading)
+        else:
+            blocks = list(_blocks(path, table, column, 0, sys.maxsize, BLOCK_EVENTS, reading))
+            values = np.concatenate(blocks) if blocks else np.empty((0, 1))
+            if values.ndim > 2:
                 raise GenampError(
-                    f"{path}: columns must have one length, got {lengths}; name one array"
+                    f"{path}: must hold one row of features per event, got shape {values.shape}"
                 )
-            return names, np.stack(columns, axis=1)
-    table = load_table(path, column)
-    if table.ndim > 2:
+            values = values[:, None] if values.ndim == 1 else values
+            every = [str(index) for index in range(values.shape[1])]
+            names = _wanted(path, every, reading)
+            values = values[:, [every.index(name) for name in names]]
+    for name, feature in zip(names, values.T, strict=True):
+        if len(feature) > 2 and name not in reading.features and (np.diff(feature) == 1).all():
+            raise GenampError(
+                f"{path}: column `{name}` counts the events; leave it out with --drop {name}, or "
+                "name the features with --features"
+            )
+    return names, values
+
+
+def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
+    """Apply --features and --drop."""
+    for name in (*reading.features, *reading.drop):
+        if name not in names:
+            raise GenampError(f"{path}: no column `{name}`; there is {_some(names)}")
+    wanted = [name for name in (reading.features or names) if name not in reading.drop]
+    if len(set(wanted)) < len(wanted):
+        twice = next(name for name in wanted if wanted.count(name) > 1)
         raise GenampError(
-            f"{path}: must hold one row of features per event, got shape {table.shape}"
+            f"{path}: names of features must differ, got `{twice}` twice; rename one, or leave "
+            f"both out with --drop {twice}"
         )
-    table = table[:, None] if table.ndim == 1 else table
-    return [str(index) for index in range(table.shape[1])], table
+    if not wanted:
+        raise GenampError(f"{path}: a feature must be left, got none of {_some(names)}")
+    return wanted
 
 
-def _blocks(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:
-    reader = _reader(path)
-    for values in _guarded(path, lambda: reader(path, column, block, start, stop)):
-        if values.dtype.kind not in "biuf":
-            raise GenampError(f"{path}: must hold real numbers, got {values.dtype}")
-        yield values
-
-
-def _reader(path: Path) -> Reader:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+def _stacked(path: Path, table: Table, places: Sequence[int], reading: Reading) -> NDArray:
+    """Read several columns or arrays of one length side by side, shape (n, n_places)."""
+    parts = {}
+    for group in [list(places)] if table.is_columns else [[place] for place in places]:
+        blocks = table.blocks(group, (), 0, sys.maxsize, BLOCK_EVENTS)
+        part = [*_checked(path, blocks, reading)] or [np.empty((0, len(group)))]
+        parts[table.names[group[0]]] = np.concatenate(part)
+    shapes = {name: part.shape for name, part in parts.items()}
+    is_flat = table.is_columns or all(shape[1:] in ((), (1,)) for shape in shapes.values())
+    if not is_flat or len({shape[0] for shape in shapes.values()}) > 1:
         raise GenampError(
-            f"{path}: must be one of {', '.join(READERS)}, got `{path.suffix or path.name}`"
+            f"{path}: columns must be 1D and have one length, got {shapes}; name one array"
         )
-    return reader
+    return np.column_stack(list(parts.values()))
 
 
-def _guarded(path: Path, read: Callable[[], Iterator[Content]]) -> Iterator[Content]:
-    """Turn whatever a reader stumbles over into one line that names the file."""
-    if not path.is_file():
+@dataclass(frozen=True)
+class Table:
+    """An open file.
+
+    Attributes:
+        names: Names of its arrays or columns; their places are what the functions take.
+        n_rows: Function of a place and of selectors: the rows, None where only reading tells.
+        blocks: Function of places, selectors, start, stop and the most rows in a block: blocks of
+            one array, or where `is_columns` of several columns, shape (n, n_places).
+        is_columns: Whether the names are columns of one table.
+        can_find: Function of a name that is not in `names`: whether it leads somewhere as well.
+    """
+
+    names: list[str]
+    n_rows: Callable[[int, tuple[str, ...]], int | None]
+    blocks: Callable[[Sequence[int], tuple[str, ...], int, int, int], Iterator[NDArray]]
+    is_columns: bool = False
+    can_find: Callable[[str], bool] = lambda name: False
+
+
+@contextmanager
+def _opened(path: Path, reading: Reading) -> Iterator[Table]:
+    """Open a file of any format; turn whatever is stumbled over into one line that names it."""
+    opener = _opener(path, reading)
+    if not path.is_file() and not (path.is_dir() and opener is FORMATS[".parquet"]):
         raise GenampError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; give a file")
     try:
-        yield from read()
+        with opener(path) as table:
+            yield table
     except GenampError:
         raise
-    except Exception as error:  # zipfile, h5py, numpy and pyarrow each raise their own
+    except MemoryError as error:
+        raise GenampError(
+            f"{path}: too large for the memory of this machine; name fewer columns"
+        ) from error
+    except Exception as error:  # zipfile, h5py, pandas, pyarrow and uproot each raise their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GenampError(f"{path}: not a whole {path.suffix} file: {reason}") from error
 
 
-# (path, column, events in a block, start, stop) -> blocks of rows.
-Reader = Callable[[Path, str | None, int, int, int], Iterator[NDArray]]
+def _opener(path: Path, reading: Reading) -> Callable[[Path], AbstractContextManager[Table]]:
+    if text.is_text(path):
+        return partial(_text, reading=reading)
+    if path.is_dir() and any(path.rglob("*.parquet")):
+        return FORMATS[".parquet"]
+    if path.suffix.lower() not in FORMATS:
+        known = ", ".join([*FORMATS, *text.SUFFIXES])
+        raise GenampError(f"{path}: must be one of {known}, got `{path.suffix or path.name}`")
+    return FORMATS[path.suffix.lower()]
 
 
-def _npy(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:
+def _blocks(
+    path: Path,
+    table: Table,
+    column: str | None,
+    start: int,
+    stop: int,
+    block: int,
+    reading: Reading,
+) -> Iterator[NDArray]:
+    """Read one array or column, down to the selected index or field."""
+    place, selectors = _position_and_selectors(path, column, table)
+    for values in _checked(path, table.blocks([place], selectors, start, stop, block), reading):
+        is_single = values.ndim == 2 and values.shape[1] == 1
+        yield values[:, 0] if is_single else values
+
+
+def _checked(path: Path, blocks: Iterator[NDArray], reading: Reading) -> Iterator[NDArray]:
+    for values in blocks:
+        if values.dtype.kind not in "biuf":
+            raise GenampError(f"{path}: must hold real numbers, got {values.dtype}")
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if reading.missing and values.dtype.kind in "iuf":
+            # In the precision of the file: -999.9 of 32 bits is not that of 64.
+            is_missing = np.isin(values, np.asarray(reading.missing).astype(values.dtype))
+            values = np.where(is_missing, np.nan, values)
+        yield values
+
+
+def _position_and_selectors(
+    path: Path, column: str | None, table: Table
+) -> tuple[int, tuple[str, ...]]:
+    """Split KEY:INDEX or KEY:FIELD; find the only key where none is given."""
+    names = table.names
+    if not names:
+        raise GenampError(f"{path}: must hold an array, got none")
+    if column is None:
+        if len(names) > 1:
+            raise GenampError(f"{path}: a column must be named, one of {_some(names)}")
+        return 0, ()
+    if names == [""]:  # .npy
+        return 0, tuple(column.strip(":").split(":"))
+    if names.count(column) > 1:
+        places = " or ".join(str(k) for k, name in enumerate(names) if name == column)
+        raise GenampError(
+            f"{path}: `{column}` must be one column, got {names.count(column)} of that name; give "
+            f"the index, {places}"
+        )
+    words = column.split(":")
+    for n in range(len(words), 0, -1):
+        key = ":".join(words[:n])
+        if key not in names and table.can_find(key):
+            names.append(key)
+        if key in names:
+            return names.index(key), tuple(words[n:])
+    if table.is_columns and column.isdigit():
+        return _index(path, column, len(names)), ()
+    if not words[0] and len(names) == 1:
+        return 0, tuple(words[1:])
+    raise GenampError(f"{path}: no column `{words[0]}`; there is {_some(names)}")
+
+
+def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
+    """Take a field of records, or a column of a 2D array."""
+    for selector in selectors:
+        fields = values.dtype.names
+        if fields is not None:
+            if selector not in fields:
+                raise GenampError(f"{path}: no field `{selector}`; there is {_some(fields)}")
+            values = values[selector]
+        elif values.ndim == 2:
+            values = values[:, _index(path, selector, values.shape[1])]
+        else:
+            raise GenampError(
+                f"{path}: no column `{selector}` in an array of {values.ndim} dimension"
+            )
+    if values.dtype.names is not None:
+        if len(values.dtype.names) > 1:
+            raise GenampError(f"{path}: a field must be named, one of {_some(values.dtype.names)}")
+        values = values[values.dtype.names[0]]
+    return values
+
+
+def _index(path: Path, index: str, n_columns: int) -> int:
+    if not index.isdigit() or int(index) >= n_columns:
+        raise GenampError(
+            f"{path}: a column index must be between 0 and {n_columns - 1}, got `{index}`"
+        )
+    return int(index)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def _cuts(start: int, stop: int, block: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into blocks that are neither too long nor too large."""
+    step = max(1, min(block, BLOCK_BYTES // max(row_bytes, 1)))
+    return ((first, min(first + step, stop)) for first in range(start, stop, step))
+
+
+@contextmanager
+def _npy(path: Path) -> Iterator[Table]:
     with path.open("rb") as handle:
-        yield from _select(path, _npy_blocks(path, handle, block, start, stop), column)
+        shape, is_by_columns, dtype = _npy_header(path, handle)
+        if path.stat().st_size - handle.tell() < np.prod(shape) * dtype.itemsize:
+            raise GenampError(f"{path}: truncated, the header promises {shape[0]} rows")
+        handle.seek(0)
+        yield Table(
+            [""],
+            lambda place, selectors: shape[0] if selectors or not is_by_columns else None,
+            lambda places, *how: _npy_blocks(path, handle, *how),
+        )
 
 
-def _npz(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:
+@contextmanager
+def _npz(path: Path) -> Iterator[Table]:
     from zipfile import ZipFile
 
     with ZipFile(path) as archive:
+
+        def blocks(places: Sequence[int], *how: Any) -> Iterator[NDArray]:
+            with archive.open(f"{names[places[0]]}.npy") as handle:
+                yield from _npy_blocks(path, handle, *how)
+
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        key, index = _key_and_index(path, column, names)
-        with archive.open(f"{key}.npy") as handle:
-            yield from _select(path, _npy_blocks(path, handle, block, start, stop), index)
+        yield Table(names, lambda place, selectors: None, blocks)
 
 
 def _npy_blocks(
-    path: Path, handle: IO[bytes], block: int, start: int, stop: int
+    path: Path, handle: IO[bytes], selectors: tuple[str, ...], start: int, stop: int, block: int
 ) -> Iterator[NDArray]:
     """Read an array of the .npy format in blocks of rows, without a memory map.
 
     Mapped pages count as memory of the process, and archives cannot be mapped.
     """
     shape, is_by_columns, dtype = _npy_header(path, handle)
-    stop = min(stop, shape[0])
-    if is_by_columns:
-        # As pandas stores: no rows without the whole.
-        data = handle.read()
-        if len(data) != np.prod(shape) * dtype.itemsize:
-            raise GenampError(f"{path}: truncated, the header promises {shape[0]} rows")
-        whole = np.frombuffer(data, dtype=dtype).reshape(shape, order="F")
-        yield from (whole[first : min(first + block, stop)] for first in range(start, stop, block))
+    rows, stop = shape[0], min(stop, shape[0])
+    if is_by_columns and len(shape) == 2 and selectors:  # a column lies in one piece
+        handle.seek(_index(path, selectors[0], shape[1]) * rows * dtype.itemsize, os.SEEK_CUR)
+        shape, selectors, is_by_columns = shape[:1], selectors[1:], False
+    if is_by_columns:  # no rows without the whole
+        whole = np.frombuffer(
+            _read(path, handle, int(np.prod(shape)) * dtype.itemsize, rows), dtype
+        )
+        whole = _select(path, whole.reshape(shape, order="F"), selectors)
+        yield from (whole[first:last] for first, last in _cuts(start, stop, block, 0))
         return
-    row = int(np.prod(shape[1:])) * dtype.itemsize
+    row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
     if start < stop:
-        handle.seek(start * row, os.SEEK_CUR)
-    for first in range(start, stop, block):
-        size = min(block, stop - first) * row
-        data = handle.read(size)
-        if len(data) != size:
-            raise GenampError(f"{path}: truncated, the header promises {shape[0]} rows")
-        yield np.frombuffer(data, dtype=dtype).reshape(-1, *shape[1:])
+        handle.seek(start * row_bytes, os.SEEK_CUR)
+    for first, last in _cuts(start, stop, block, row_bytes):
+        data = _read(path, handle, (last - first) * row_bytes, rows)
+        yield _select(path, np.frombuffer(data, dtype).reshape(-1, *shape[1:]), selectors)
+
+
+def _read(path: Path, handle: IO[bytes], size: int, rows: int) -> bytes:
+    data = handle.read(size)
+    if len(data) != size:
+        raise GenampError(f"{path}: truncated, the header promises {rows} rows")
+    return data
 
 
 def _npy_header(path: Path, handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -246,222 +449,152 @@ def _npy_header(path: Path, handle: IO[bytes]) -> tuple[tuple[int, ...], bool, n
     return shape, is_fortran and len(shape) > 1, dtype
 
 
-def _npy_n_rows(path: Path, column: str | None) -> int | None:
-    with path.open("rb") as handle:
-        shape, is_by_columns, dtype = _npy_header(path, handle)
-        if path.stat().st_size - handle.tell() < np.prod(shape) * dtype.itemsize:
-            raise GenampError(f"{path}: truncated, the header promises {shape[0]} rows")
-    return None if is_by_columns else shape[0]
+@contextmanager
+def _hdf5(path: Path) -> Iterator[Table]:
+    with hdf5.open_hdf5(path) as file:
+        names = hdf5.dataset_names(file)
 
+        def data_at(place: int) -> Any:
+            data = hdf5.find_dataset(path, file, names[place])
+            if not data.shape:
+                raise GenampError(
+                    f"{path}: `{names[place]}` must hold an array, got a single number"
+                )
+            return data
 
-def _hdf5(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:
-    with _hdf5_dataset(path, column) as (data, index):
-        stop = min(stop, data.shape[0])
-        rows = (data[first : min(first + block, stop)] for first in range(start, stop, block))
-        yield from _select(path, rows, index)
+        def blocks(
+            places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int
+        ) -> Iterator[NDArray]:
+            data, column = data_at(places[0]), ()
+            if selectors and data.ndim == 2 and data.dtype.names is None:
+                column = (_index(path, selectors[0], data.shape[1]),)
+                selectors = selectors[1:]
+            row_bytes = data.dtype.itemsize * (1 if column else int(np.prod(data.shape[1:])))
+            for first, last in _cuts(start, min(stop, len(data)), block, row_bytes):
+                yield _select(path, data[(slice(first, last), *column)], selectors)
 
-
-def _hdf5_n_rows(path: Path, column: str | None) -> int | None:
-    with _hdf5_dataset(path, column) as (data, _):
-        return data.shape[0]
+        yield Table(
+            names,
+            lambda place, selectors: len(data_at(place)),
+            blocks,
+            can_find=lambda key: hdf5.find_dataset(path, file, key) is not None,
+        )
 
 
 @contextmanager
-def _hdf5_dataset(path: Path, column: str | None) -> Iterator[tuple[Any, str | None]]:
-    import h5py
+def _text(path: Path, reading: Reading) -> Iterator[Table]:
+    layout = text.layout_of(path, reading)
 
-    with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(
-            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-        key, index = _key_and_index(path, column and column.strip("/"), names)
-        if not file[key].shape:
-            raise GenampError(f"{path}: `{key}` must hold an array, got a single number")
-        yield file[key], index
-
-
-def _csv(path: Path, column: str | None, block: int, start: int, stop: int) -> Iterator[NDArray]:
-    names = _csv_names(path)
-    if column is None and len(names) > 1:
-        raise GenampError(f"{path}: a column must be named, one of {_some(names)}")
-    if column is None:
-        position = 0
-    elif column in names:
-        position = names.index(column)
-    elif column.isdigit():
-        position = _index(path, column, len(names))
-    else:
-        raise GenampError(f"{path}: no column `{column}`; there is {_some(names)}")
-    for rows in csv_rows(path, position, block, start, stop):
-        yield rows[:, 0]
-
-
-def _csv_names(path: Path) -> list[str]:
-    """Return the column names: the first line, or a comment of as many words, or numbers."""
-    comments = []
-    with path.open(encoding="utf-8-sig") as handle:
-        for line in handle:
-            words = [word.strip().strip('"') for word in line.lstrip("# ").split(",")]
-            if line.startswith("#"):
-                comments.append(words)
-            elif line.strip():
-                if not _are_numbers(words):
-                    return words
-                named = [comment for comment in comments if len(comment) == len(words) > 1]
-                return named[-1] if named else [str(k) for k in range(len(words))]
-    return []
-
-
-def csv_rows(
-    path: Path, position: int | None, block: int, start: int, stop: int
-) -> Iterator[NDArray]:
-    """Read rows of one column, or of all where `position` is None."""
-    with path.open(encoding="utf-8-sig") as handle:
-        lines = (line for line in handle if line.strip() and not line.startswith("#"))
-        first = next(lines, "")
-        if _are_numbers(first.split(",")):
-            lines = chain([first], lines)
-        lines = islice(lines, start, stop)
-        # One line ahead, because loadtxt warns when there is none.
-        while following := next(lines, ""):
-            yield np.loadtxt(
-                chain([following], islice(lines, block - 1)),
-                delimiter=",",
-                usecols=position,
-                ndmin=2,
-            )
-
-
-def _are_numbers(words: list[str]) -> bool:
-    try:
-        [float(word) for word in words]
-    except ValueError:
-        return False
-    return True
-
-
-def _parquet(
-    path: Path, column: str | None, block: int, start: int, stop: int
-) -> Iterator[NDArray]:
-    with _parquet_file(path, column) as (file, key):
-        sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
-        ends = np.cumsum(sizes, dtype=np.int64)
-        groups = [k for k, end in enumerate(ends) if end > start and end - sizes[k] < stop]
-        if not groups:
-            return
-        row = int(ends[groups[0]]) - sizes[groups[0]]
-        for batch in file.iter_batches(batch_size=block, row_groups=groups, columns=[key]):
-            values = batch.column(0).to_numpy(zero_copy_only=False)
-            kept = values[max(start - row, 0) : max(stop - row, 0)]
+    def blocks(
+        places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int
+    ) -> Iterator[NDArray]:
+        row = 0
+        for values in text.text_blocks(path, layout, places, block, stop):
+            kept = values[max(start - row, 0) :]
             row += len(values)
             if len(kept):
                 yield kept
 
-
-def _parquet_n_rows(path: Path, column: str | None) -> int | None:
-    with _parquet_file(path, column) as (file, _):
-        return file.metadata.num_rows
+    names = layout.kept_names()
+    yield Table(names, lambda place, selectors: None, blocks, is_columns=True)
 
 
 @contextmanager
-def _parquet_file(
-    path: Path, column: str | None, *, named: bool = True
-) -> Iterator[tuple[Any, str]]:
+def _parquet(path: Path) -> Iterator[Table]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise GenampError(f"{path}: needs pyarrow; run `pip install pyarrow`") from None
-    with ParquetFile(path) as file:
-        names = list(file.schema_arrow.names)
-        if not named:
-            yield file, ""
-            return
-        key, index = _key_and_index(path, column, names)
-        if index is not None:
-            raise GenampError(f"{path}: no column `{column}`; there is {_some(names)}")
-        yield file, key
+    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = [ParquetFile(one) for one in paths]
+    try:
+        schema = files[0].schema_arrow
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        names = [name for name in schema.names if name not in index]
+        for one, file in zip(paths, files, strict=True):
+            if set(names) - set(file.schema_arrow.names):
+                raise GenampError(f"{one}: must have the columns of {paths[0]}, {_some(names)}")
+
+        def blocks(
+            places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int
+        ) -> Iterator[NDArray]:
+            wanted, end = [names[place] for place in places], 0
+            for file in files:
+                sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+                ends = end + np.cumsum([0, *sizes])
+                end = int(ends[-1])
+                groups = [k for k in range(len(sizes)) if ends[k + 1] > start and ends[k] < stop]
+                row = int(ends[groups[0]]) if groups else end
+                for batch in file.iter_batches(block, row_groups=groups, columns=wanted):
+                    kept = slice(max(start - row, 0), max(stop - row, 0))
+                    row += batch.num_rows
+                    columns = [batch[name].to_numpy(zero_copy_only=False) for name in wanted]
+                    if len(columns[0][kept]):
+                        yield np.column_stack([column[kept] for column in columns])
+
+        n_events = sum(file.metadata.num_rows for file in files)
+        yield Table(names, lambda place, selectors: n_events, blocks, is_columns=True)
+    finally:
+        for file in files:
+            file.close()
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the names of all arrays or columns of a file; none for .npy, which has one array."""
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".txt"):
-        return _csv_names(path)
-    if suffix == ".npz":
-        from zipfile import ZipFile
+@contextmanager
+def _root(path: Path) -> Iterator[Table]:
+    try:
+        import uproot
+    except ImportError:
+        raise GenampError(f"{path}: needs uproot; run `pip install uproot`") from None
+    with uproot.open(path) as file:
+        trees = {
+            name: file[name]
+            for name in file.keys(cycle=False, filter_classname=["TTree", "TNtuple*", "*RNTuple"])
+        }
+        names = [
+            branch if len(trees) == 1 else f"{name}:{branch}"
+            for name, tree in trees.items()
+            for branch in tree.keys()  # noqa: SIM118  # a tree has no iterator of names
+        ]
 
-        with ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    if suffix in (".h5", ".hdf5"):
-        import h5py
+        def branch_at(place: int) -> tuple[Any, str]:
+            tree, _, branch = names[place].rpartition(":")
+            return trees[tree] if tree in trees else next(iter(trees.values())), branch
 
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-            return names
-    if suffix == ".parquet":
-        with _parquet_file(path, None, named=False) as (file, _):
-            return list(file.schema_arrow.names)
-    return []
+        def can_find(name: str) -> bool:
+            tree, _, branch = name.rpartition(":")
+            return tree in trees and branch in trees[tree].keys()  # noqa: SIM118
 
+        def blocks(
+            places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int
+        ) -> Iterator[NDArray]:
+            branches = [branch_at(place) for place in places]
+            stop = min(stop, *(tree.num_entries for tree, _ in branches))
+            for first, last in _cuts(start, stop, block, 8 * len(places)):
+                columns = []
+                for tree, branch in branches:
+                    values = tree[branch].array(entry_start=first, entry_stop=last, library="np")
+                    if values.dtype.kind == "O":
+                        raise GenampError(
+                            f"{path}: `{branch}` must hold one number per event, got lists; write "
+                            "one number of each, for instance that of the hardest jet"
+                        )
+                    columns.append(_select(path, values, selectors))
+                yield columns[0] if len(columns) == 1 else np.column_stack(columns)
 
-def _key_and_index(path: Path, column: str | None, names: list[str]) -> tuple[str, str | None]:
-    """Split KEY:INDEX; find the only key where none is given."""
-    if not names:
-        raise GenampError(f"{path}: must hold an array, got none")
-    if column in names:
-        return str(column), None
-    key, _, index = (column or "").rpartition(":") if ":" in (column or "") else (column, "", "")
-    if not key and len(names) == 1:
-        key = names[0]
-    if not key:
-        raise GenampError(f"{path}: a column must be named, one of {_some(names)}")
-    if key not in names:
-        raise GenampError(f"{path}: no column `{key}`; there is {_some(names)}")
-    return key, index or None
-
-
-def _select(path: Path, blocks: Iterator[NDArray], index: str | None) -> Iterator[NDArray]:
-    """Take one column of 2D blocks; (n, 1) needs no index."""
-    for block in blocks:
-        if block.ndim == 2 and index is None and block.shape[1] == 1:
-            yield block[:, 0]
-        elif index is None:
-            yield block
-        elif block.ndim != 2:
-            raise GenampError(f"{path}: no column `{index}` in an array of {block.ndim} dimension")
-        else:
-            yield block[:, _index(path, index, block.shape[1])]
-
-
-def _index(path: Path, index: str, n_columns: int) -> int:
-    if not index.lstrip(":").isdigit() or int(index.lstrip(":")) >= n_columns:
-        raise GenampError(
-            f"{path}: a column index must be between 0 and {n_columns - 1}, got `{index}`"
+        yield Table(
+            names,
+            lambda place, selectors: branch_at(place)[0].num_entries,
+            blocks,
+            is_columns=len(trees) == 1,
+            can_find=can_find,
         )
-    return int(index.lstrip(":"))
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
-
-
-READERS: dict[str, Reader] = {
+FORMATS: dict[str, Callable[[Path], AbstractContextManager[Table]]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".h5": _hdf5,
     ".hdf5": _hdf5,
-    ".csv": _csv,
-    ".txt": _csv,
     ".parquet": _parquet,
-}
-ROW_COUNTERS: dict[str, Callable[[Path, str | None], int | None]] = {
-    ".npy": _npy_n_rows,
-    ".h5": _hdf5_n_rows,
-    ".hdf5": _hdf5_n_rows,
-    ".parquet": _parquet_n_rows,
+    ".root": _root,
 }

@@ -10,6 +10,7 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,130 +21,13 @@ from genamp_lib.plotting.style import COLOURS
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+# Sliders, and what they set; the page is explorer.html.
 _SLIDERS = {
     "lower": "lower edge a",
     "upper": "upper edge b",
     "n_train": "training events n<sub>train</sub>",
 }
-_VALUES = (
-    "integral <i>I</i> = <b>{}</b>, amplification factor <i>G</i> = <b>{}</b>, "
-    "equivalent events <i>n</i><sub>equiv</sub> = <b>{}</b>"
-)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-_PAGE = """\
-<div class="genamp-explorer" id="%(id)s">
-<style>
-#%(id)s { color: var(--pst-color-text-base, inherit); margin: 0.5rem 0 1.5rem; }
-#%(id)s .genamp-explorer-controls { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; }
-#%(id)s label { display: flex; flex-direction: column; flex: 1 1 11rem; }
-#%(id)s input { width: 100%%; }
-#%(id)s .genamp-explorer-values { font-variant-numeric: tabular-nums; margin: 0.7rem 0; }
-#%(id)s .genamp-explorer-plot { min-height: 380px; }
-html[data-theme="dark"] .text_html:has(.genamp-explorer) { background: transparent !important; }
-</style>
-<div class="genamp-explorer-controls">
-%(sliders)s
-</div>
-<p class="genamp-explorer-values" role="status" aria-live="polite" aria-atomic="true">%(values)s</p>
-<div class="genamp-explorer-plot" role="img" aria-label="%(alt)s"></div>
-<noscript><p>The explorer works on the built site, with scripts switched on.</p></noscript>
-<script type="application/json">%(table)s</script>
-<script>
-(function () {
-  var root = document.getElementById("%(id)s");
-  var table = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
-  var plot = root.querySelector(".genamp-explorer-plot");
-  var values = root.querySelector(".genamp-explorer-values");
-  var inputs = {};
-  root.querySelectorAll("input[data-parameter]").forEach(function (input) {
-    inputs[input.dataset.parameter] = input;
-    input.addEventListener("input", function () { keepOrder(input); update(); });
-  });
-  function index(name) { return Number(inputs[name].value); }
-  // An interval needs lower < upper: the slider that moved stops one step before the other.
-  function keepOrder(moved) {
-    var low = index("lower"), up = index("upper");
-    if (moved === inputs.lower) moved.value = Math.min(low, table.last_lower[up]);
-    if (moved === inputs.upper) moved.value = Math.max(up, table.first_upper[low]);
-  }
-  function entry() { return table.intervals[index("lower")][index("upper")]; }
-  function style(name, otherwise) {
-    return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || otherwise;
-  }
-  function traces() {
-    var here = entry(), fit = here.fits[index("n_train")], x = table.n_generated;
-    var ends = [x[0], x[x.length - 1]];
-    function line(y, role, name) {
-      return { x: y.length === 2 ? ends : x, y: y, name: name, mode: "lines", hoverinfo: "x+y+name",
-               line: { color: table.colours[role], width: 2.5, dash: table.dashes[role] } };
-    }
-    return [
-      line(here.stat, "stat", "σ<sub>stat</sub>"),
-      line([fit.model, fit.model], "model", "σ<sub>model</sub>"),
-      line(fit.total, "total", "√M<sub>I</sub>"),
-      { x: [fit.n_equiv], y: [fit.model], name: "n<sub>equiv</sub>", mode: "markers",
-        marker: { color: style("--pst-color-text-base", "#1a1a1a"), size: 11 } },
-    ];
-  }
-  function layout() {
-    var ink = style("--pst-color-text-base", "#1a1a1a");
-    var grid = style("--pst-color-border", "#c9c9c9");
-    function axis(title, range) {
-      return { title: { text: title }, type: "log", range: range, gridcolor: grid, linecolor: grid,
-               exponentformat: "power", dtick: 1, automargin: true };
-    }
-    return {
-      height: 380, margin: { l: 70, r: 15, t: 10, b: 55 }, paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 14 },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
-      xaxis: axis("generated events n<sub>gen</sub>", table.x_range),
-      yaxis: axis("uncertainty of the integral", table.y_range),
-    };
-  }
-  function draw() {
-    var config = { responsive: true, displayModeBar: false };
-    if (window.Plotly) window.Plotly.react(plot, traces(), layout(), config);
-  }
-  function update() {
-    Object.keys(inputs).forEach(function (name) {
-      var text = table.labels[name][index(name)];
-      inputs[name].setAttribute("aria-valuetext", text);
-      inputs[name].parentNode.querySelector("b").textContent = text;
-    });
-    var texts = [entry().probability].concat(entry().fits[index("n_train")].texts);
-    values.querySelectorAll("b").forEach(function (slot, i) { slot.textContent = texts[i]; });
-    draw();
-  }
-  function loadPlotly() {
-    if (window.Plotly) return draw();
-    var source = (document.documentElement.dataset.content_root || "./") + "_static/plotly.min.js";
-    var script = document.querySelector('script[data-genamp="plotly"]');
-    if (!script) {
-      script = document.createElement("script");
-      script.src = source;
-      script.dataset.genamp = "plotly";
-      document.head.appendChild(script);
-    }
-    script.addEventListener("load", draw);
-    script.addEventListener("error", function () {
-      plot.style.minHeight = "0";
-      plot.textContent = "The explorer works on the built site; here are its numbers only.";
-    });
-  }
-  if ("IntersectionObserver" in window) {
-    new IntersectionObserver(function (entries, observer) {
-      if (!entries.some(function (e) { return e.isIntersecting; })) return;
-      observer.disconnect();
-      loadPlotly();
-    }, { rootMargin: "300px" }).observe(plot);
-  } else loadPlotly();
-  new MutationObserver(draw).observe(document.documentElement,
-    { attributes: true, attributeFilter: ["data-theme"] });
-  update();
-})();
-</script>
-</div>"""
 
 
 def explorer(
@@ -179,6 +63,7 @@ def explorer(
         ValueError: A shape is wrong, an edge has no partner, or a number is not finite.
     """
     from IPython.display import HTML
+    from jinja2 import Template
 
     arrays = {
         "lower": lower,
@@ -191,34 +76,31 @@ def explorer(
         "sigma_model": sigma_model,
         "sigma_total": sigma_total,
     }
-    table = _table({name: np.asarray(array, dtype=float) for name, array in arrays.items()})
+    arrays = {name: np.asarray(array, dtype=float) for name, array in arrays.items()}
+    table = _table(arrays)
+    position = {name: int(np.abs(arrays[name] - start[name]).argmin()) for name in _SLIDERS}
     # The edges that keepOrder may not pass must exist for every position of the other slider.
-    position = {
-        name: int(np.abs(np.asarray(arrays[name], dtype=float) - start[name]).argmin())
-        for name in _SLIDERS
-    }
     position["upper"] = max(position["upper"], table["first_upper"][position["lower"]])
-    sliders = "\n".join(
-        f"<label><span>{label} = <b>{table['labels'][name][position[name]]}</b></span>"
-        f'<input type="range" min="0" max="{len(table["labels"][name]) - 1}" step="1" '
-        f'value="{position[name]}" data-parameter="{name}" autocomplete="off"></label>'
-        for name, label in _SLIDERS.items()
-    )
     here = table["intervals"][position["lower"]][position["upper"]]
-    values = _VALUES.format(here["probability"], *here["fits"][position["n_train"]]["texts"])
     text = json.dumps(table, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
     return HTML(
-        _PAGE
-        % {
+        Template(page).render(
             # From the content: the same explorer has the same id in every run.
-            "id": "genamp-" + uuid.uuid5(uuid.NAMESPACE_OID, text).hex[:12],
-            "sliders": sliders,
-            "values": values,
-            "alt": "Statistical uncertainty falling with the number of generated events, constant "
-            "model uncertainty, their quadratic sum, and the crossing of the first two at n_equiv; "
-            "the numbers stand above.",
-            "table": text.replace("</", "<\\/"),
-        }
+            id="genamp-" + uuid.uuid5(uuid.NAMESPACE_OID, text).hex[:12],
+            sliders=[
+                {
+                    "name": name,
+                    "label": label,
+                    "text": table["labels"][name][position[name]],
+                    "last": len(table["labels"][name]) - 1,
+                    "position": position[name],
+                }
+                for name, label in _SLIDERS.items()
+            ],
+            values=[here["probability"], *here["fits"][position["n_train"]]["texts"]],
+            table=text.replace("</", "<\\/"),
+        )
     )
 
 

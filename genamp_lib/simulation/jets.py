@@ -1,12 +1,13 @@
 """Jets of gluons, light quarks and top quarks from Pythia 8 and FastJet, in JetNet's layout.
 
-One shard of them; not for many (simulation.jet_sample) and not for reading them (datasets.jets,
+One shard of them; not for many (simulation.samples) and not for reading them (datasets.jets,
 where the kinematic conventions are). Needs the extra [simulate]. The jets are of the same kind as
 JetNet's, but they are not JetNet's: notebooks/data_jets.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,18 +47,14 @@ EVENTS_PER_BATCH = 100
 PACKAGES = ("pythia8mc", "fastjet", "awkward")
 
 
-def require_extra() -> None:
-    """Check that the packages of the extra [simulate] are installed.
-
-    Raises:
-        GenampError: One of them is not.
-    """
-    for package in PACKAGES:
+def require_extra(packages: Sequence[str] = PACKAGES) -> None:
+    """Raise `GenampError` when a package of the extra [simulate] is missing."""
+    for package in packages:
         try:
             version(package)
         except PackageNotFoundError:
             raise GenampError(
-                f"`{package}` is needed to simulate events; run `pip install -e '.[simulate]'`"
+                f"`{package}` is needed to simulate; run `pip install -e '.[simulate]'`"
             ) from None
 
 

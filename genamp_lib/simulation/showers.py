@@ -2,7 +2,7 @@
 
 The data of sec. 4 of paper B: lead and liquid argon in three layers of cells, M. Paganini,
 L. de Oliveira, B. Nachman, Phys. Rev. D 97 (2018) 014021. Needs the extra [simulate]. Not for many
-shards (simulation.shower_sample), not for reading them (datasets.showers). How the showers differ
+shards (simulation.samples), not for reading them (datasets.showers). How the showers differ
 from the paper's: data/README.md.
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,17 +54,6 @@ HADRONIC = (
 
 # What runs Geant4: arguments of Python.
 PROCESS = ("-m", "genamp_lib.simulation.geant4")
-
-
-def require_extra() -> None:
-    """Raise `GenampError` when a package that makes showers is missing."""
-    for package in PACKAGES:
-        try:
-            version(package)
-        except PackageNotFoundError:
-            raise GenampError(
-                f"`{package}` is needed to simulate showers; run `pip install -e '.[simulate]'`"
-            ) from None
 
 
 def chain_settings(
@@ -122,18 +111,13 @@ def make_showers(
     }
 
 
-def run_geant4(
-    particle: str, energies: np.ndarray, seed: int, *, every_step: bool = False
-) -> dict[str, np.ndarray]:
+def run_geant4(particle: str, energies: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Shoot particles into the calorimeter, in a process of its own.
 
     Args:
         particle: "eplus", "gamma" or "piplus".
         energies: Kinetic energies in GeV, shape (n,).
         seed: Geant4's seed.
-        every_step: Also add up every step in Python, slowly: the same deposits as
-            `steps_layer_0` and so on, and `ledger` (n, 3), in MeV, what was deposited, the
-            kinetic energy that escaped and, negative, what escaped positrons leave unannihilated.
 
     Returns:
         The layers and the overflow in MeV, float64.
@@ -152,7 +136,6 @@ def run_geant4(
             {**section, "cells": list(LAYER_SHAPES[section["layer"]])} for section in SECTIONS
         ],
         "physics": _physics(particle),
-        "every_step": every_step,
     }
     with TemporaryDirectory(prefix="genamp-geant4-") as folder:
         # Without CI, which makes Geant4's binding download its data sets unasked.

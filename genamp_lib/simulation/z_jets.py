@@ -1,7 +1,7 @@
 """Z bosons to two muons with one, two or three jets at 13 TeV, as measured: one shard of them.
 
 Pythia 8, the response of the Delphes ATLAS card, anti-kT jets; the process of Eq. (7) of paper B.
-Needs the extra [simulate]. Not for many shards (simulation.event_sample) and not for reading them
+Needs the extra [simulate]. Not for many shards (simulation.samples) and not for reading them
 (datasets.events). How the events differ from the paper's: notebooks/data_z_jets.md.
 """
 

@@ -395,7 +395,7 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
             "averaging member.npz member_0.npy --n-train 9 --regions 0,1 --column eta",
             "member.npz: no column `eta`; there is `mass`",
         ),
-        ("differential train.npy events.root", "events.root: must be one of .npy, .npz"),
+        ("differential train.npy events.pdf", "events.pdf: must be one of .npy, .npz"),
         ("differential train.npy train.npy", "must be different files, got one twice"),
         ("differential train.npy perfect.npy --holdout train.npy", "must be different files"),
         ("differential train.npy nan.npy --jobs 2", "nan.npy: `values` must be finite"),
@@ -505,7 +505,7 @@ def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, messa
     np.save("constant.npy", np.ones(50))
     np.save("shared.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
     (files / "text.npy").write_text("not an array")
-    (files / "events.root").write_text("root")
+    (files / "events.pdf").write_text("pages")
     (files / "cut.npy").write_bytes((files / "train.npy").read_bytes()[:-100])
     np.savez("member.npz", mass=np.ones(10), pt=np.ones(10))
     before = sorted(files.iterdir())

@@ -16,9 +16,17 @@ import pytest
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets.events import Events, load_top_pairs, load_z_jets
 from genamp_lib.datasets.kinematics import to_cartesian
-from genamp_lib.simulation import event_sample, top_pairs, z_jets
 from genamp_lib.simulation import jets as jet_chain
-from genamp_lib.simulation.event_sample import simulate_top_pairs, simulate_z_jets, write_events
+from genamp_lib.simulation import samples, top_pairs, z_jets
+from genamp_lib.simulation.samples import (
+    event_datasets,
+    simulate_events,
+    write_sample,
+)
+
+
+def write_events(events, provenance, path):
+    write_sample(path, event_datasets(events), provenance)
 
 
 @pytest.fixture
@@ -164,7 +172,7 @@ def test_wrong_files_are_refused(tmp_path):
     bad = random_events(9, ("mu1", "mu2", "j1"))
     bad.momenta[2, 0, 0] = np.nan
     write_events(bad, {"process": "z_jets"}, tmp_path / "nan.h5")
-    with pytest.raises(GenampError, match="momenta must be finite, got 1 values that are not"):
+    with pytest.raises(GenampError, match="`momenta` must be finite, got 1 values that are not"):
         load_z_jets(source=tmp_path / "nan.h5")
 
 
@@ -184,24 +192,23 @@ def test_wrong_arguments_of_loaders(tmp_path, call, message):
         call(tmp_path / "z.h5")
 
 
+USUAL = {"seed": 11, "mpi": False, "jobs": 1, "n_events": 40, "events_per_shard": 80}
 SMALL = {
-    simulate_top_pairs: {"n_events": 12, "seed": 11, "events_per_shard": 60, "mpi": False},
-    simulate_z_jets: {"n_events": 40, "seed": 11, "events_per_shard": 80},
+    ("top_pairs", 0): {**USUAL, "n_events": 12, "events_per_shard": 60},
+    ("z_jets", 1): USUAL,
 }
 
 
 @pytest.mark.simulate
-@pytest.mark.parametrize("simulate", SMALL)
-def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(
-    needs_extra, simulate, tmp_path
-):
-    settings = SMALL[simulate]
-    one = simulate(tmp_path / "one.h5", folder=tmp_path / "one", jobs=1, **settings)
+@pytest.mark.parametrize("kind", SMALL)
+def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra, kind, tmp_path):
+    settings = SMALL[kind]
+    one = simulate_events(tmp_path / "one.h5", *kind, folder=tmp_path / "one", **settings)
     assert one["provenance"]["n_shards"] >= 2
     script = (
-        f"import sys; from genamp_lib.simulation.event_sample import {simulate.__name__} as run\n"
-        "if __name__ == '__main__': run(sys.argv[1], folder=sys.argv[2], jobs=2, "
-        f"**{settings})"
+        "import sys; from genamp_lib.simulation.samples import simulate_events as run\n"
+        f"if __name__ == '__main__': run(sys.argv[1], *{kind}, folder=sys.argv[2], "
+        f"**{settings | {'jobs': 2}})"
     )
     folder = tmp_path / "two"
     process = subprocess.Popen(
@@ -215,21 +222,23 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list(folder.glob("shard-*.json"))
-    two = simulate(tmp_path / "two.h5", folder=folder, jobs=2, overwrite=True, **settings)
+    settings = {**settings, "folder": folder}
+    again = {**settings, "jobs": 2, "overwrite": True}
+    two = simulate_events(tmp_path / "two.h5", *kind, **again)
     assert two["sha256"] == one["sha256"] == sha256_of_file(tmp_path / "two.h5")
     assert json.loads((tmp_path / "two.h5.json").read_text()) == two
     assert two["rows"] == settings["n_events"]
 
     with pytest.raises(GenampError, match=r"two\.h5: exists; remove it or pass --overwrite"):
-        simulate(tmp_path / "two.h5", folder=folder, **settings)
+        simulate_events(tmp_path / "two.h5", *kind, **settings)
     with pytest.raises(GenampError, match=r"other settings \(events_per_shard\); remove"):
-        simulate(tmp_path / "new.h5", folder=folder, **{**settings, "events_per_shard": 70})
+        simulate_events(tmp_path / "new.h5", *kind, **{**settings, "events_per_shard": 70})
     damaged = folder / "shard-00001.safetensors"
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(GenampError, match=r"shard-00001\.safetensors: damaged"):
-        simulate(tmp_path / "new.h5", folder=folder, **settings)
+        simulate_events(tmp_path / "new.h5", *kind, **settings)
     assert not (tmp_path / "new.h5").exists()
 
 
@@ -253,9 +262,9 @@ def toy_chain(monkeypatch):
 def test_guessed_number_of_shards_leaves_no_trace(tmp_path, toy_chain, monkeypatch):
     files = []
     for guess in (0.01, 0.2, 50.0):  # far too many shards at once, right, one after the other
-        monkeypatch.setitem(event_sample.GUESSED_EFFICIENCY["z_jets"], 1, guess)
+        monkeypatch.setitem(samples.GUESSED_EFFICIENCY, "z_jets_1j", guess)
         settings = {"n_events": 50, "events_per_shard": 100, "folder": tmp_path / f"{guess}"}
-        record = simulate_z_jets(tmp_path / f"{guess}.h5", **settings)
+        record = simulate_events(tmp_path / f"{guess}.h5", "z_jets", 1, **USUAL | settings)
         assert record["provenance"]["n_shards"] == 3
         assert record["provenance"]["cut_flow"]["events"] == 300
         files.append((tmp_path / f"{guess}.h5").read_bytes())
@@ -264,10 +273,10 @@ def test_guessed_number_of_shards_leaves_no_trace(tmp_path, toy_chain, monkeypat
 
 
 def test_multiplicities_share_their_shards(tmp_path, toy_chain, monkeypatch):
-    monkeypatch.setitem(event_sample.GUESSED_EFFICIENCY["z_jets"], 3, 0.05)
+    monkeypatch.setitem(samples.GUESSED_EFFICIENCY, "z_jets_3j", 0.05)
     settings = {"n_events": 9, "events_per_shard": 100, "folder": tmp_path / "work"}
     for n_jets in (3, 1, 2):
-        simulate_z_jets(tmp_path / f"{n_jets}.h5", n_jets=n_jets, **settings)
+        simulate_events(tmp_path / f"{n_jets}.h5", "z_jets", n_jets, **USUAL | settings)
         made = {path.stat().st_mtime_ns for path in (tmp_path / "work").glob("*.safetensors")}
         assert len(made) == 2  # as many as three jets need
         events = load_z_jets(n_jets, source=tmp_path / f"{n_jets}.h5")
@@ -282,12 +291,12 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, toy_chain, monkeypatch)
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
     settings = {"n_events": 9, "events_per_shard": 100, "folder": tmp_path / "work"}
     with pytest.raises(OSError, match="No space left"):
-        simulate_z_jets(tmp_path / "z.h5", **settings)
+        simulate_events(tmp_path / "z.h5", "z_jets", 1, **USUAL | settings)
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("simulate", SMALL)
+@pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -297,22 +306,22 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, toy_chain, monkeypatch)
         ({"seed": -1}, "`seed` must not be negative, got -1"),
     ],
 )
-def test_arguments_are_checked_before_work(tmp_path, simulate, change, message):
+def test_arguments_are_checked_before_work(tmp_path, kind, change, message):
     with pytest.raises(GenampError, match=message):
-        simulate(tmp_path / "events.h5", folder=tmp_path / "work", **change)
+        simulate_events(tmp_path / "e.h5", *kind, folder=tmp_path / "work", **USUAL | change)
     assert not list(tmp_path.iterdir())
 
 
 def test_number_of_jets_is_checked_before_work(tmp_path):
     with pytest.raises(GenampError, match="`n_extra_jets` must be 0 or 4, got 2"):
-        simulate_top_pairs(tmp_path / "events.h5", n_extra_jets=2)
+        simulate_events(tmp_path / "events.h5", "top_pairs", 2, **USUAL)
     with pytest.raises(GenampError, match="`n_jets` must be 1, 2 or 3, got 4"):
-        simulate_z_jets(tmp_path / "events.h5", n_jets=4)
+        simulate_events(tmp_path / "events.h5", "z_jets", 4, **USUAL)
 
 
-@pytest.mark.parametrize("simulate", SMALL)
+@pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("missing", jet_chain.PACKAGES)
-def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch, simulate, missing):
+def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch, kind, missing):
     def version(package):
         if package == missing:
             raise PackageNotFoundError(package)
@@ -320,5 +329,5 @@ def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch, simula
 
     monkeypatch.setattr(jet_chain, "version", version)
     with pytest.raises(GenampError, match=rf"`{missing}` is needed .*`pip install -e '.\[simul"):
-        simulate(tmp_path / "events.h5", folder=tmp_path / "work")
+        simulate_events(tmp_path / "e.h5", *kind, folder=tmp_path / "work", **USUAL)
     assert not list(tmp_path.iterdir())

@@ -14,9 +14,14 @@ import pytest
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets import load_jets, relative_mass
-from genamp_lib.simulation import jet_sample
 from genamp_lib.simulation import jets as chain
-from genamp_lib.simulation.jet_sample import round_mantissa, simulate_jets, write_jets
+from genamp_lib.simulation import samples
+from genamp_lib.simulation.samples import (
+    jet_datasets,
+    round_mantissa,
+    simulate_jets,
+    write_sample,
+)
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
     one = simulate_jets(tmp_path / "one.h5", folder=tmp_path / "one", jobs=1, **settings)
 
     script = (
-        "import sys; from genamp_lib.simulation.jet_sample import simulate_jets\n"
+        "import sys; from genamp_lib.simulation.samples import simulate_jets\n"
         f"if __name__ == '__main__': simulate_jets(sys.argv[1], folder=sys.argv[2], jobs=2, "
         f"**{settings})"
     )
@@ -149,10 +154,10 @@ def test_guessed_number_of_shards_leaves_no_trace(tmp_path, monkeypatch):
         return {"particles": particles, "jets": jets, "multiplicity": np.full(n, 30)}
 
     monkeypatch.setattr(chain, "version", lambda package: "1.0")
-    monkeypatch.setattr(jet_sample, "make_jets", toy_jets)
+    monkeypatch.setattr(chain, "make_jets", toy_jets)
     files = []
     for guess in (0.01, 0.5, 50.0):  # far too many shards at once, about right, one after the other
-        monkeypatch.setattr(jet_sample, "GUESSED_EFFICIENCY", guess)
+        monkeypatch.setitem(samples.GUESSED_EFFICIENCY, "jets", guess)
         path = tmp_path / f"{guess}.h5"
         record = simulate_jets(
             path, n_jets=50, seed=1, events_per_shard=20, folder=tmp_path / f"{guess}"
@@ -232,9 +237,9 @@ def test_written_file_is_read_back_and_has_the_same_bytes_later(tmp_path):
         "jets": rng.uniform(size=(7, 4)).astype(np.float32),
         "multiplicity": np.arange(7, dtype=np.uint16),
     }
-    write_jets(arrays, {"kind": "gluon"}, tmp_path / "first.h5")
+    write_sample(tmp_path / "first.h5", jet_datasets(arrays), {"kind": "gluon"})
     time.sleep(1.1)  # HDF5's time stamps count seconds
-    write_jets(arrays, {"kind": "gluon"}, tmp_path / "second.h5")
+    write_sample(tmp_path / "second.h5", jet_datasets(arrays), {"kind": "gluon"})
     assert (tmp_path / "first.h5").read_bytes() == (tmp_path / "second.h5").read_bytes()
     jets = load_jets(source=tmp_path / "first.h5")
     assert np.array_equal(jets.particles, particles)

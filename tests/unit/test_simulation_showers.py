@@ -12,14 +12,15 @@ from importlib.metadata import PackageNotFoundError
 import h5py
 import numpy as np
 import pytest
+from tests_support import ROOT
 from typer.testing import CliRunner
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.cli.data import app
 from genamp_lib.datasets.showers import load_showers
-from genamp_lib.simulation import shower_sample, showers
+from genamp_lib.simulation import jets, showers
 from genamp_lib.simulation.geant4_tables import write_tables
-from genamp_lib.simulation.shower_sample import simulate_showers
+from genamp_lib.simulation.samples import simulate_showers
 
 SMALL = {"particle": "gamma", "n_showers": 3, "seed": 5, "energy_range": (0.05, 0.2)}
 
@@ -27,7 +28,7 @@ SMALL = {"particle": "gamma", "n_showers": 3, "seed": 5, "energy_range": (0.05, 
 @pytest.fixture
 def needs_extra(monkeypatch):
     try:
-        showers.require_extra()
+        jets.require_extra(showers.PACKAGES)
     except GenampError as error:
         pytest.skip(str(error))
     monkeypatch.setenv("CI", "true")  # with which Geant4's binding would download its data
@@ -48,11 +49,12 @@ def test_the_calorimeter_is_calogans():
 @pytest.mark.simulate
 @pytest.mark.parametrize(("particle", "energy"), [("gamma", 0.3), ("eplus", 0.3), ("piplus", 1.5)])
 def test_deposits_and_escape_balance_and_cells_are_where_they_should_be(
-    needs_extra, particle, energy
+    needs_extra, monkeypatch, particle, energy
 ):
     """Every step once more, by its position: the same cells, and no energy is lost or made."""
     energies = np.array([energy, 2 * energy])
-    arrays = showers.run_geant4(particle, energies, seed=5, every_step=True)
+    monkeypatch.setattr(showers, "PROCESS", (str(ROOT / "tests/geant4_ledger.py"),))
+    arrays = showers.run_geant4(particle, energies, seed=5)
     total = arrays["overflow"].sum(axis=1)
     for name in ("layer_0", "layer_1", "layer_2", "overflow"):
         # Deposits are summed in another order, and a step may end on an edge.
@@ -76,7 +78,7 @@ def test_sample_is_the_same_bytes_in_any_sharding_and_after_a_kill(needs_extra, 
     settings = {**SMALL, "showers_per_shard": 1}
     one = simulate_showers(tmp_path / "one.h5", folder=tmp_path / "one", **settings)
     script = (
-        "import sys; from genamp_lib.simulation.shower_sample import simulate_showers as run\n"
+        "import sys; from genamp_lib.simulation.samples import simulate_showers as run\n"
         f"if __name__ == '__main__': run(sys.argv[1], folder=sys.argv[2], **{settings})"
     )
     folder = tmp_path / "two"
@@ -141,9 +143,10 @@ def toy_shard(index, seed, *, particle, n_showers, energy_range):
 
 @pytest.fixture
 def toy_chain(monkeypatch):
-    monkeypatch.setattr(showers, "version", lambda package: "1.0")
+    for module in (jets, showers):
+        monkeypatch.setattr(module, "version", lambda package: "1.0")
     monkeypatch.setattr(
-        shower_sample,
+        showers,
         "make_showers",
         lambda index, seed, **settings: {
             name: array.astype(np.float32)
@@ -227,7 +230,7 @@ def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     def version(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(showers, "version", version)
+    monkeypatch.setattr(jets, "version", version)
     with pytest.raises(GenampError, match=r"`geant4-pybind` is needed .*`pip install -e '.\[simul"):
         simulate_showers(tmp_path / "x.h5", folder=tmp_path / "work")
     assert not list(tmp_path.iterdir())

@@ -17,8 +17,6 @@ import geant4_pybind as g4
 import numpy as np
 
 MM = g4.mm
-# Entries of the ledger, in MeV: energies, and masses that escaped positrons leave unannihilated.
-LEDGER = ("deposited", "escaped", "unannihilated")
 
 
 class Calorimeter(g4.G4VUserDetectorConstruction):
@@ -183,53 +181,6 @@ class ReadOut(g4.G4UserEventAction):
         return {**layers, "overflow": self.overflow}
 
 
-class Ledger(g4.G4UserSteppingAction):
-    """Every step once more in Python, by position: slow, to check the scorers and the energy."""
-
-    def __init__(self, request: dict[str, Any], read_out: ReadOut) -> None:
-        super().__init__()
-        self.read_out = read_out
-        n, core = len(request["energies_gev"]), request["core_width_mm"]
-        self.layers = [np.zeros((n, *shape)) for shape in read_out.shapes]
-        self.overflow = np.zeros((n, len(read_out.shapes)))
-        self.ledger = np.zeros((n, len(LEDGER)))
-        self.pitches = [(core / n_x, core / n_y) for n_x, n_y in read_out.shapes]
-        self.half = core / 2
-        depths = np.zeros(len(read_out.shapes))
-        for section in request["sections"]:
-            pitch = section["lead_mm"] + section["argon_mm"]
-            depths[section["layer"]] += section["n_plates"] * pitch
-        self.edges = (np.cumsum(depths)[:-1] - request["depth_mm"] / 2).tolist()
-        self.half_depth = request["depth_mm"] / 2
-
-    def UserSteppingAction(self, step: Any) -> None:  # noqa: D102
-        event = self.read_out.event
-        deposit = step.GetTotalEnergyDeposit()
-        before, after = step.GetPreStepPoint(), step.GetPostStepPoint()
-        if deposit > 0:
-            at, to = before.GetPosition(), after.GetPosition()
-            x, y, z = (at.x + to.x) / 2, (at.y + to.y) / 2, (at.z + to.z) / 2
-            self.ledger[event, 0] += deposit
-            layer = sum(z > edge for edge in self.edges)
-            i = int((x + self.half) // self.pitches[layer][0])
-            j = int((y + self.half) // self.pitches[layer][1])
-            n_x, n_y = self.read_out.shapes[layer]
-            if 0 <= i < n_x and 0 <= j < n_y:
-                self.layers[layer][event, i, j] += deposit
-            else:
-                self.overflow[event, layer] += deposit
-        if after.GetStepStatus() == g4.G4StepStatus.fWorldBoundary:
-            self.ledger[event, 1] += after.GetKineticEnergy()
-            if step.GetTrack().GetParticleDefinition().GetParticleName() == "e+":
-                # It does not annihilate in here.
-                self.ledger[event, 2] -= 2 * g4.electron_mass_c2
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The same deposits, and what left, in MeV."""
-        layers = {f"steps_layer_{i}": layer for i, layer in enumerate(self.layers)}
-        return {**layers, "steps_overflow": self.overflow, "ledger": self.ledger}
-
-
 class Actions(g4.G4VUserActionInitialization):
     """What is done with events and steps."""
 
@@ -242,9 +193,10 @@ class Actions(g4.G4VUserActionInitialization):
         self.read_out = ReadOut(self.request)
         self.SetUserAction(self.gun)
         self.SetUserAction(self.read_out)
-        self.ledger = Ledger(self.request, self.read_out) if self.request["every_step"] else None
-        if self.ledger:
-            self.SetUserAction(self.ledger)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was read out."""
+        return self.read_out.arrays()
 
 
 def run(request: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -258,10 +210,7 @@ def run(request: dict[str, Any]) -> dict[str, np.ndarray]:
     manager.SetUserInitialization(actions)
     manager.Initialize()
     manager.BeamOn(len(request["energies_gev"]))
-    arrays = actions.read_out.arrays()
-    if actions.ledger:
-        arrays |= actions.ledger.arrays()
-    return arrays
+    return actions.arrays()
 
 
 def main() -> None:
