@@ -21,6 +21,9 @@ TINY_NUMBERS = """\
    value: 5, source: printed, agreement: it is exact}
 """
 
+# A script for a process of its own: see test_simulation_showers.
+collect_ignore = ["geant4_ledger.py"]
+
 
 @pytest.fixture
 def tiny_project(tmp_path: Path) -> Path:

@@ -204,7 +204,7 @@ class TestArrays:
         store = ArtefactStore(published=tmp_path / "published", local=tmp_path / "local")
         stage = Stage("test", version=1, configuration={})
         result = fit(*gaussians(1))
-        store.compute(stage, lambda _: classifier_to_arrays(result), None)
+        store.compute(stage, classifier_to_arrays, result)
         arrays = read_artefact(tmp_path / "local" / f"test-{stage.key}.safetensors", stage)
         again = classifier_from_arrays(arrays, QUICK)
         features = gaussians(8)[0]

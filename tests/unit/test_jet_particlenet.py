@@ -50,7 +50,7 @@ def test_no_jet_is_scored_by_networks_that_saw_it(tmp_path, jets, pair, monkeypa
         return fits[-1]
 
     fit = classifier.fit_classifier
-    monkeypatch.setattr(classifier, "fit_classifier", watch_fit)
+    monkeypatch.setattr(module, "fit_classifier", watch_fit)
     observables = np.column_stack([np.arange(120.0), observables_from_particles(jets.particles)])
     out = mlp_pair(observables, pair, settings=PERCEPTRON, store=store(tmp_path), **COMMON)
     for parts, one in zip(seen, fits, strict=True):
@@ -67,11 +67,11 @@ def test_no_jet_is_scored_by_networks_that_saw_it(tmp_path, jets, pair, monkeypa
 
 def test_both_classifiers_train_on_the_same_jets(tmp_path, jets, pair, monkeypatch):
     trained = {"particlenet": [], "perceptron": []}
-    fit_particlenets, fit_classifier = particlenet.fit_particlenets, classifier.fit_classifier
+    fit_particlenet, fit_classifier = particlenet.fit_particlenet, classifier.fit_classifier
 
-    def particlenets(train, validation, **more):
+    def watch_particlenet(train, validation, **more):
         trained["particlenet"].append([x.features[:, 0, 0].tolist() for x in train + validation])
-        return fit_particlenets(train, validation, **more)
+        return fit_particlenet(train, validation, **more)
 
     def perceptron(truth, generated, *, validation_truth, validation_generated, **more):
         samples = (truth, generated, validation_truth, validation_generated)
@@ -80,8 +80,8 @@ def test_both_classifiers_train_on_the_same_jets(tmp_path, jets, pair, monkeypat
         more |= dict(zip(names, samples[2:], strict=True))
         return fit_classifier(truth, generated, **more)
 
-    monkeypatch.setattr(particlenet, "fit_particlenets", particlenets)
-    monkeypatch.setattr(classifier, "fit_classifier", perceptron)
+    monkeypatch.setattr(particlenet, "fit_particlenet", watch_particlenet)
+    monkeypatch.setattr(module, "fit_classifier", perceptron)
     particlenet_pair(jets, pair, settings=SETTINGS, store=store(tmp_path), **COMMON)
     # What tells a jet: log pt of its first particle, as the network sees it.
     first = module.particle_inputs(jets.particles, jets.jets).features[:, 0, 0].double().numpy()
@@ -100,7 +100,7 @@ def test_logits_are_kept_and_belong_to_their_jets(tmp_path, jets, pair, monkeypa
     def fails(*arguments, **more):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(particlenet, "fit_particlenets", fails)
+    monkeypatch.setattr(particlenet, "fit_particlenet", fails)
     again = store(tmp_path)
     second = particlenet_pair(jets, pair, settings=SETTINGS, store=again, **COMMON)
     for a, b in zip(first.weights, second.weights, strict=True):

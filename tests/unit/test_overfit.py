@@ -10,9 +10,8 @@ from genamp_lib.studies.ch06_jets import logits_over_epochs
 
 def test_weights_broaden_and_the_auc_of_unseen_events_does_not_move(tmp_path):
     samples = np.random.default_rng(0).normal(size=(4, 200, 3))
-    arrays = logits_over_epochs(
-        samples[:2],
-        samples[2:],
+    (arrays,) = logits_over_epochs(
+        [samples],
         epochs=(1, 60),
         settings=ClassifierSettings(
             n_layers=2, n_hidden=32, dropout=0.0, batch_size=100, learning_rate=5e-3

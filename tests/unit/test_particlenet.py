@@ -10,14 +10,11 @@ from genamp_lib.networks.particlenet import (
     ParticleNetLite,
     ParticleNetSettings,
     Particles,
-    fit_particlenets,
+    fit_particlenet,
     nearest_neighbours,
     particle_inputs,
     particlenet_logits,
 )
-from genamp_lib.store import ArtefactStore, Stage
-
-STAGE = Stage("particlenet", version=1, configuration={})
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +40,6 @@ def random_jets(n_jets=6, n_particles=12, seed=0):
 def network(seed=0):
     torch.manual_seed(seed)
     return ParticleNetLite(n_neighbours=4, widths=((8, 8), (6, 6)), n_hidden=5)
-
-
-def store(tmp_path):
-    return ArtefactStore(published=tmp_path / "published", local=tmp_path / "local")
 
 
 def test_neighbours_are_the_nearest_real_particles_of_the_jet():
@@ -118,7 +111,7 @@ def test_bad_inputs():
 
 
 SETTINGS = ParticleNetSettings(
-    n_trainings=2, n_best=2, n_epochs=3, batch_size=20, chunk_size=12, patience=1
+    n_trainings=1, n_best=2, n_epochs=3, batch_size=20, chunk_size=12, patience=1
 )
 
 
@@ -127,40 +120,42 @@ def samples(seed):
     return truth, Particles(generated.coordinates, generated.features + 0.5, generated.mask)
 
 
-def fit(tmp_path):
-    return fit_particlenets(
-        samples(1), samples(3), settings=SETTINGS, seed=1, store=store(tmp_path), stage=STAGE
+def fit(folder):
+    return fit_particlenet(
+        samples(1), samples(3), settings=SETTINGS, seed=[1, 0], checkpoint=folder / "training"
     )
 
 
 def test_a_killed_training_ends_with_the_same_numbers(tmp_path, monkeypatch):
-    whole, epoch, done = fit(tmp_path / "whole"), training._Training.epoch, []
+    whole, score, epochs = fit(tmp_path / "a"), training._scores, []
 
-    def dies_in_the_fifth(self):
-        done.append(1)
-        if len(done) == 5:
+    def dies_in_the_second_epoch(*arguments):
+        epochs.append(1)
+        if len(epochs) == 2:
             raise KeyboardInterrupt
-        epoch(self)
+        return score(*arguments)
 
-    monkeypatch.setattr(training._Training, "epoch", dies_in_the_fifth)
+    (tmp_path / "a" / "training").unlink()
+    monkeypatch.setattr(training, "_scores", dies_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed")
-    resumed = fit(tmp_path / "killed")
-    assert len(done) == 5 + 2  # three epochs of the first, one of the second, then the other two
-    for one, other in zip(whole, resumed, strict=True):
-        np.testing.assert_array_equal(one.validation_loss, other.validation_loss)
+        fit(tmp_path / "a")
+    resumed = fit(tmp_path / "a")
+    assert len(epochs) == 2 + 2  # one epoch was done
+    np.testing.assert_array_equal(whole.validation_loss, resumed.validation_loss)
     jets = samples(5)[0]
-    np.testing.assert_array_equal(
-        particlenet_logits(whole, jets), particlenet_logits(resumed, jets)
-    )
-    assert len(list((tmp_path / "killed" / "local").glob("*.safetensors"))) == 1
+    logits = particlenet_logits(whole.networks, jets)
+    assert logits.shape == (SETTINGS.n_best, len(jets))
+    np.testing.assert_array_equal(logits, particlenet_logits(resumed.networks, jets))
 
 
 def test_the_best_epochs_are_kept(tmp_path):
-    (one, *_), check = fit(tmp_path), training._joined(samples(3))
-    with torch.no_grad():
-        losses = [
-            (check[2] * torch.nn.functional.softplus(-check[1] * net(check[0]))).mean().item()
-            for net in one.networks
-        ]
+    one = fit(tmp_path)
+    jets, (signs, weights) = training._joined(samples(3))
+    logits = torch.from_numpy(particlenet_logits(one.networks, jets))
+    losses = (weights * torch.nn.functional.softplus(-signs * logits)).mean(1)
     np.testing.assert_allclose(losses, np.sort(one.validation_loss)[:2], rtol=1e-5)
+
+
+def test_two_samples_are_needed():
+    with pytest.raises(ValueError, match=r"truth and generated jets must be given, got .* \[30\]"):
+        fit_particlenet(samples(1)[:1], samples(3), settings=SETTINGS, seed=[1])
