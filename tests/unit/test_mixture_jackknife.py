@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from genamp_lib.datasets import Ring
-from genamp_lib.networks.mixture import jackknife
+from genamp_lib.networks.fitting import warmup_cosine
+from genamp_lib.networks.mixture import ensemble, jackknife
 from genamp_lib.networks.mixture.ensemble import (
     EnsembleSettings,
     EnsembleTask,
@@ -31,14 +32,6 @@ RING = Ring(2)
 EDGES = RING.radial_edges(4)
 NETWORK = MixtureTransformerSettings(2, width=4, n_components=3, min_sigma=0.05)
 TRAINING = EnsembleSettings(n_steps=150, batch_size=50, n_warmup=10)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def task(n_members: int = 1) -> EnsembleTask:
@@ -97,7 +90,7 @@ def test_one_event_more_moves_the_regions_as_foreseen(monkeypatch: pytest.Monkey
     train = task().training_sets[0]
     region_variances(model, train, EDGES, training=TRAINING, n_generated=40_000, seed=5)
     assert kept["damping"] == pytest.approx(
-        1 / (2e-3 * sum(TRAINING.rate(i) for i in range(150))), rel=1e-6
+        1 / (2e-3 * sum(warmup_cosine(i, n_steps=150, n_warmup=10) for i in range(150))), rel=1e-6
     )
     # Along the mean derivative of the first region the signal is largest.
     first, second = kept["jacobians"]
@@ -152,9 +145,9 @@ def test_variances_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         seed=5,
     )
     np.testing.assert_allclose(found[1], alone)
-    monkeypatch.setattr(jackknife, "fit_ensemble", None)
+    monkeypatch.setattr(ensemble, "fit_ensemble", None)
     np.testing.assert_array_equal(fit_jackknife([task(2)], EDGES, **settings), found)
-    assert not list((tmp_path / "l").glob("*checkpoints"))
+    assert not list((tmp_path / "l").glob("*unfinished"))
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
-"""Numbers on regions of many fitted networks: the same as from the networks, kept, continued."""
+"""Probabilities of radial regions: against other integrals; of many fits; kept and continued."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, ncx2, norm
 
-from genamp_lib.datasets import Ring
-from genamp_lib.networks.mixture import regions as region_ensembles
+from genamp_lib.datasets import Ring, radius
+from genamp_lib.networks.mixture import ensemble as ensemble_module
+from genamp_lib.networks.mixture import regions
 from genamp_lib.networks.mixture.ensemble import (
     EnsembleSettings,
     EnsembleTask,
@@ -23,7 +25,126 @@ from genamp_lib.networks.mixture.regions import (
     generated_region_counts,
     region_probabilities,
 )
+from genamp_lib.networks.mixture.transformer import MixtureTransformer, starting_parameters
 from genamp_lib.store import ArtefactStore
+
+WIDE = np.array([0.0, 0.6, 0.9, 1.0, 1.3, 2.0, np.inf])
+
+
+def ensemble(n_features: int, n_members: int = 3) -> MixtureTransformer:
+    settings = MixtureTransformerSettings.for_ring(n_features)
+    parameters = starting_parameters(settings, seeds=range(n_members))
+    noise = torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
+    return MixtureTransformer(settings, parameters + 0.05 * noise)
+
+
+def gaussian(n_features: int, sigma: float, mean: float) -> MixtureTransformer:
+    """One network whose features are independent normal: only the last bias is not zero."""
+    settings = MixtureTransformerSettings(n_features, n_components=1)
+    parameters = torch.zeros(1, settings.n_parameters)
+    parameters[0, -2:] = torch.tensor([mean, math.log(sigma - settings.min_sigma)])
+    return MixtureTransformer(settings, parameters)
+
+
+@pytest.mark.parametrize("n_features", [2, 3, 4])
+def test_normal_features_in_closed_form(n_features: int) -> None:
+    model = gaussian(n_features, sigma=0.7, mean=0.5)
+    result = region_probabilities(model, WIDE, n_points=1024, n_scrambles=32, seed=2)
+    # R^2 / sigma^2 follows a non-central chi-squared distribution.
+    squares = (WIDE / 0.7) ** 2
+    cumulative = ncx2.cdf(squares[:-1], n_features, n_features * (0.5 / 0.7) ** 2)
+    wanted = np.diff([*cumulative, 1.0])
+    assert result.errors.max() < 1e-3
+    # 6 regions, 3 cases, Student's t with 31 degrees of freedom: 1e-6 in all.
+    assert (np.abs(result.probabilities[0] - wanted) < 7 * result.errors[0] + 2e-6).all()
+
+
+def by_quadrature(model: MixtureTransformer, edges: np.ndarray) -> np.ndarray:
+    """Gauss-Legendre in the radius, even points in the angle; (n_members, n_regions)."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    angles = 2 * np.pi * (np.arange(512) + 0.5) / 512
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    half, middle = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
+    radii = middle + half * nodes  # (n_regions, n_nodes)
+    points = torch.from_numpy(radii[..., None, None] * directions).float().flatten(0, 2)
+    density = model.log_prob(points).double().exp().reshape(model.n_members, *radii.shape, -1)
+    return (density.mean(3).detach().numpy() * 2 * np.pi * radii * half * weights).sum(2)
+
+
+def test_two_dimensions_against_quadrature() -> None:
+    model = ensemble(2)
+    result = region_probabilities(model, WIDE, n_scrambles=32, seed=1)
+    wanted = by_quadrature(model, WIDE[:-1])
+    assert result.errors.max() < 2e-4
+    # As above; 1e-5 for the norm of a float32 density on a grid.
+    assert (np.abs(result.probabilities[:, :-1] - wanted) < 7 * result.errors[:, :-1] + 1e-5).all()
+
+
+def test_four_dimensions_against_sampling() -> None:
+    model = ensemble(4, n_members=2)
+    result = region_probabilities(model, WIDE, seed=1)
+    n_generated = 40_000
+    events = model.sample(n_generated, generator=torch.Generator().manual_seed(3)).numpy()
+    for member in range(2):
+        counts = np.histogram(radius(events[member]), WIDE)[0]
+        p = result.probabilities[member]
+        sigma = np.hypot(np.sqrt(p * (1 - p) / n_generated), result.errors[member])
+        # 12 comparisons at 5.2 standard deviations: 2e-6 in all.
+        assert (np.abs(counts / n_generated - p) < 5.2 * sigma).all()
+
+
+def test_whole_space_is_one_and_regions_add_up() -> None:
+    model = ensemble(4)
+    whole = region_probabilities(model, [0.0, np.inf], n_points=64)
+    np.testing.assert_allclose(whole.probabilities, 1.0, rtol=0, atol=1e-5)
+    coarse, fine = (
+        region_probabilities(model, edges, n_points=64).probabilities
+        for edges in ([0.0, 1.0, np.inf], WIDE)
+    )
+    np.testing.assert_allclose(coarse[:, 0], fine[:, :3].sum(1), rtol=0, atol=1e-6)
+
+
+def test_errors_are_those_of_repetitions() -> None:
+    """Spread over seeds against the claimed error, in four dimensions, summed over regions."""
+    model = ensemble(4, n_members=1)
+    runs = [region_probabilities(model, WIDE, n_points=64, seed=seed) for seed in range(40)]
+    spread = np.var([run.probabilities[0] for run in runs], axis=0, ddof=1).sum()
+    claimed = np.mean([np.square(run.errors[0]) for run in runs], axis=0).sum()
+    # Both with at least 39 degrees of freedom: log of the ratio has a width below 0.33.
+    assert abs(math.log(spread / claimed)) < norm.isf(5e-6) * 0.33
+
+
+def test_members_one_by_one_and_same_seed() -> None:
+    model = ensemble(2)
+    together = region_probabilities(model, WIDE, n_points=64, seed=4).probabilities
+    again = region_probabilities(model, WIDE, n_points=64, seed=4).probabilities
+    np.testing.assert_array_equal(together, again)
+    for i in range(3):
+        alone = region_probabilities(model.members(i), WIDE, n_points=64, seed=4)
+        np.testing.assert_allclose(alone.probabilities[0], together[i], rtol=0, atol=1e-5)
+    other = region_probabilities(model, WIDE, n_points=64, seed=5).probabilities
+    assert not np.array_equal(together, other)
+
+
+def test_true_regions_are_where_the_ring_is() -> None:
+    """A reading of a real case: repr and the ring's own edges."""
+    result = region_probabilities(ensemble(2), Ring(2).radial_edges(), n_points=64)
+    assert result.probabilities.shape == (3, 20)
+    assert repr(result).startswith("RegionProbabilities(3 members, 20 regions, errors up to ")
+
+
+def test_errors_in_arguments() -> None:
+    model = ensemble(2)
+    for edges in ([1.0], [0.0, 1.0, 1.0], [-1.0, 1.0], [[0.0, 1.0]], [0.0, np.nan]):
+        with pytest.raises(ValueError, match="`edges` must be at least 2 increasing radii"):
+            region_probabilities(model, edges)
+    with pytest.raises(ValueError, match="`n_points` must be a power of two, got 100"):
+        region_probabilities(model, WIDE, n_points=100)
+    with pytest.raises(ValueError, match="`n_scrambles` must be at least 2, got 1"):
+        region_probabilities(model, WIDE, n_scrambles=1)
+    with pytest.raises(ValueError, match="`model` must have at least 2 features, got 1"):
+        region_probabilities(gaussian(1, 0.5, 0.0), WIDE)
+
 
 EDGES = Ring(2).radial_edges(5)
 POINTS = {"n_points": 64, "n_scrambles": 2}
@@ -75,7 +196,7 @@ def test_probabilities_are_kept_and_depend_on_everything(
 ) -> None:
     keep = {"store": store(tmp_path), "name": "regions"}
     first = fit_region_probabilities([task(1)], EDGES, **POINTS, **keep).probabilities
-    assert not list((tmp_path / "local").glob("*checkpoints"))
+    assert not list((tmp_path / "local").glob("*unfinished"))
     for changed in (
         ([task(2)], EDGES, 50, 64),
         ([task(1)], EDGES[1:], 50, 64),
@@ -96,7 +217,7 @@ def test_probabilities_are_kept_and_depend_on_everything(
     def never(*arguments: object) -> None:
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(region_ensembles, "fit_ensemble", never)
+    monkeypatch.setattr(ensemble_module, "fit_ensemble", never)
     again = fit_region_probabilities([task(1)], EDGES, **POINTS, **keep)
     np.testing.assert_array_equal(again.probabilities, first)
 
@@ -107,7 +228,7 @@ def test_a_killed_study_continues_where_it_was(
     keep = {"store": store(tmp_path), "name": "regions"}
     tasks = [task(1), task(2)]
     whole = fit_region_probabilities(tasks, EDGES, **POINTS).probabilities
-    real, calls = region_ensembles.fit_ensemble, []
+    real, calls = ensemble_module.fit_ensemble, []
 
     def dies_at_second(one: EnsembleTask, *, checkpoint: Path) -> object:
         calls.append(checkpoint)
@@ -115,11 +236,11 @@ def test_a_killed_study_continues_where_it_was(
             raise KeyboardInterrupt
         return real(one, checkpoint=checkpoint)
 
-    monkeypatch.setattr(region_ensembles, "fit_ensemble", dies_at_second)
+    monkeypatch.setattr(ensemble_module, "fit_ensemble", dies_at_second)
     with pytest.raises(KeyboardInterrupt):
         fit_region_probabilities(tasks, EDGES, **POINTS, **keep)
     assert calls[0].exists()  # the end of the first task is there to continue from
-    monkeypatch.setattr(region_ensembles, "fit_ensemble", real)
+    monkeypatch.setattr(ensemble_module, "fit_ensemble", real)
     again = fit_region_probabilities(tasks, EDGES, **POINTS, **keep)
     np.testing.assert_array_equal(again.probabilities, whole)
     assert not calls[0].exists()
@@ -129,7 +250,7 @@ def test_processes_of_the_run_share_a_study(monkeypatch: pytest.MonkeyPatch) -> 
     tasks = [task(1), task(2)]
     here = fit_region_probabilities(tasks, EDGES, **POINTS)
     monkeypatch.setenv("GENAMP_JOBS", "2")
-    monkeypatch.setattr(region_ensembles, "fit_ensemble", None)  # not in this process
+    monkeypatch.setattr(ensemble_module, "fit_ensemble", None)  # not in this process
     shared = fit_region_probabilities(tasks, EDGES, **POINTS)
     np.testing.assert_array_equal(shared.probabilities, here.probabilities)
 
@@ -155,7 +276,7 @@ def test_counts_are_nested_and_follow_the_integrals(tmp_path: Path) -> None:
 
 def test_chunks_of_events_lose_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fit_ensemble(task(1, 2)).model
-    monkeypatch.setattr(region_ensembles, "_CHUNK", 14)
+    monkeypatch.setattr(regions, "_CHUNK", 14)
     counts = generated_region_counts(model, EDGES, [5, 23, 24], seed=4)
     assert counts.sum(axis=2).tolist() == [[5, 5], [23, 23], [24, 24]]
 
