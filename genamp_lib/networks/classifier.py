@@ -39,23 +39,22 @@ class Classifier(Standardised):
 
     Args:
         n_features: Features per event.
-        n_layers: Number of hidden layers.
-        n_hidden: Nodes of each hidden layer.
-        dropout: Fraction of hidden nodes that is dropped in training.
+        settings: Size of the network.
 
-    >>> classifier = Classifier(2, n_layers=1, n_hidden=3, dropout=0.1)
+    >>> classifier = Classifier(2, ClassifierSettings(n_layers=1, n_hidden=3))
     >>> classifier.set_standardisation(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
     >>> classifier(torch.zeros(7, 2)).shape
     torch.Size([7])
     """
 
-    def __init__(self, n_features: int, *, n_layers: int, n_hidden: int, dropout: float) -> None:
+    def __init__(self, n_features: int, settings: ClassifierSettings) -> None:
         super().__init__(n_features)
         layers: list[nn.Module] = []
         width = n_features
-        for _ in range(n_layers):
-            layers += [nn.Linear(width, n_hidden), nn.LeakyReLU(), nn.Dropout(dropout)]
-            width = n_hidden
+        for _ in range(settings.n_layers):
+            layers += [nn.Linear(width, settings.n_hidden), nn.LeakyReLU()]
+            layers += [nn.Dropout(settings.dropout)]
+            width = settings.n_hidden
         self.network = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -155,7 +154,7 @@ def fit_classifier(
     labels = signs_and_weights(*map(len, train))
     check_labels = signs_and_weights(*map(len, validation))
     with seeded(seed):
-        classifier = _new_classifier(features.shape[1], settings)
+        classifier = Classifier(features.shape[1], settings)
         classifier.set_standardisation(features)
         # foreach: the same numbers with a third less time in networks this small.
         optimiser = torch.optim.Adam(
@@ -206,7 +205,7 @@ def ensemble_logits(classifiers: Sequence[Classifier], features: ArrayLike) -> n
         classifiers: Members of the ensemble; one is allowed.
         features: Features, shape (n, n_features).
 
-    >>> classifier = Classifier(2, n_layers=1, n_hidden=3, dropout=0.1)
+    >>> classifier = Classifier(2, ClassifierSettings())
     >>> ensemble_logits([classifier, classifier], np.zeros((4, 2))).shape
     (4,)
     """
@@ -236,7 +235,7 @@ def classifier_from_arrays(
     state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     try:
         losses = [state.pop(name).numpy() for name in ("train_loss", "validation_loss")]
-        classifier = _new_classifier(len(state["feature_mean"]), settings)
+        classifier = Classifier(len(state["feature_mean"]), settings)
         classifier.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -276,12 +275,3 @@ def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> li
             f"got {samples[1].shape[1]}."
         )
     return samples
-
-
-def _new_classifier(n_features: int, settings: ClassifierSettings) -> Classifier:
-    return Classifier(
-        n_features,
-        n_layers=settings.n_layers,
-        n_hidden=settings.n_hidden,
-        dropout=settings.dropout,
-    )

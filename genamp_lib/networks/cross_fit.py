@@ -102,23 +102,19 @@ def cross_fitted_logits(
     folds = fold_numbers([len(sample) for sample in samples], n_folds=n_folds, seed=seed)
     places = [(fold, member) for fold in range(n_folds) for member in range(n_members)]
     fit_at = partial(_fit_at, samples, folds, settings, seed, n_folds)
+    stages = []
     if store is None or stage is None:
-        fits = [
-            classifier_from_arrays(arrays, settings)
-            for arrays in map_tasks(fit_at, places, label=label)
-        ]
+        arrays = map_tasks(fit_at, places, label=label)
     else:
         own = {**asdict(settings), "n_folds": n_folds, "seed": seed, "code_version": CODE_VERSION}
         stages = [
             _with(stage, classifier={**own, "fold": fold, "member": member})
             for fold, member in places
         ]
-        fits = []
-        for arrays, place, one in zip(
-            store.map(stages, fit_at, places, label=label), places, stages, strict=True
-        ):
-            fits.append(classifier_from_arrays(arrays, settings))
-            _check_trained_on(fits[-1], _training_parts(samples, folds, n_folds, *place)[0], one)
+        arrays = store.map(stages, fit_at, places, label=label)
+    fits = [classifier_from_arrays(one, settings) for one in arrays]
+    for fit, place, one in zip(fits, places, stages, strict=False):
+        _check_trained_on(fit, _training_parts(samples, folds, n_folds, *place)[0], one)
     rows = [tuple(fits[k : k + n_members]) for k in range(0, len(fits), n_members)]
     return CrossFit(*_scored(samples, folds, rows), tuple(rows))
 
@@ -138,25 +134,12 @@ def fold_numbers(sizes: Sequence[int], *, n_folds: int, seed: int) -> list[np.nd
     return [rng.permutation(np.arange(size) % n_folds) for size in sizes]
 
 
-@dataclass(frozen=True)
-class PairTask:
-    """Two samples to be told apart.
-
-    Attributes:
-        name: Name that no other task has; part of the artefact's key.
-        truth: Features, shape (n_truth, n_features).
-        generated: Features, shape (n_generated, n_features).
-        seed: Seed of the folds and the trainings.
-    """
-
-    name: str
-    truth: np.ndarray = field(repr=False)
-    generated: np.ndarray = field(repr=False)
-    seed: int
+# Features of truth and generated events, seed of the folds and the trainings.
+Pair = tuple[ArrayLike, ArrayLike, int]
 
 
 def cross_fit_pairs(
-    tasks: Sequence[PairTask],
+    pairs: Mapping[str, Pair],
     *,
     settings: ClassifierSettings,
     n_folds: int = 5,
@@ -168,7 +151,8 @@ def cross_fit_pairs(
     """Do `cross_fitted_logits` for many pairs, whose classifiers are kept as one artefact.
 
     Args:
-        tasks: Pairs of samples.
+        pairs: Name -> features of truth and generated events, as in `cross_fitted_logits`, and the
+            seed of its folds and trainings.
         settings: Network and training of each classifier.
         n_folds: Number of folds, at least 3.
         n_members: Classifiers per fold, at most `n_folds` - 1.
@@ -178,26 +162,24 @@ def cross_fit_pairs(
         label: Name of the work in the progress line; no line when empty.
 
     Returns:
-        Name of the task -> its logits and classifiers.
+        Name -> logits and classifiers.
 
     Raises:
-        ValueError: As `cross_fitted_logits`, or names are not unique.
+        ValueError: As `cross_fitted_logits`.
         GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
     """
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise ValueError(f"`tasks` must have different names, got {names}.")
     own = {"n_folds": n_folds, "n_members": n_members}
     whole = _with(
         stage,
         classifier={**asdict(settings), **own, "code_version": CODE_VERSION},
-        pairs={task.name: task.seed for task in tasks},
+        pairs={name: seed for name, (_, _, seed) in pairs.items()},
     )
-    arrays = store.combine(whole, partial(_fit_pair, settings, own), tasks, numbered, label=label)
+    fit = partial(_fit_pair, settings, own)
+    arrays = store.combine(whole, fit, list(pairs.values()), numbered, label=label)
     found = {}
-    for number, task in enumerate(tasks):
-        samples = check_events(task.truth, task.generated)
-        folds = fold_numbers([len(x) for x in samples], n_folds=n_folds, seed=task.seed)
+    for number, (name, (truth, generated, seed)) in enumerate(pairs.items()):
+        samples = check_events(truth, generated)
+        folds = fold_numbers([len(x) for x in samples], n_folds=n_folds, seed=seed)
         fits = tuple(
             tuple(
                 classifier_from_arrays(named(arrays, f"{number}.{fold}.{member}."), settings)
@@ -207,7 +189,7 @@ def cross_fit_pairs(
         )
         train, _ = _training_parts(samples, folds, n_folds, 0, 0)
         _check_trained_on(fits[0][0], train, whole)
-        found[task.name] = CrossFit(*_scored(samples, folds, fits), fits)
+        found[name] = CrossFit(*_scored(samples, folds, fits), fits)
     return found
 
 
@@ -270,10 +252,9 @@ def _check_trained_on(fit: ClassifierFit, train: list[Tensor], stage: Stage) -> 
         )
 
 
-def _fit_pair(settings: ClassifierSettings, numbers: Mapping[str, int], task: PairTask) -> Arrays:
-    fit = cross_fitted_logits(
-        task.truth, task.generated, settings=settings, seed=task.seed, **numbers
-    )
+def _fit_pair(settings: ClassifierSettings, numbers: Mapping[str, int], pair: Pair) -> Arrays:
+    truth, generated, seed = pair
+    fit = cross_fitted_logits(truth, generated, settings=settings, seed=seed, **numbers)
     return {
         f"{fold}.{member}.{name}": array
         for fold, members in enumerate(fit.fits)

@@ -6,7 +6,7 @@ of them can be trusted, shared by processes and continued after a kill.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -63,11 +63,9 @@ class Flow(Standardised):
 
     Args:
         n_features: Features per event.
-        n_transforms: Number of spline transformations; at least two for each feature to be bent.
-        n_hidden: Nodes of each of the two hidden layers of a transformation.
-        n_bins: Bins of each spline.
+        settings: Size of the network.
 
-    >>> flow = Flow(2, n_transforms=2, n_hidden=8, n_bins=4)
+    >>> flow = Flow(2, FlowSettings(n_transforms=2, n_hidden=8))
     >>> flow.set_standardisation(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
     >>> flow.log_prob(torch.zeros(7, 2)).shape
     torch.Size([7])
@@ -75,14 +73,15 @@ class Flow(Standardised):
     torch.Size([3, 2])
     """
 
-    def __init__(self, n_features: int, *, n_transforms: int, n_hidden: int, n_bins: int) -> None:
+    def __init__(self, n_features: int, settings: FlowSettings) -> None:
         super().__init__(n_features, torch.float64)
+        n_bins, n_hidden = settings.n_bins, settings.n_hidden
         splines: dict[str, Any] = {
             "univariate": partial(MonotonicRQSTransform, bound=BOUND),
             "shapes": [(n_bins,), (n_bins,), (n_bins - 1,)],  # widths, heights, slopes
         }
         transforms: list[nn.Module] = []
-        for number in range(n_transforms):
+        for number in range(settings.n_transforms):
             if n_features == 1:  # nothing to compute the knots from
                 transforms.append(ElementWiseTransform(1, **splines))
             else:
@@ -128,7 +127,7 @@ class FlowSettings:
     """Network and training of a flow.
 
     Attributes:
-        n_transforms: Number of coupling transformations.
+        n_transforms: Number of spline transformations; at least two for each feature to be bent.
         n_hidden: Nodes of each of the two hidden layers of a transformation.
         n_bins: Bins of each spline.
         n_epochs: Passes over the training events; the best one on validation events is kept.
@@ -204,7 +203,7 @@ def fit_flow(
     )
     fitted, validation = (torch.from_numpy(events[part]) for part in indices)
     with seeded(seed):
-        flow = _new_flow(events.shape[1], settings)
+        flow = Flow(events.shape[1], settings)
         flow.set_standardisation(fitted)
         # foreach: the same numbers with a third less time in networks this small.
         optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate, foreach=True)
@@ -227,7 +226,7 @@ def fit_flow(
 def generate(flow: Flow, n_generated: int, *, seed: int) -> np.ndarray:
     """Draw events from a flow, shape (n_generated, n_features), float64.
 
-    >>> flow = Flow(2, n_transforms=2, n_hidden=8, n_bins=4)
+    >>> flow = Flow(2, FlowSettings(n_transforms=2, n_hidden=8))
     >>> generate(flow, 5, seed=1).shape
     (5, 2)
     """
@@ -269,10 +268,6 @@ def fit_flows(
         ValueError: As `fit_flow`, or `n_members` is not positive, or only one of `store` and
             `stage` is given.
         GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
-
-    >>> train = np.random.default_rng(0).normal(size=(200, 2))
-    >>> len(fit_flows(train, n_members=2, settings=FlowSettings(n_epochs=1), seed=1))
-    2
     """
     events = _check_features(train)
     if n_members < 1:
@@ -285,14 +280,14 @@ def fit_flows(
         tasks.append((int(own), int(split) if bootstrap else seed))
     fit_member = partial(_fit_member, events, settings, bootstrap)
     if store is None or stage is None:
-        return flows_from_arrays(stacked(map_tasks(fit_member, tasks, label=label)), settings)
+        return _from_arrays(stacked(map_tasks(fit_member, tasks, label=label)), settings)
 
     flow = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
     configuration = {**stage.configuration, "flow": flow, "members": n_members}
     arrays = store.combine(
         replace(stage, configuration=configuration), fit_member, tasks, stacked, label=label
     )
-    fits = flows_from_arrays(arrays, settings)
+    fits = _from_arrays(arrays, settings)
     # The key covers what the caller says the events follow from; the stored standardisation tells
     # whether that is true.
     for fit, (_, split_seed) in zip(fits, tasks, strict=True):
@@ -311,28 +306,13 @@ def fit_flows(
     return fits
 
 
-def flows_to_arrays(fits: Sequence[FlowFit]) -> Arrays:
-    """Return all that is needed to rebuild an ensemble, as arrays (n_members, ...) by name."""
-    return stacked([_to_arrays(fit) for fit in fits])
-
-
-def flows_from_arrays(
-    arrays: Mapping[str, np.ndarray], settings: FlowSettings
-) -> tuple[FlowFit, ...]:
-    """Rebuild what `flows_to_arrays` took apart.
-
-    Args:
-        arrays: Parameters, standardisation and loss curves by name, one row per member.
-        settings: Settings that the flows were fitted with.
-
-    Raises:
-        GenampError: The arrays are not those of flows with these settings.
-    """
+def _from_arrays(arrays: Mapping[str, np.ndarray], settings: FlowSettings) -> tuple[FlowFit, ...]:
+    """Rebuild an ensemble from what `_to_arrays` gives, one row per member."""
     try:
         n_members, n_features = arrays["feature_mean"].shape
         fits = []
         for member in range(n_members):
-            flow = _new_flow(n_features, settings)
+            flow = Flow(n_features, settings)
             own = {n: torch.from_numpy(a[member].copy()) for n, a in arrays.items()}
             losses = [own.pop(name).numpy() for name in ("train_loss", "validation_loss")]
             # zuko's own buffers follow from the settings and are not stored.
@@ -365,15 +345,6 @@ def _check_features(train: ArrayLike) -> np.ndarray:
                 f"{len(events)} events in column {column}; drop it, or undo its rounding by noise."
             )
     return events
-
-
-def _new_flow(n_features: int, settings: FlowSettings) -> Flow:
-    return Flow(
-        n_features,
-        n_transforms=settings.n_transforms,
-        n_hidden=settings.n_hidden,
-        n_bins=settings.n_bins,
-    )
 
 
 def _fit_member(

@@ -27,7 +27,7 @@ from genamp_lib.networks.classifier import (
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.networks.cross_fit import PairTask, cross_fit_pairs, fold_numbers
+from genamp_lib.networks.cross_fit import cross_fit_pairs, fold_numbers
 from genamp_lib.networks.particlenet import ParticleNetSettings, particle_inputs
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
@@ -183,7 +183,7 @@ def jet_pairs(
     """
     mass = observables[:, JET_OBSERVABLES.index("mass")]
     distortions = settings.distortions(mass)
-    samples, tasks = {}, []
+    samples, tasks = {}, {}
     for repetition in range(settings.n_repetitions):
         truth, pool = disjoint_pools(len(mass), seed=seed + repetition)
         for number, (case, distortion) in enumerate(distortions.items()):
@@ -198,7 +198,7 @@ def jet_pairs(
             i for i, name in enumerate(JET_OBSERVABLES) if case != WITHHELD or name != "mass"
         ]
         inputs = (observables[rows][:, columns] for rows in (truth, generated))
-        tasks.append(PairTask(f"{case} {repetition}", *inputs, seed=seed + repetition))
+        tasks[f"{case} {repetition}"] = (*inputs, seed + repetition)
     distorted = {"mass_cut": settings.mass_cut, "smear": settings.smear}
     distorted |= {"shift": list(settings.shift), "pairs_version": CODE_VERSION}
     fits = cross_fit_pairs(

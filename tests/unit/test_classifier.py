@@ -38,7 +38,7 @@ def fit(truth, generated, settings=QUICK, seed=1, validation=None):
 
 class TestClassifier:
     def test_layers_are_those_of_tab_1(self):
-        classifier = Classifier(508, n_layers=3, n_hidden=512, dropout=0.1)
+        classifier = Classifier(508, ClassifierSettings(n_hidden=512))
         sizes = [tuple(p.shape) for p in classifier.parameters() if p.ndim == 2]
         assert sizes == [(512, 508), (512, 512), (512, 512), (1, 512)]
         kinds = [type(layer).__name__ for layer in classifier.network]
@@ -47,7 +47,7 @@ class TestClassifier:
 
     def test_gradients_reach_every_parameter(self):
         torch.manual_seed(0)
-        classifier = Classifier(4, n_layers=3, n_hidden=16, dropout=0.0)
+        classifier = Classifier(4, ClassifierSettings(n_hidden=16, dropout=0.0))
         classifier(torch.randn(50, 4)).square().sum().backward()
         for name, parameter in classifier.named_parameters():
             assert parameter.grad is not None, name
@@ -191,7 +191,7 @@ class TestEnsemble:
         )
 
     def test_large_logits_survive(self):
-        classifier = Classifier(1, n_layers=1, n_hidden=2, dropout=0.0)
+        classifier = Classifier(1, ClassifierSettings(n_layers=1, n_hidden=2))
         for parameter in classifier.parameters():
             torch.nn.init.constant_(parameter, 0.0)
         classifier.network[-1].bias.data.fill_(300.0)

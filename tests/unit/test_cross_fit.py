@@ -8,7 +8,7 @@ import pytest
 from genamp_lib._project import GenampError
 from genamp_lib.networks import cross_fit
 from genamp_lib.networks.classifier import ClassifierSettings, fit_classifier
-from genamp_lib.networks.cross_fit import PairTask, cross_fit_pairs, cross_fitted_logits
+from genamp_lib.networks.cross_fit import cross_fit_pairs, cross_fitted_logits
 from genamp_lib.store import ArtefactStore, Stage
 
 QUICK = ClassifierSettings(n_layers=2, n_hidden=8, n_epochs=2, batch_size=64)
@@ -148,12 +148,12 @@ STAGE = Stage("pairs", version=1, configuration={"events": "of this test"})
 COMMON = {"settings": SETTINGS, "n_folds": 3, "stage": STAGE}
 
 
-def tasks():
+def pairs():
     rng = np.random.default_rng(0)
-    return [
-        PairTask(name, rng.normal(size=(30, 2)), rng.normal(1, 1, size=(24, 2)), seed)
+    return {
+        name: (rng.normal(size=(30, 2)), rng.normal(1, 1, size=(24, 2)), seed)
         for name, seed in (("first", 1), ("second", 2))
-    ]
+    }
 
 
 def store(tmp_path, **options):
@@ -161,16 +161,14 @@ def store(tmp_path, **options):
 
 
 def test_gives_the_numbers_of_single_pairs_and_keeps_one_artefact(tmp_path):
-    fits = cross_fit_pairs(tasks(), store=store(tmp_path), **COMMON)
-    for task in tasks():
-        alone = cross_fitted_logits(
-            task.truth, task.generated, settings=SETTINGS, seed=task.seed, n_folds=3
-        )
-        np.testing.assert_array_equal(fits[task.name].truth, alone.truth)
-        np.testing.assert_array_equal(fits[task.name].generated, alone.generated)
+    fits = cross_fit_pairs(pairs(), store=store(tmp_path), **COMMON)
+    for name, (truth, generated, seed) in pairs().items():
+        alone = cross_fitted_logits(truth, generated, settings=SETTINGS, seed=seed, n_folds=3)
+        np.testing.assert_array_equal(fits[name].truth, alone.truth)
+        np.testing.assert_array_equal(fits[name].generated, alone.generated)
     assert len(list((tmp_path / "local").glob("*.safetensors"))) == 1
     again = store(tmp_path)
-    kept = cross_fit_pairs(tasks(), store=again, **COMMON)
+    kept = cross_fit_pairs(pairs(), store=again, **COMMON)
     assert [entry["origin"] for entry in again.used] == ["local"]
     np.testing.assert_array_equal(kept["second"].truth, fits["second"].truth)
 
@@ -178,29 +176,22 @@ def test_gives_the_numbers_of_single_pairs_and_keeps_one_artefact(tmp_path):
 def test_a_killed_run_continues_with_the_pair_that_was_not_done(tmp_path, monkeypatch):
     done, fit = [], cross_fit._fit_pair
 
-    def dies_at_the_second(settings, numbers, task):
-        if task.name == "second":
+    def dies_at_the_second(settings, numbers, pair):
+        if pair[2] == 2:
             raise KeyboardInterrupt
-        return fit(settings, numbers, task)
+        return fit(settings, numbers, pair)
 
     monkeypatch.setattr(cross_fit, "_fit_pair", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        cross_fit_pairs(tasks(), store=store(tmp_path), **COMMON)
-    monkeypatch.setattr(
-        cross_fit, "_fit_pair", lambda *work: done.append(work[2].name) or fit(*work)
-    )
-    fits = cross_fit_pairs(tasks(), store=store(tmp_path), **COMMON)
-    assert done == ["second"]
+        cross_fit_pairs(pairs(), store=store(tmp_path), **COMMON)
+    monkeypatch.setattr(cross_fit, "_fit_pair", lambda *work: done.append(work[2][2]) or fit(*work))
+    fits = cross_fit_pairs(pairs(), store=store(tmp_path), **COMMON)
+    assert done == [2]
     assert set(fits) == {"first", "second"}
 
 
 def test_other_events_under_the_same_key(tmp_path):
-    cross_fit_pairs(tasks(), store=store(tmp_path), **COMMON)
-    moved = [PairTask(t.name, t.truth + 1, t.generated, t.seed) for t in tasks()]
+    cross_fit_pairs(pairs(), store=store(tmp_path), **COMMON)
+    moved = {name: (truth + 1, *others) for name, (truth, *others) in pairs().items()}
     with pytest.raises(GenampError, match="was trained on other events than these"):
         cross_fit_pairs(moved, store=store(tmp_path), **COMMON)
-
-
-def test_names_must_differ(tmp_path):
-    with pytest.raises(ValueError, match="`tasks` must have different names"):
-        cross_fit_pairs(tasks()[:1] * 2, store=store(tmp_path), **COMMON)

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from genamp_lib.networks.top_pairs.order import exchanges, in_order, reconstructed
 from tests_support import random_jets as jets
 from tests_support import small_flow_matching as settings
 
@@ -28,7 +29,6 @@ from genamp_lib.networks.top_pairs.coordinates import (
     wrapped,
 )
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatching
-from genamp_lib.networks.top_pairs.order import exchanges, in_order, reconstructed
 from genamp_lib.networks.top_pairs.solver import Solving, solve
 
 N_PARTICLES = 6

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from genamp_lib.networks.top_pairs.order import in_order, reconstructed
 from tests_support import random_jets as jets
 from tests_support import small_flow_matching as settings
 
@@ -22,7 +23,6 @@ from genamp_lib.networks.top_pairs.fit import (
     fit_flow_matching,
 )
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
-from genamp_lib.networks.top_pairs.order import in_order, reconstructed
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,13 @@ from genamp_lib.networks.spline_flow import (
     BOUND,
     Flow,
     FlowSettings,
+    _from_arrays,
+    _to_arrays,
     fit_flow,
     fit_flows,
-    flows_from_arrays,
-    flows_to_arrays,
     generate,
 )
-from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.store import ArtefactStore, Stage, stacked
 
 QUICK = FlowSettings(n_transforms=2, n_hidden=8, n_bins=4, n_epochs=3, batch_size=64)
 STAGE = Stage("test-flow", version=1, configuration={"events": "gaussian"})
@@ -37,9 +37,13 @@ def gaussian(seed, n=200):
     return x @ np.array([[1.0, 0.5], [0.0, 0.5]]) * [1e3, 1e-2] + [1e4, 1.0]
 
 
+def to_arrays(fits):
+    return stacked([_to_arrays(fit) for fit in fits])
+
+
 def assert_same(first, second):
-    for name, array in flows_to_arrays(first).items():
-        np.testing.assert_array_equal(array, flows_to_arrays(second)[name])
+    for name, array in to_arrays(first).items():
+        np.testing.assert_array_equal(array, to_arrays(second)[name])
 
 
 @pytest.fixture
@@ -47,10 +51,10 @@ def store(tmp_path):
     return ArtefactStore(published=tmp_path / "published", local=tmp_path / "local", fresh=False)
 
 
-def new_flow(n_features, seed=3, spread=1.5, **sizes):
+def new_flow(n_features, seed=3, spread=1.5):
     """A flow far from the identity: random parameters, larger than at the start of a training."""
     torch.manual_seed(seed)
-    flow = Flow(n_features, **({"n_transforms": 4, "n_hidden": 16, "n_bins": 5} | sizes))
+    flow = Flow(n_features, FlowSettings(n_transforms=4, n_hidden=16))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.mul_(spread)
@@ -114,8 +118,8 @@ class TestDensity:
 
     def test_a_mean_far_from_zero_costs_no_precision(self):
         torch.manual_seed(1)
-        flow = Flow(1, n_transforms=2, n_hidden=4, n_bins=4)
-        far = Flow(1, n_transforms=2, n_hidden=4, n_bins=4)
+        flow = Flow(1, QUICK)
+        far = Flow(1, QUICK)
         far.load_state_dict(flow.state_dict())
         far.feature_mean.fill_(1e8)
         x = torch.linspace(-3, 3, 50, dtype=torch.float64)[:, None]
@@ -326,15 +330,15 @@ class TestArrays:
         ],
     )
     def test_other_arrays(self, spoil, message):
-        arrays = flows_to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
+        arrays = to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
         spoil(arrays)
         with pytest.raises(GenampError, match=rf"stored flows: .* got .*{message}.*; rerun"):
-            flows_from_arrays(arrays, QUICK)
+            _from_arrays(arrays, QUICK)
 
     def test_other_settings(self):
-        arrays = flows_to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
+        arrays = to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
         with pytest.raises(GenampError, match=r"stored flows: must have the arrays of .*=9"):
-            flows_from_arrays(arrays, dataclasses.replace(QUICK, n_hidden=9))
+            _from_arrays(arrays, dataclasses.replace(QUICK, n_hidden=9))
 
     @pytest.mark.parametrize("bootstrap", [True, False])
     def test_artefact_of_other_events(self, store, bootstrap):
@@ -355,7 +359,7 @@ RUN = """
 import sys
 from pathlib import Path
 import numpy as np
-from genamp_lib.store import ArtefactStore, Stage
+from genamp_lib.store import ArtefactStore, Stage, stacked
 from genamp_lib.networks.spline_flow import FlowSettings, fit_flows
 folder = Path(sys.argv[1])
 store = ArtefactStore(published=folder / "published", local=folder / "local", fresh=False)

@@ -215,14 +215,7 @@ class EnsembleTask:
 def stage_of_tasks(
     name: str, tasks: Sequence[EnsembleTask], *, version: int, **settings: Any
 ) -> Stage:
-    """Return the stage of what is computed from the fits of tasks.
-
-    Args:
-        name: Name of the artefact.
-        tasks: Ensembles to fit.
-        version: Version of the code that computes.
-        settings: What else the numbers depend on, as JSON types.
-    """
+    """Return the stage of what is computed, with some settings, from the fits of tasks."""
     return Stage(
         name,
         version=version,
@@ -390,15 +383,7 @@ def combine_fits(
     *,
     label: str = "",
 ) -> Arrays:
-    """Fit the ensembles of tasks, compute arrays from each fit, and keep them as one artefact.
-
-    Args:
-        store: Where the artefact is kept, and the states of unfinished trainings.
-        stage: Stage of the artefact.
-        function: Pure and picklable function of a fit and its task.
-        tasks: Ensembles to fit.
-        merge: Function that makes the whole of the arrays of all tasks.
-        label: Name of the work in the progress line; no line when empty.
+    """Keep as one artefact what `function` computes of each task's fit; as `ArtefactStore.combine`.
 
     Raises:
         GenampError: A loss is not finite, or an artefact is damaged.
