@@ -105,15 +105,15 @@ def _stage(
     (target / "data.md").write_text(data, encoding="utf-8")
     (target / "downloads").mkdir()
     (target / "chapters").mkdir()
-    html = _html()
+    html, presets = _html(), {run.record["preset"] for run in runs.values()}
     # The pages around the chapters carry the banner of a site that is nothing but smoke.
-    smoke = [run for run in runs.values() if run.record["preset"] == "smoke"]
+    banner = html.banner({"record": {"preset": "smoke"}}) if presets == {"smoke"} else ""
     blocks = {
         "": {
             "scoreboard": html.scoreboard(rows, link=True),
             "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
             "chapters": html.chapters(chapters, runs),
-            "banner": html.banner(smoke[0]) if smoke and len(smoke) == len(runs) else "",
+            "banner": banner,
         }
     }
     for name, chapter in chapters.items():
