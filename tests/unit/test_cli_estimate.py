@@ -488,7 +488,7 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
         ("differential train.npy perfect.npy --confidence 68", "`confidence` must be between 0"),
         ("differential constant.npy perfect.npy", "must hold at least two different values"),
         (
-            "differential train.npy perfect.npy --holdout shared.npy",
+            "differential train.npy perfect.npy --holdout leak.npy",
             "samples: `holdout` must share no events with `train`, got 400 events that equal",
         ),
         (
@@ -503,7 +503,7 @@ def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, messa
     np.save("copy.npy", np.load("member_0.npy"))
     np.save("shared.npy", np.append(np.load("holdout.npy"), np.load("train.npy")[:30]))
     np.save("constant.npy", np.ones(50))
-    np.save("shared.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
+    np.save("leak.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
     (files / "text.npy").write_text("not an array")
     (files / "events.pdf").write_text("pages")
     (files / "cut.npy").write_bytes((files / "train.npy").read_bytes()[:-100])
