@@ -23,8 +23,8 @@ K does, has no such property: for a shift of a Gaussian with G = 1 it covers 62 
 The mean square. Along the signal B is a normal number Z of variance rho, at most 1/pi^2, so that
 ||B + s||^2 is about (t + sqrt(rho) Z)^2 + (1 - 6 rho) ||B'||^2, with the exact mean for all t and
 the variance of the linearised mean square for large t. That variance, estimated from the samples,
-gives rho where the signal stands out of the noise; where it does not, rho is 1/pi^2. One-sided
-limits take at least 1/pi^2 always.
+gives rho where the signal stands out of the noise; by the share that noise has of the mean square
+rho goes to 1/pi^2. One-sided limits take at least 1/pi^2 always.
 
 Tails: alpha = 1 - confidence is split into lower alpha/2 t^2/(t^2 + c^2) and upper the rest, so
 that a perfect generator, t = 0, is covered in exactly the stated fraction of cases, by high = inf,
@@ -138,7 +138,7 @@ def mean_square_intervals(
     if confidence is None:
         rho = np.maximum(rho, LARGEST_RHO)
     else:
-        rho = rho + np.minimum((MEAN_SQUARE / with_noise) ** 2, 1.0) * (LARGEST_RHO - rho)
+        rho = rho + np.minimum(MEAN_SQUARE / with_noise, 1.0) * (LARGEST_RHO - rho)
     rest = (
         square[..., np.newaxis]
         + np.maximum(rho, MEAN_SQUARE)[..., np.newaxis]
