@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from genamp_lib import true_averaging_amplification
 from genamp_lib.amplification import averaging_intervals
-from genamp_lib.amplification._alarms import joint_p_value, shared_events
+from genamp_lib.amplification._alarms import joint_p_value
 from genamp_lib.amplification.averaging_estimate import JOINTLY_CONTRADICTED
 from genamp_lib.amplification.pseudo_experiments import truth_quantiles
 from genamp_lib.amplification.truth import amplification_tail, mean_square_interval
@@ -180,16 +180,6 @@ def test_tails_with_twenty_events_and_more_keep_their_coverage(n_members, n_trai
         truth = many.mean() * (1 - many.mean()) / (n_train * many.var())
         _, low, high = averaging_intervals(tails[..., None], n_train=n_train, confidence=0.6827)
         assert np.mean((low <= truth) & (truth <= high)) > 0.6827 - 0.03 - 4.5 * 0.0033
-
-
-def test_equal_values_by_chance_are_no_shared_events() -> None:
-    # Claimed 1e-6 each: none in 300, whatever the number of digits.
-    rng = np.random.default_rng(8)
-    for _ in range(100):
-        for digits in (1, 3, 5):
-            n, size = rng.integers(50, 2000, size=2)
-            first, second = (rng.normal(size=k).round(digits) for k in (n, size))
-            assert shared_events(first, second) == 0
 
 
 def test_misspecified_cases_have_the_true_factor_that_was_asked_for() -> None:

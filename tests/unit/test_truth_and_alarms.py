@@ -18,7 +18,7 @@ from genamp_lib import (
     true_averaging_amplification,
 )
 from genamp_lib.amplification import KOLMOGOROV_MEAN
-from genamp_lib.amplification._alarms import bias_p_value, joint_p_value, shared_events
+from genamp_lib.amplification._alarms import bias_p_value, joint_p_value
 from genamp_lib.amplification.averaging_estimate import AMPLIFIES_IF, CONTRADICTED
 from genamp_lib.amplification.truth import holdout_power
 
@@ -277,17 +277,6 @@ def test_the_joint_alarm_takes_the_verdict_away() -> None:
     assert (estimate.status, estimate.verdict) == ("contradicted", "undecided")
     assert estimate.regions[0].verdict == "undecided"
     assert estimate.to_dict()["joint_p_value"] == estimate.joint_p_value
-
-
-def test_shared_events_are_counted_and_chance_is_not() -> None:
-    rng = np.random.default_rng(10)
-    train, holdout = rng.normal(size=500), rng.normal(size=5000)
-    assert shared_events(train, holdout) == 0
-    assert shared_events(train, np.append(holdout, train[:40])) == 40
-    assert shared_events(train, train) == 500
-    # Values of few digits are equal by chance, and not more often than chance allows.
-    for digits in (1, 2, 3, 4):
-        assert shared_events(train.round(digits), holdout.round(digits)) == 0
 
 
 def test_members_at_an_extremum_are_flagged() -> None:
