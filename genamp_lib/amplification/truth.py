@@ -24,7 +24,7 @@ from scipy.special import chndtr, ndtr, ndtri
 from scipy.stats import chi2
 
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._numbers import Array, find_root, plain
+from genamp_lib.amplification._numbers import Array, find_root, record
 
 # With fewer training sets their scatter is a matter of luck, and an upper bound takes its place.
 ENOUGH_SETS = 10
@@ -78,20 +78,7 @@ class TrueAmplification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "one_draw": plain(self.one_draw),
-            "one_draw_interval": [plain(edge) for edge in self.one_draw_interval],
-            "mean": plain(self.mean),
-            "mean_interval": [plain(edge) for edge in self.mean_interval],
-            "confidence": self.confidence,
-            "n_train": self.n_train,
-            "n_sets": self.n_sets,
-            "n_members": self.n_members,
-            "n_truth": plain(self.n_truth),
-            "event_variance": self.event_variance,
-            "one_draw_of_sets": [plain(g) for g in self.one_draw_of_sets],
-            "mean_of_sets": [plain(g) for g in self.mean_of_sets],
-        }
+        return record(self)
 
     def __repr__(self) -> str:
         def text(value: float, interval: tuple[float, float]) -> str:
