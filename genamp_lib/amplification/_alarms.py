@@ -8,7 +8,6 @@ from scipy.stats import betabinom, binom, chi2, shapiro
 
 # Counts below this are too coarse to look Gaussian.
 FEWEST_COUNTS = 25
-SHARED_BY_CHANCE = 1e-6
 
 
 def normality_p_value(fractions: NDArray[np.float64], *, n_generated: float) -> float:
@@ -92,22 +91,3 @@ def joint_p_value(
     mean = n_bins - 1 + scatter
     size = (n_bins - 1 + 2 * scatter + scatter**2) / mean  # half the variance over the mean
     return chi2.sf(statistic / size, mean / size)
-
-
-def shared_events(first: NDArray[np.float64], second: NDArray[np.float64]) -> int:
-    """Return how many events two samples share; 0 where chance explains all equal values.
-
-    Of the values that occur exactly twice in both samples together, independent samples of sizes n
-    and N hold one each with the probability 2 n N / (n + N)^2, whatever the distribution, rounded
-    or not. More than that, at a false-alarm rate of 1e-6, are copies.
-
-    >>> shared_events(np.array([1.0, 2.0, 3.0]), np.arange(100.0) / 7)
-    0
-    """
-    values, counts = np.unique(np.concatenate([first, second]), return_counts=True)
-    twice = values[counts == 2]
-    in_both = int(np.isin(twice, first[np.isin(first, second)]).sum())
-    n, size = len(first), len(second)
-    chance = 2 * n * size / (n + size) ** 2
-    is_chance = binom.sf(in_both - 1, len(twice), chance) > SHARED_BY_CHANCE
-    return 0 if is_chance else in_both

@@ -108,27 +108,21 @@ def check_alarm_counts(
             f"`alarm_counts` must have a row of numbers >= 0 for each of {n_members} members, got "
             f"{len(table)} rows from {table.min():g} to {table.max():g}."
         )
-    n_bins = table.shape[1]
     train = check_sample_counts(
-        "alarm_counts", counts[1], n_regions=n_bins, total="n_train", n_events=n_train
+        "alarm_counts", counts[1], n_regions=table.shape[1], total="n_train", n_events=n_train
     )
-    _check_overlap("alarm_counts", table.sum(axis=1).max(), limit=full * (1 + OVERLAP_TOLERANCE))
-    fractions = table / full
-    fractions = np.append(
-        fractions, np.maximum(1 - fractions.sum(axis=1, keepdims=True), 0), axis=1
-    )
-    train = np.append(train, n_train - train.sum())
-    # Nothing outside the bins is as it should be; a little outside joins the last bin.
-    if max(train[-1], fractions[:, -1].mean() * n_train) < FEWEST_IN_BIN:
-        train = np.append(train[:-2], train[-2:].sum())
-        fractions = np.append(fractions[:, :-2], fractions[:, -2:].sum(axis=1, keepdims=True), 1)
-    fullest = np.maximum(train, fractions.mean(axis=0) * n_train)
+    table = table / full
+    if abs(table.sum(axis=1) - 1).max() > OVERLAP_TOLERANCE or train.sum() != n_train:
+        raise ValueError(
+            "`alarm_counts` must hold all events: bins from -inf to inf, alarm_regions."
+        )
+    fullest = np.maximum(train, table.mean(axis=0) * n_train)
     if len(train) < 2 or fullest.min() < FEWEST_IN_BIN:
         raise ValueError(
             f"`alarm_counts` must have at least two bins and {FEWEST_IN_BIN} training events "
             f"expected in each, got {len(train)} bins and {fullest.min():.3g}; take fewer bins."
         )
-    return fractions, train
+    return table, train
 
 
 def equal_members(fractions: NDArray[np.float64], *, n_events: float) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._numbers import plain
+from genamp_lib.amplification._numbers import record
 from genamp_lib.amplification.truth import TrueAmplification
 
 AMPLIFIES_IF = "amplifies, if its members share no bias"
@@ -121,6 +121,11 @@ class AveragingEstimate:
             return None
         name = "one_draw" if self.members == "independent" else "mean"
         return getattr(self.holdout, name), getattr(self.holdout, f"{name}_interval")
+
+    @property
+    def condition(self) -> str:
+        """What the verdict takes for granted; empty if nothing."""
+        return "its members share no bias" if self.verdict == AMPLIFIES_IF else ""
 
     @property
     def contradicted(self) -> bool:
@@ -237,41 +242,11 @@ class AveragingEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        content: dict[str, Any] = {
-            "amplification": plain(self.amplification),
-            "interval": [plain(edge) for edge in self.interval],
-            "confidence": self.confidence,
-            "verdict": self.verdict,
-            "condition": "its members share no bias" if self.verdict == AMPLIFIES_IF else "",
-            "decisive_interval": [plain(edge) for edge in self.decisive_interval],
-            "whose": self.whose,
-            "of_the_mean": plain(self.of_the_mean),
-            "of_one_member": plain(self.of_one_member),
-            "status": self.status,
-            "note": self.note,
-            "n_equiv": plain(self.n_equiv),
-            "n_train": self.n_train,
-            "n_generated": plain(self.n_generated),
-            "n_members": self.n_members,
-            "integrals": list(self.integrals),
-            "sigma_model": self.sigma_model,
-            "event_variance": self.event_variance,
-            "total_variance": self.total_variance,
-            "degrees_of_freedom": self.degrees_of_freedom,
-            "noise_p_value": self.noise_p_value,
-            "normality_p_value": self.normality_p_value,
-            "train_integrals": list(self.train_integrals),
-            "bias_p_value": self.bias_p_value,
-            "joint_p_value": self.joint_p_value,
-        }
-        if self.holdout is not None:
-            content["holdout"] = self.holdout.to_dict() | {
-                "edges": [plain(edge) for edge in self.holdout_edges],
-                "power": self.holdout_power,
-            }
-        if self.regions:
-            content["regions"] = [region.to_dict() for region in self.regions]
-        return content
+        return record(
+            self,
+            *("verdict", "condition", "status", "note", "whose", "n_equiv"),
+            *("of_the_mean", "of_one_member", "sigma_model"),
+        )
 
     def __repr__(self) -> str:
         low, high = self.interval

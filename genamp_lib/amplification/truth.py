@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainc, ndtr, ndtri
+from scipy.special import chndtr, ndtr, ndtri
 from scipy.stats import chi2
 
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._numbers import Array, find_root, plain
+from genamp_lib.amplification._numbers import Array, find_root, record
 
 # With fewer training sets their scatter is a matter of luck, and an upper bound takes its place.
 ENOUGH_SETS = 10
@@ -78,20 +78,7 @@ class TrueAmplification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; infinity is the string "inf"."""
-        return {
-            "one_draw": plain(self.one_draw),
-            "one_draw_interval": [plain(edge) for edge in self.one_draw_interval],
-            "mean": plain(self.mean),
-            "mean_interval": [plain(edge) for edge in self.mean_interval],
-            "confidence": self.confidence,
-            "n_train": self.n_train,
-            "n_sets": self.n_sets,
-            "n_members": self.n_members,
-            "n_truth": plain(self.n_truth),
-            "event_variance": self.event_variance,
-            "one_draw_of_sets": [plain(g) for g in self.one_draw_of_sets],
-            "mean_of_sets": [plain(g) for g in self.mean_of_sets],
-        }
+        return record(self)
 
     def __repr__(self) -> str:
         def text(value: float, interval: tuple[float, float]) -> str:
@@ -194,16 +181,16 @@ def true_averaging_amplification(
     for name, square in squares.items():
         if math.isinf(n_truth):
             low, high = _interval_of_mean_square(square, confidence)
-        elif n_sets > 1 or name == "mean":
-            low, high = _interval_with_noise(square, difference, covariance, confidence)
-        else:  # of one set the distance of its members to their mean is known
-            shift = max(float((square - squares["mean"])[0]), 0.0)
-            low, high = (
-                edge + shift
-                for edge in _interval_with_noise(
-                    squares["mean"], difference, covariance, confidence
-                )
-            )
+        else:
+            # Of one set the distance of its members to their mean is known.
+            base = square if n_sets > 1 else squares["mean"]
+            low, high = mean_square_interval(
+                base.mean(),
+                difference.mean(axis=0),
+                covariance,
+                scatter=_scatter(base),
+                confidence=confidence,
+            ) + max(float((square - base).mean()), 0.0)
         edges = [float(_ratio(event_variance, n_train * edge)) for edge in (high, low)]
         found[name] = float(_ratio(event_variance, n_train * square.mean()))
         found[f"{name}_interval"] = tuple(edges)
@@ -232,41 +219,59 @@ def _interval_of_mean_square(square: Array, confidence: float) -> tuple[float, f
     return tuple(float(mean * dof / chi2.ppf(p, dof)) for p in (1 - tail, tail))
 
 
-def _interval_with_noise(
-    square: Array, difference: Array, covariance: Array, confidence: float
-) -> tuple[float, float]:
-    """Return an interval for the expectation x of squares that a true sample's noise is in.
+def _scatter(square: Array) -> float:
+    """Return 2 over the degrees of freedom of a mean of squares, one per training set."""
+    n_sets, mean = len(square), float(square.mean())
+    if n_sets < ENOUGH_SETS or mean <= 0:
+        return 0.0 if n_sets == 1 else 2 / n_sets
+    # Each set has at least one.
+    return min(float(square.var(ddof=1)) / n_sets / mean**2, 2 / n_sets)
 
-    The sum of x and noise follows a scaled chi^2 with its mean and variance: that over training
-    sets (chi^2 for x alone, none for a single set), that of the noise, and their product's. Tails
-    are those of `_spread`: the upper edge's is alpha/2 times the share of x, so that the interval
-    is never empty.
+
+def mean_square_interval(
+    estimate: Array, difference: Array, covariance: Array, *, scatter: float, confidence: float
+) -> Array:
+    """Return an interval for a mean squared deviation x that a true sample's noise was taken from.
+
+    The sum of x and noise follows a scaled, non-central chi^2 with its mean and variance: that over
+    training sets (chi^2 for x alone, none for a single set), that of the noise, and their
+    product's. For one region and one set this is exact; for regions of very different size the
+    interval is some points too long, since the noise hides where the deviation points. Tails are
+    those of `_spread`: the upper edge's is alpha/2 times the share of x, so that the interval is
+    never empty.
+
+    Args:
+        estimate: Squared deviation less the expected noise, shape (...).
+        difference: Deviations of the regions, shape (..., n_regions).
+        covariance: Covariance of the noise, shape (n_regions, n_regions).
+        scatter: 2 over the degrees of freedom of x over training sets.
+        confidence: Confidence level.
+
+    Returns:
+        Lower and upper edges, shape (2, ...).
     """
-    n_sets = len(square)
-    noise = float(np.trace(covariance))
-    seen = max(float(square.mean()) + noise, 1e-9 * noise)
-    shared = difference.mean(axis=0)
-    along = float(shared @ covariance @ shared) / max(float(shared @ shared), 1e-300)
-    spread = 0.0  # 2 over the degrees of freedom of x
-    if n_sets > 1:
-        spread = float(square.var(ddof=1)) / n_sets / max(seen - noise, 1e-150) ** 2
-        # Each set has at least one; few sets do not show more.
-        spread = min(spread, 2 / n_sets) if n_sets >= ENOUGH_SETS else 2 / n_sets
+    noise = np.trace(covariance)
+    seen = np.maximum(estimate + noise, 1e-9 * noise)
+    length = np.maximum((difference**2).sum(axis=-1), 1e-300)
+    along = ((difference @ covariance) * difference).sum(axis=-1) / length
+    squares = (covariance**2).sum()
+    dof = noise**2 / squares
 
     def below(x: Array) -> Array:
-        mean = x + noise
-        variance = spread * x**2 + 2 * (covariance**2).sum() + 4 * along * x
-        return gammainc(mean**2 / variance, seen * mean / variance)
+        mean, variance = x + noise, scatter * x**2 + 2 * squares + 4 * along * x
+        # The noise's degrees of freedom, non-central as far as the variance allows.
+        root = np.sqrt(np.maximum(mean**2 - dof * variance / 2, 0.0))
+        size = np.where(root > 0, (mean - root) / dof, variance / (2 * mean))
+        return chndtr(seen / size, np.where(root > 0, dof, mean / size), root / size)
 
     def tail(x: Array) -> Array:
         return (1 - confidence) / 2 * x / (x + noise)
 
-    top = np.array(1e9 * (seen + noise))
-    high = float(find_root(lambda x: tail(x) - below(x), top))
-    low = float(find_root(lambda x: confidence + tail(x) - below(x), top))
-    low = low if below(np.array(0.0)) > confidence else 0.0
-    estimate = float(square.mean())
-    return max(min(low, estimate), 0.0), max(high, estimate)
+    top = 1e4 * (seen + noise)
+    high = find_root(lambda x: tail(x) - below(x), top)
+    low = find_root(lambda x: confidence + tail(x) - below(x), top)
+    low = np.where(below(np.zeros_like(top)) > confidence, low, 0.0)
+    return np.array([np.clip(low, 0.0, np.maximum(estimate, 0.0)), np.maximum(high, estimate)])
 
 
 def amplification_tail(

@@ -308,18 +308,13 @@ def _edges(
 
 def _alarm_edges(train: Path, holdout: Path | None, column: str | None) -> Any:
     """Return the bins of the joint alarm; refuse a holdout that holds training events."""
-    from genamp_lib.amplification import alarm_regions
-    from genamp_lib.amplification._alarms import shared_events
+    from genamp_lib.amplification import RepeatCounter, alarm_regions
     from genamp_lib.files.columns import load_column
 
     values = load_column(train, column)
     if holdout is not None:
-        n_shared = shared_events(values, load_column(holdout, column))
-        if n_shared:
-            raise GenampError(
-                f"{holdout}: must hold no events of {train}, got {n_shared} that are in both; "
-                "take them out"
-            )
+        with one_line(f"{train}, {holdout}"):
+            RepeatCounter(values, load_column(holdout, column))  # refuses shared events
     with one_line(str(train)):
         return alarm_regions(values)
 

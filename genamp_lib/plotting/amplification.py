@@ -142,16 +142,17 @@ def plot_estimate(
     )
     # A large G is a small sigma_model: the band is the interval upside down, open below when
     # the amplification has no upper limit.
-    high, low = (float(estimate.sigma_stat(edge * estimate.n_train)) for edge in estimate.interval)
-    ax.axhspan(
-        low,
-        high,
-        color=COLOURS["model"],
-        alpha=0.2,
-        linewidth=0,
-        label=r"interval of $\sigma_\mathrm{model}$",
-        zorder=0,
-    )
+    if estimate.interval[0] > 0:  # else there are too few training events for an interval
+        high, low = estimate.sigma_stat(np.multiply(estimate.interval, estimate.n_train))
+        ax.axhspan(
+            low,
+            high,
+            color=COLOURS["model"],
+            alpha=0.2,
+            linewidth=0,
+            label=r"interval of $\sigma_\mathrm{model}$",
+            zorder=0,
+        )
     if np.isfinite(estimate.n_equiv):
         mark_n_equiv(ax, estimate.n_equiv, estimate.sigma_model, n_train=estimate.n_train)
     ax.legend()
@@ -199,7 +200,9 @@ def plot_averaging_scan(
     # G's interval upside down is that of sigma_model.
     low, high = np.array(
         [
-            [float(one.sigma_stat(edge * one.n_train)) for edge in reversed(one.interval)]
+            one.sigma_stat(np.multiply(one.interval[::-1], one.n_train))
+            if one.interval[0] > 0
+            else [one.sigma_model] * 2  # too few training events for an interval
             for one in estimates
         ]
     ).T

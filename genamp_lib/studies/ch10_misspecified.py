@@ -23,7 +23,7 @@ from genamp_lib.amplification.averaging_estimate import (
     DECISIVE,
     JOINTLY_CONTRADICTED,
 )
-from genamp_lib.amplification.truth import amplification_tail, true_averaging_amplification
+from genamp_lib.amplification.truth import amplification_tail, mean_square_interval
 
 Array = NDArray[np.float64]
 Moments = Callable[[Array, Array, Array], Array]
@@ -397,14 +397,13 @@ def holdout_coverage(
                 shift *= length / np.linalg.norm(shift, axis=1, keepdims=True)
                 everything = np.append(truth, 1 - truth.sum())
                 counts = rng.multinomial(size, everything, size=n_experiments)[:, :-1]
-                for mean, count in zip(truth + shift, counts, strict=True):
-                    for level, confidence in enumerate(confidences):
-                        low, high = true_averaging_amplification(
-                            np.clip(mean, 0.0, 1.0)[np.newaxis],
-                            truth=np.maximum(count, 0.5) / size,
-                            n_train=n_train,
-                            n_truth=size,
-                            confidence=confidence,
-                        ).mean_interval
-                        held[i, j, k, level] += low <= factor <= high
-    return {"coverage": held / n_experiments}
+                difference = truth + shift - counts / size
+                covariance = (np.diag(truth) - np.outer(truth, truth)) / size
+                square = (difference**2).sum(axis=1) - np.trace(covariance)
+                for level, confidence in enumerate(confidences):
+                    low, high = mean_square_interval(
+                        square, difference, covariance, scatter=0.0, confidence=confidence
+                    )
+                    inside = (low <= length**2) & (length**2 <= high)
+                    held[i, j, k, level] = inside.mean()
+    return {"coverage": held}

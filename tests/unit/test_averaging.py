@@ -358,4 +358,4 @@ def test_the_condition_is_in_every_form() -> None:
     content = estimate.to_dict()
     assert content["verdict"] == AMPLIFIES_IF in repr(estimate).replace("\n", "")
     assert content["condition"] == "its members share no bias"
-    assert "holdout" not in content
+    assert content["holdout"] is None

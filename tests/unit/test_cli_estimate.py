@@ -69,7 +69,7 @@ def test_averaging_over_regions(files):
     assert "* if its members share no bias." in text
     assert "5 members), one member" in text
     content = json.loads((files / "out.json").read_text())
-    assert content["amplification"] == pytest.approx(expected.amplification)
+    assert content["amplification"] == expected.to_dict()["amplification"]
     assert content["region_names"] == ["[0, 0.5)", "[0.5, 1)"]
     assert content["files"]["members"] == CLOSE
 
@@ -435,9 +435,9 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
             "members must differ, got equal bytes in member_0.npy and copy.npy",
         ),
         (
-            "averaging member_0.npy member_1.npy --train train.npy --holdout shared.npy "
+            "averaging member_0.npy member_1.npy --train train.npy --holdout partly.npy "
             "--regions 0,1",
-            "shared.npy: must hold no events of train.npy, got 30 that are in both; take them out",
+            "train.npy, partly.npy: `holdout` must share no events with `train`, got 30 events",
         ),
         (
             "averaging member_0.npy --n-train 9 --n-generated 9 --holdout train.npy",
@@ -501,7 +501,7 @@ def test_mistakes_are_one_line_and_write_nothing(files, capsys, arguments, messa
     np.save("nan.npy", np.array([1.0, np.nan]))
     np.save("empty.npy", np.empty(0))
     np.save("copy.npy", np.load("member_0.npy"))
-    np.save("shared.npy", np.append(np.load("holdout.npy"), np.load("train.npy")[:30]))
+    np.save("partly.npy", np.append(np.load("holdout.npy"), np.load("train.npy")[:30]))
     np.save("constant.npy", np.ones(50))
     np.save("leak.npy", np.append(np.load("train.npy"), np.load("holdout.npy")))
     (files / "text.npy").write_text("not an array")

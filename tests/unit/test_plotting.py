@@ -26,6 +26,7 @@ from genamp_lib.plotting import (
     explorer,
     mark_n_equiv,
     plot_amplification_map,
+    plot_averaging_scan,
     plot_coverage,
     plot_estimate,
     plot_measured,
@@ -241,3 +242,10 @@ def test_explorer_is_accessible_deterministic_and_asks_nobody() -> None:
 def test_explorer_refuses_tables_with_holes(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         explorer(**{**explorer_arguments(), **changed})
+
+
+def test_estimates_without_an_interval_are_drawn_without_a_band() -> None:
+    rare = averaging_amplification([19, 22, 25, 18], n_generated=1000, n_train=100)
+    assert rare.interval == (0.0, np.inf)
+    assert not plot_estimate(rare, N).patches
+    assert plot_averaging_scan([rare, rare]).figure
