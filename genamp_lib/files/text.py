@@ -116,7 +116,8 @@ def layout_of(path: Path, reading: Reading) -> Layout:
         found
         for mark in separators
         for decimal in decimals
-        if (found := _fit(lines, comments, n_skipped, mark, decimal, reading.header))
+        if mark != decimal
+        and (found := _fit(lines, comments, n_skipped, mark, decimal, reading.header))
     ]
     if not fitting:
         raise GenampError(f"{path}: {_why_nothing_fits(lines, separators, decimals)}")
@@ -191,7 +192,7 @@ def _fit(
         if len(names) == len(columns) - 1 and not any(columns[-1]):
             names = [*names, None]  # a separator at the end of each row
         elif len(names) == len(columns) - 1 and (
-            _counts(labels) or not _are_numbers(labels, decimal)
+            _counts(labels) or not any(_are_numbers([label], decimal) for label in labels)
         ):
             names = [None, *names]  # as R writes names of rows
         if len(names) != len(columns):
