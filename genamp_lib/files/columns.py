@@ -42,7 +42,8 @@ class Reading:
 
     Attributes:
         column: Array or column; see the head of this module.
-        separator: Mark between the columns of a text; " " for any white space. Found when None.
+        separator: Mark between the columns of a text; "space" is any white space, "tab" is one
+            tabulator. Found when None.
         decimal: Decimal mark of a text, "." or ","; the other one groups digits. Found when None.
         header: Whether the first line of a text holds names. Found when None.
         features: Names of the features to read; all when empty.
@@ -59,6 +60,8 @@ class Reading:
     missing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        mark = {"space": " ", "tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+        object.__setattr__(self, "separator", mark)
         if self.decimal not in (None, ".", ","):
             raise GenampError(f"--decimal must be '.' or ',', got {self.decimal!r}")
         if self.separator is not None and len(self.separator) != 1:
