@@ -152,8 +152,18 @@ TEXTS = {
         ["m", *["823.5"] * 300, "1,523.25"],
         None,
         {},
-        "Expected 1 fields",
+        "rows must have 1 columns between `,`, got others (Expected 1 fields in line 302, saw 2)",
     ),
+    "a decimal comma far below": (
+        ".csv",
+        ["m;pt", *["823;1"] * 300, "1,5;1"],
+        "m",
+        {},
+        "could not convert string to float: '1,5'",
+    ),
+    "names of bins": (".csv", ["10,20,30", "1,5,2", "3,2,1"], "1", {}, "may be names or an event"),
+    "two years": (".csv", ["2015,2018", "1,5", "3,2"], "1", {}, "may be names or an event"),
+    "an index of words": (".csv", [",m,pt", "a,1.5,2", "b,2.5,3"], "m", {}, [1.5, 2.5]),
 }  # fmt: skip
 
 
