@@ -98,10 +98,10 @@ def text_blocks(
             for chunk in chunks:
                 yield chunk[positions].to_numpy()
     except pd.errors.ParserError as error:
+        reason = str(error).strip().rpartition(": ")[2]
         raise GenampError(
             f"{path}: rows must have {len(layout.names)} columns between `{layout.separator}`, got "
-            f"others ({str(error).strip().rpartition(': ')[2]}); give --separator or --decimal if these marks "
-            "are in numbers"
+            f"others ({reason}); give --separator or --decimal if these marks are in numbers"
         ) from error
 
 
