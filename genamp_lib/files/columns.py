@@ -18,6 +18,7 @@ field of a record KEY:FIELD; INDEX or FIELD alone in a .npy file.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -34,6 +35,7 @@ from genamp_lib.files import hdf5, text
 
 BLOCK_EVENTS = 1 << 18
 BLOCK_BYTES = 1 << 24
+_WEIGHT = re.compile(r".*weight.*|w|wt|wgt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
 
     Raises:
         GenampError: As of `read_column`; columns differ in length or share a name; one of them
-            counts the events; a feature is not there.
+            counts the events or is called a weight; a feature is not there.
     """
     path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
@@ -177,10 +179,12 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
             names = _wanted(path, every, reading)
             values = values[:, [every.index(name) for name in names]]
     for name, feature in zip(names, values.T, strict=True):
-        if len(feature) > 2 and name not in reading.features and (np.diff(feature) == 1).all():
+        counts = len(feature) > 2 and (np.diff(feature) == 1).all()
+        if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
+            what = "counts the events" if counts else "may be a weight of the events"
             raise GenampError(
-                f"{path}: column `{name}` counts the events; leave it out with --drop {name}, or "
-                "name the features with --features"
+                f"{path}: column `{name}` {what}; leave it out with --drop {name}, or name the "
+                "features with --features"
             )
     return names, values
 

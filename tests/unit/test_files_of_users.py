@@ -418,6 +418,20 @@ def test_a_column_that_counts_the_events_is_no_feature(tmp_path):
     assert load_features(tmp_path / "x.csv", Reading(features=("event", "m")))[0] == ["event", "m"]
 
 
+@pytest.mark.parametrize(
+    "name", ["weight", "Weights", "event_weight", "mc.weight", "genWeight", "w", "wgt", "weight_1"]
+)
+def test_a_column_called_a_weight_is_no_feature(tmp_path, name):
+    pd.DataFrame({"m": X, name: Y}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(GenampError, match=f"column `{name}` may be a weight of the events; leave"):
+        load_features(tmp_path / "x.csv")
+    assert load_features(tmp_path / "x.csv", Reading(drop=(name,)))[0] == ["m"]
+    assert load_features(tmp_path / "x.csv", Reading(features=("m", name)))[0] == ["m", name]
+    for other in ("m_W", "width", "pt_w1_jet", "view"):
+        pd.DataFrame({"m": X, other: Y}).to_csv(tmp_path / "x.csv", index=False)
+        assert load_features(tmp_path / "x.csv")[0] == ["m", other]
+
+
 def test_chosen_features(tmp_path):
     pd.DataFrame({"m": X, "pt": Y, "eta": X + Y}).to_csv(tmp_path / "x.csv", index=False)
     np.save(tmp_path / "x.npy", np.stack([X, Y, X + Y], axis=1))
