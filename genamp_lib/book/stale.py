@@ -119,7 +119,13 @@ def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, An
     Raises:
         GenampError: A sample that it reads, or the file given as `source`, is missing.
     """
-    files = sorted(library_files(chapter.code))
+    modules = library_files(chapter.code)
+    texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in modules}
+    # A page that a module fills counts as the module does.
+    pages = {
+        page for path in texts for page in path.parent.glob("*.html") if page.name in texts[path]
+    }
+    files = sorted([*modules, *(str(page.relative_to(ROOT)) for page in pages)])
     return {
         "code": sha256_of_text(chapter.code),
         "parameters": dict(parameters),

@@ -1,7 +1,4 @@
-"""`genamp data`: event samples and public data on the command line. No work of its own.
-
-Downloads as the command line shows them. No download of its own: datasets.public.
-"""
+"""`genamp data`: event samples and public data on the command line. No work of its own."""
 
 from __future__ import annotations
 
@@ -60,38 +57,25 @@ Mirror = Annotated[
 @app.command("list")
 def list_command(folder: Folder = None) -> None:
     """List the shipped samples and the public files. Quick: looks at sizes, not at checksums."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from genamp_lib.datasets.public import PUBLIC_RECORDS, data_folder, list_public
+    from genamp_lib.datasets.public import PUBLIC_RECORDS, PublicFile, data_folder
     from genamp_lib.datasets.sources import list_samples
 
-    console = Console()
-    table = Table(title="Shipped samples", title_justify="left")
-    table.add_column("sample", no_wrap=True)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("what")
+    # Lines, not a table: names and DOIs are copied whole from any terminal, or piped.
+    typer.echo("Shipped samples: sample, rows, size, state")
     for sample in list_samples():
         size = f"{sample.bytes / 1e6:.1f} MB"
-        table.add_row(sample.name, f"{sample.rows:,}", size, sample.state, sample.description)
-    console.print(table)
-
+        typer.echo(f"{sample.name:16} {sample.rows:>9,} {size:>8}  {sample.state}")
+        typer.echo(f"    {sample.description}")
     folder = folder or data_folder()
-    table = Table(title="Public data: genamp data fetch FILE", title_justify="left")
-    table.add_column("file", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("what")
-    table.add_column("DOI or address", overflow="fold")
+    typer.echo("\nPublic data, `genamp data fetch FILE`: file, state, DOI or address")
     for record in PUBLIC_RECORDS:
-        files = [public for public in list_public() if public.record is record]
-        names = "\n".join(public.name for public in files) or f"{record.name}/..."
-        states = "\n".join(public.state(folder) for public in files)
-        table.add_row(names, states, record.what, record.doi or record.page)
-        table.add_section()
-    console.print(table)
-    typer.echo(f"Public files are kept in {folder}")
+        where = record.doi or record.page
+        for file in [PublicFile(record, name) for name in record.files]:
+            typer.echo(f"{file.name:39} {file.state(folder):14} {where}")
+        if not record.files:
+            typer.echo(f"{record.name + '/...':54} {where}")
+        typer.echo(f"    {record.what}")
+    typer.echo(f"\nPublic files are kept in {folder}")
 
 
 @app.command("fetch")
@@ -106,7 +90,6 @@ def fetch_command(
 
     Example: genamp data fetch jetnet/g.hdf5, then load_jets("jets_gluon", source="public").
     """
-    from genamp_lib.cli.data import download_progress
     from genamp_lib.datasets.public import fetch_public, find_public, verify_public
 
     public = find_public(name)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, replace_file, write_json
+from genamp_lib.cli.reading import Decimal, Header, Separator
 from genamp_lib.files.counting import Sharing, accumulate, count_regions, one_line
+from genamp_lib.files.outputs import check_outputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         KolmogorovAccumulator,
         RegionCounter,
     )
+    from genamp_lib.files.columns import Reading
 
 app = typer.Typer(
     help="How many true events is a generated sample worth? Your own files in, a verdict out.",
@@ -60,9 +63,10 @@ DIFFERENTIAL = (
     "The generated sample may be of any size: it is read once, block by block.",
 )
 FILES = (
-    "Files are .npy, .npz, .h5, .csv or .parquet with one number per event. Where a file has "
-    "several columns, name one with --column: a key, a dataset, a column name, an index, or "
-    "KEY:INDEX.",
+    "Files are .npy, .npz, .h5, .root, .parquet or tables as text, with one number per event. "
+    "Where a file has several columns, name one with --column: a key, a dataset, a branch, a "
+    "column name, an index, or KEY:INDEX. A text that can be read in several ways is refused, and "
+    "--separator, --decimal or --header decides.",
 )
 AVERAGING_EXAMPLES = (
     "Examples:",
@@ -125,6 +129,9 @@ def averaging(
         typer.Option(help="Use the first N events of each member; for counts, events per member."),
     ] = None,
     column: Column = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    header: Header = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
     plot_path: Plot = None,
@@ -133,24 +140,26 @@ def averaging(
 ) -> None:
     """Estimate the averaging amplification of an ensemble's files."""
     from genamp_lib.amplification import averaging_amplification
+    from genamp_lib.files.columns import Reading
 
-    _check_outputs(json_path, plot_path)
+    _check_outputs(json_path, plot_path, [*members, train, holdout])
+    reading = Reading(column, separator, decimal, header)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
     samples: dict[str, Any] = {}
     if regions is None and quantiles is None:
         if holdout is not None:
             raise GenampError("--holdout must be given together with --regions or --quantiles")
-        n_train = _n_train(n_train, train, column)
-        counts, n_generated = _table_of_counts(members, n_generated, column)
+        n_train = _n_train(n_train, train, reading)
+        counts, n_generated = _table_of_counts(members, n_generated, reading)
         names = None
     else:
         _check_members(members, n_train, train, n_generated)
-        edges = [_edges(regions, quantiles, train, column)]
-        edges += [] if train is None else [_alarm_edges(train, holdout, column)]
+        edges = [_edges(regions, quantiles, train, reading)]
+        edges += [] if train is None else [_alarm_edges(train, holdout, reading)]
         files = [(path, n_generated) for path in members]
         files += [(path, None) for path in (train, holdout) if path is not None]
-        counters = count_regions(files, edges, column, sharing)
+        counters = count_regions(files, edges, reading, sharing)
         if holdout is not None:
             found, *_ = counters.pop()
             samples |= {"holdout_counts": found.counts, "n_holdout": found.n_generated}
@@ -189,6 +198,9 @@ def differential(
         Path | None, typer.Option(help="True events that the generator has not seen.")
     ] = None,
     column: Column = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    header: Header = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
     plot_path: Plot = None,
@@ -197,16 +209,17 @@ def differential(
 ) -> None:
     """Estimate the differential amplification from two or three files."""
     from genamp_lib.amplification import differential_amplification
-    from genamp_lib.files.columns import load_column
+    from genamp_lib.files.columns import Reading, load_column
 
-    _check_outputs(json_path, plot_path)
+    _check_outputs(json_path, plot_path, [train, generated, holdout])
+    reading = Reading(column, separator, decimal, header)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
     paths = {"train": train, "generated": generated, "holdout": holdout}
     if len({path.resolve() for path in paths.values() if path}) < 3 - (holdout is None):
         raise GenampError("train, generated and --holdout must be different files, got one twice")
-    samples = {path: load_column(path, column) for path in (train, holdout) if path is not None}
-    counters = accumulate(generated, samples, column, sharing, with_curve=plot_path is not None)
+    samples = {path: load_column(path, reading) for path in (train, holdout) if path is not None}
+    counters = accumulate(generated, samples, reading, sharing, with_curve=plot_path is not None)
     with one_line("samples"):
         to_train = differential_amplification(samples[train], counters[0], confidence=confidence)
         estimate = to_train
@@ -227,15 +240,15 @@ def differential(
     _plot_differential(plot_path, estimate, counters[0 if holdout is None else 1])
 
 
-def _n_train(n_train: int | None, train: Path | None, column: str | None) -> int:
+def _n_train(n_train: int | None, train: Path | None, reading: Reading) -> int:
     from genamp_lib.files.columns import n_rows, read_column
 
     _check_n_train(n_train, train)
     if train is None:
         return n_train
-    rows = n_rows(train, column)
+    rows = n_rows(train, reading)
     if rows is None:
-        rows = sum(len(block) for block in read_column(train, column))
+        rows = sum(len(block) for block in read_column(train, reading))
     return _same_n_train(n_train, rows)
 
 
@@ -287,9 +300,7 @@ def _same_n_generated(
     return sizes[few]
 
 
-def _edges(
-    regions: str | None, quantiles: int | None, train: Path | None, column: str | None
-) -> Any:
+def _edges(regions: str | None, quantiles: int | None, train: Path | None, reading: Reading) -> Any:
     from genamp_lib.amplification import quantile_regions
     from genamp_lib.files.columns import load_column
 
@@ -303,24 +314,24 @@ def _edges(
     if train is None:
         raise GenampError("--quantiles must be given together with --train")
     with one_line(str(train)):
-        return quantile_regions(load_column(train, column), quantiles)
+        return quantile_regions(load_column(train, reading), quantiles)
 
 
-def _alarm_edges(train: Path, holdout: Path | None, column: str | None) -> Any:
+def _alarm_edges(train: Path, holdout: Path | None, reading: Reading) -> Any:
     """Return the bins of the joint alarm; refuse a holdout that holds training events."""
     from genamp_lib.amplification import RepeatCounter, alarm_regions
     from genamp_lib.files.columns import load_column
 
-    values = load_column(train, column)
+    values = load_column(train, reading)
     if holdout is not None:
         with one_line(f"{train}, {holdout}"):
-            RepeatCounter(values, load_column(holdout, column))  # refuses shared events
+            RepeatCounter(values, load_column(holdout, reading))  # refuses shared events
     with one_line(str(train)):
         return alarm_regions(values)
 
 
 def _table_of_counts(
-    members: list[Path], n_generated: int | None, column: str | None
+    members: list[Path], n_generated: int | None, reading: Reading
 ) -> tuple[Any, int]:
     from genamp_lib.files.columns import load_table
 
@@ -329,20 +340,16 @@ def _table_of_counts(
             "--regions or --quantiles must be given for files with events, or --n-generated for "
             "one table of counts"
         )
-    return load_table(members[0], column), n_generated
+    return load_table(members[0], reading), n_generated
 
 
-def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
+def _check_outputs(
+    json_path: Path | None, plot_path: Path | None, inputs: list[Path | None]
+) -> None:
     """Refuse files that cannot be written, before the work."""
     if plot_path is not None and plot_path.suffix.lower() not in PLOT_SUFFIXES:
         raise GenampError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot_path.name}")
-    for path in (json_path, plot_path):
-        if path is not None and not path.parent.is_dir():
-            raise GenampError(f"{path}: cannot be written, {path.parent} is no folder; make it")
-        if path is not None and path.is_dir():
-            raise GenampError(f"{path}: cannot be written, it is a folder; give a file")
-    if plot_path is not None and json_path == plot_path:
-        raise GenampError("--json and --plot must be different files, got one twice")
+    check_outputs({"--json": json_path, "--plot": plot_path}, inputs)
 
 
 def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> None:

@@ -18,6 +18,7 @@ field of a record KEY:FIELD; INDEX or FIELD alone in a .npy file.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -33,7 +34,8 @@ from genamp_lib._project import GenampError
 from genamp_lib.files import hdf5, text
 
 BLOCK_EVENTS = 1 << 18
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 24
+_WEIGHT = re.compile(r".*weight.*|w|wt|wgt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Reading:
     """What decides how a file is read where it does not say so itself.
 
     Attributes:
-        separator: Mark between the columns of a text; " " for any white space. Found when None.
+        column: Array or column; see the head of this module.
+        separator: Mark between the columns of a text; "space" is any white space, "tab" is one
+            tabulator. Found when None.
         decimal: Decimal mark of a text, "." or ","; the other one groups digits. Found when None.
         header: Whether the first line of a text holds names. Found when None.
         features: Names of the features to read; all when empty.
@@ -49,6 +53,7 @@ class Reading:
         missing: Numbers that stand for a missing value; they are read as NaN.
     """
 
+    column: str | None = None
     separator: str | None = None
     decimal: str | None = None
     header: bool | None = None
@@ -57,6 +62,8 @@ class Reading:
     missing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        mark = {"space": " ", "tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+        object.__setattr__(self, "separator", mark)
         if self.decimal not in (None, ".", ","):
             raise GenampError(f"--decimal must be '.' or ',', got {self.decimal!r}")
         if self.separator is not None and len(self.separator) != 1:
@@ -65,14 +72,14 @@ class Reading:
             raise GenampError(f"--separator must not be the decimal mark, got {self.separator!r}")
 
 
-AS_FOUND = Reading()
+# What the functions below take for `column`: its name, or all that decides.
+Column = str | Reading | None
 
 
 def read_column(
     path: Path | str,
-    column: str | None = None,
+    column: Column = None,
     *,
-    reading: Reading = AS_FOUND,
     start: int = 0,
     stop: int | None = None,
     block_events: int = BLOCK_EVENTS,
@@ -81,8 +88,7 @@ def read_column(
 
     Args:
         path: A file, or a folder of .parquet files; see the head of this module.
-        column: Array or column; see the head of this module.
-        reading: What decides where the file does not say.
+        column: Array or column, see the head of this module; or a `Reading`, which says more.
         start: First event; those before it are not read where `n_rows` knows the number of rows,
             and read and skipped elsewhere.
         stop: Event before which to stop, as in a slice; the end of the file when None.
@@ -96,11 +102,11 @@ def read_column(
             no numbers there, or can be read in several ways.
         ValueError: `start` is negative, or `stop` is before `start`.
     """
-    path, stop = Path(path), sys.maxsize if stop is None else stop
+    path, reading, stop = Path(path), _reading(column), sys.maxsize if stop is None else stop
     if not 0 <= start <= stop:
         raise ValueError(f"`start` must be from 0 to `stop`, got {start} and {stop}.")
     with _opened(path, reading) as table:
-        for block in _blocks(path, table, column, start, stop, block_events, reading):
+        for block in _blocks(path, table, reading, start, stop, block_events):
             if block.ndim != 1:
                 raise GenampError(
                     f"{path}: must hold one number per event, got rows of shape {block.shape[1:]}; "
@@ -109,42 +115,34 @@ def read_column(
             yield block
 
 
-def n_rows(
-    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
-) -> int | None:
+def n_rows(path: Path | str, column: Column = None) -> int | None:
     """Return the number of rows without reading them, where they can also be read from any on.
 
     None for texts and .npz, where to find a row is to read all before it, and for a .npy that is
     stored by columns. Arguments and errors are those of `read_column`.
     """
-    path = Path(path)
+    path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
-        return table.n_rows(*_position_and_selectors(path, column, table))
+        return table.n_rows(*_position_and_selectors(path, reading.column, table))
 
 
-def load_column(
-    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
-) -> NDArray:
+def load_column(path: Path | str, column: Column = None) -> NDArray:
     """Return one number per event as a 1D array; arguments and errors as of `read_column`."""
-    blocks = list(read_column(path, column, reading=reading))
+    blocks = list(read_column(path, column))
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def load_table(
-    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
-) -> NDArray:
+def load_table(path: Path | str, column: Column = None) -> NDArray:
     """Return a whole array of any shape; arguments and errors as of `read_column`."""
-    path = Path(path)
+    path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
-        if column is None and table.is_columns:
+        if reading.column is None and table.is_columns:
             return _stacked(path, table, range(len(table.names)), reading)
-        blocks = list(_blocks(path, table, column, 0, sys.maxsize, BLOCK_EVENTS, reading))
+        blocks = list(_blocks(path, table, reading))
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def load_features(
-    path: Path | str, column: str | None = None, *, reading: Reading = AS_FOUND
-) -> tuple[list[str], NDArray]:
+def load_features(path: Path | str, column: Column = None) -> tuple[list[str], NDArray]:
     """Return features of events: their names and an array of shape (n_events, n_features).
 
     They are the columns of a text, .parquet or .root, or else those of one 2D array, named by their
@@ -152,37 +150,47 @@ def load_features(
 
     Args:
         path: A file that `read_column` reads.
-        column: Array of a .npz or .h5 to read.
-        reading: What decides where the file does not say, and which features are wanted.
+        column: Array of a .npz or .h5 to read; or a `Reading`, which also chooses the features.
 
     Raises:
         GenampError: As of `read_column`; columns differ in length or share a name; one of them
-            counts the events; a feature is not there.
+            counts the events or is called a weight; a feature is not there.
     """
-    path = Path(path)
+    path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
-        if column is None and (table.is_columns or len(table.names) > 1):
+        if reading.column is None and (table.is_columns or len(table.names) > 1):
             names = _wanted(path, table.names, reading)
             places = [table.names.index(name) for name in names]
             values = _stacked(path, table, places, reading)
         else:
-            blocks = list(_blocks(path, table, column, 0, sys.maxsize, BLOCK_EVENTS, reading))
+            place, selectors = _position_and_selectors(path, reading.column, table)
+            blocks = list(table.blocks([place], selectors, 0, sys.maxsize, BLOCK_EVENTS))
+            fields = blocks[0].dtype.names if blocks else None
+            if fields is not None:
+                blocks = [np.column_stack([block[name] for name in fields]) for block in blocks]
+            blocks = list(_checked(path, iter(blocks), reading))
             values = np.concatenate(blocks) if blocks else np.empty((0, 1))
             if values.ndim > 2:
                 raise GenampError(
                     f"{path}: must hold one row of features per event, got shape {values.shape}"
                 )
             values = values[:, None] if values.ndim == 1 else values
-            every = [str(index) for index in range(values.shape[1])]
+            every = list(fields or map(str, range(values.shape[1])))
             names = _wanted(path, every, reading)
             values = values[:, [every.index(name) for name in names]]
     for name, feature in zip(names, values.T, strict=True):
-        if len(feature) > 2 and name not in reading.features and (np.diff(feature) == 1).all():
+        counts = len(feature) > 2 and (np.diff(feature) == 1).all()
+        if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
+            what = "counts the events" if counts else "may be a weight of the events"
             raise GenampError(
-                f"{path}: column `{name}` counts the events; leave it out with --drop {name}, or "
-                "name the features with --features"
+                f"{path}: column `{name}` {what}; leave it out with --drop {name}, or name the "
+                "features with --features"
             )
     return names, values
+
+
+def _reading(column: Column) -> Reading:
+    return column if isinstance(column, Reading) else Reading(column)
 
 
 def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
@@ -272,14 +280,13 @@ def _opener(path: Path, reading: Reading) -> Callable[[Path], AbstractContextMan
 def _blocks(
     path: Path,
     table: Table,
-    column: str | None,
-    start: int,
-    stop: int,
-    block: int,
     reading: Reading,
+    start: int = 0,
+    stop: int = sys.maxsize,
+    block: int = BLOCK_EVENTS,
 ) -> Iterator[NDArray]:
     """Read one array or column, down to the selected index or field."""
-    place, selectors = _position_and_selectors(path, column, table)
+    place, selectors = _position_and_selectors(path, reading.column, table)
     for values in _checked(path, table.blocks([place], selectors, start, stop, block), reading):
         is_single = values.ndim == 2 and values.shape[1] == 1
         yield values[:, 0] if is_single else values
@@ -287,6 +294,8 @@ def _blocks(
 
 def _checked(path: Path, blocks: Iterator[NDArray], reading: Reading) -> Iterator[NDArray]:
     for values in blocks:
+        if values.dtype.names is not None:
+            raise GenampError(f"{path}: a field must be named, one of {_some(values.dtype.names)}")
         if values.dtype.kind not in "biuf":
             raise GenampError(f"{path}: must hold real numbers, got {values.dtype}")
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -344,11 +353,8 @@ def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
             raise GenampError(
                 f"{path}: no column `{selector}` in an array of {values.ndim} dimension"
             )
-    if values.dtype.names is not None:
-        if len(values.dtype.names) > 1:
-            raise GenampError(f"{path}: a field must be named, one of {_some(values.dtype.names)}")
-        values = values[values.dtype.names[0]]
-    return values
+    # A view would keep the whole rows.
+    return np.ascontiguousarray(values) if selectors else values
 
 
 def _index(path: Path, index: str, n_columns: int) -> int:
@@ -504,7 +510,7 @@ def _parquet(path: Path) -> Iterator[Table]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise GenampError(f"{path}: needs pyarrow; run `pip install pyarrow`") from None
+        raise GenampError(f"{path}: needs pyarrow; run `pip install 'genamp[parquet]'`") from None
     paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     files = [ParquetFile(one) for one in paths]
     try:
@@ -544,7 +550,7 @@ def _root(path: Path) -> Iterator[Table]:
     try:
         import uproot
     except ImportError:
-        raise GenampError(f"{path}: needs uproot; run `pip install uproot`") from None
+        raise GenampError(f"{path}: needs uproot; run `pip install 'genamp[root]'`") from None
     with uproot.open(path) as file:
         trees = {
             name: file[name]

@@ -17,6 +17,7 @@ from genamp_lib._project import GenampError
 
 if TYPE_CHECKING:
     from genamp_lib.amplification import KolmogorovAccumulator, RegionCounter
+    from genamp_lib.files.columns import Reading
 
 # Parts are large beside the cost of handing one out, and few enough to show how far the work is.
 PART_EVENTS = 1 << 21
@@ -45,7 +46,7 @@ class Sharing:
 class _Part:
     file: int
     path: Path
-    column: str | None
+    reading: Reading
     start: int
     stop: int | None
 
@@ -53,7 +54,7 @@ class _Part:
 def count_regions(
     files: Sequence[tuple[Path, int | None]],
     edges: Sequence[Any],
-    column: str | None,
+    reading: Reading,
     sharing: Sharing,
 ) -> list[list[RegionCounter]]:
     """Return counters for each (path, number of events to count or None for all).
@@ -63,13 +64,13 @@ def count_regions(
     make = partial(_region_counters, edges)
     with one_line("--regions"):
         make(0)
-    return _count(files, column, make, sharing)
+    return _count(files, reading, make, sharing)
 
 
 def accumulate(
     path: Path,
     references: dict[Path, Any],
-    column: str | None,
+    reading: Reading,
     sharing: Sharing,
     *,
     with_curve: bool = False,
@@ -84,18 +85,18 @@ def accumulate(
             _accumulators([reference], (), 0)
     with one_line("samples"):
         _accumulators(list(references.values()), (), 0)
-    sizes = _snapshots(path, column) if with_curve else ()
+    sizes = _snapshots(path, reading) if with_curve else ()
     make = partial(_accumulators, list(references.values()), sizes)
-    (accumulators,) = _count([(path, None)], column, make, sharing)
+    (accumulators,) = _count([(path, None)], reading, make, sharing)
     return accumulators
 
 
-def _snapshots(path: Path, column: str | None) -> list[int]:
+def _snapshots(path: Path, reading: Reading) -> list[int]:
     from genamp_lib.files.columns import n_rows, read_column
 
-    n_events = n_rows(path, column)
+    n_events = n_rows(path, reading)
     if n_events is None:
-        n_events = sum(len(block) for block in read_column(path, column))
+        n_events = sum(len(block) for block in read_column(path, reading))
     if n_events < FIRST_SNAPSHOT:
         return [n_events] if n_events else []
     step = log(n_events / FIRST_SNAPSHOT) / (N_SNAPSHOTS - 1)
@@ -120,13 +121,13 @@ def _accumulators(
 
 def _count(
     files: Sequence[tuple[Path, int | None]],
-    column: str | None,
+    reading: Reading,
     make: Callable[[int], list[Any]],
     sharing: Sharing,
 ) -> list[list[Any]]:
     from genamp_lib.sharing import finished_tasks
 
-    parts = _parts(files, column)
+    parts = _parts(files, reading)
     if sharing != Sharing():  # workers have working folders of their own
         parts = [replace(part, path=part.path.resolve()) for part in parts]
     totals: dict[int, list[Any]] = {}
@@ -144,22 +145,22 @@ def _count(
     return [totals[file] for file in range(len(files))]
 
 
-def _parts(files: Sequence[tuple[Path, int | None]], column: str | None) -> list[_Part]:
+def _parts(files: Sequence[tuple[Path, int | None]], reading: Reading) -> list[_Part]:
     """Cut the files that can be read from any event on; the others are one part each."""
     from genamp_lib.files.columns import n_rows
 
     sizes = []
     for path, most in files:
-        rows = n_rows(path, column)
+        rows = n_rows(path, reading)
         sizes.append(rows if rows is None or most is None else min(rows, most))
     step = max(PART_EVENTS, sum(size or 0 for size in sizes) // MOST_PARTS)
     parts = []
     for file, ((path, most), size) in enumerate(zip(files, sizes, strict=True)):
         if size is None:
-            parts.append(_Part(file, path, column, 0, most))
+            parts.append(_Part(file, path, reading, 0, most))
         else:
             starts = range(0, max(size, 1), step)  # an empty file is a part as well
-            parts += [_Part(file, path, column, k, min(k + step, size)) for k in starts]
+            parts += [_Part(file, path, reading, k, min(k + step, size)) for k in starts]
     return parts
 
 
@@ -168,7 +169,7 @@ def _count_part(make: Callable[[int], list[Any]], part: _Part) -> list[Any]:
 
     counters = make(part.start)
     with one_line(str(part.path)):
-        for block in read_column(part.path, part.column, start=part.start, stop=part.stop):
+        for block in read_column(part.path, part.reading, start=part.start, stop=part.stop):
             for counter in counters:
                 counter.update(block)
     return counters

@@ -92,9 +92,14 @@ def _check_virtual(path: Path, data: Any) -> None:
             raise GenampError(f"{problem}{source.file_name}; put it back beside the file")
         file = data.file if own else h5py.File(place, "r")
         try:
-            part = file.get(source.dset_name)
-            wanted = source.src_space.get_select_bounds()[1] if part is not None else ()
-            if part is None or any(m <= n for m, n in zip(part.shape, wanted, strict=False)):
+            part, wanted = file.get(source.dset_name), source.src_space
+            is_cut = wanted.get_select_type() == h5py.h5s.SEL_HYPERSLABS
+            last = wanted.get_select_bounds()[1] if is_cut else ()
+            if (
+                part is None
+                or part.size < source.vspace.get_select_npoints()
+                or any(n <= end for n, end in zip(part.shape, last, strict=False))
+            ):
                 raise GenampError(f"{problem}`{source.dset_name}` of {file.filename}; mend it")
             if part.is_virtual:
                 _check_virtual(path, part)

@@ -38,6 +38,7 @@ _NUMBERS = {
     for decimal, thousands in ((".", ","), (",", "."))
 }
 _NO_NUMBERS = ("", "nan", "na", "inf", "+inf", "-inf", "infinity", "-infinity")
+_WHOLE = re.compile(r"\d+")
 # A name of a column in a comment: one word, and a unit in brackets if need be.
 _NAME = re.compile(r"[^\s=:]+( ?[\[(][^\])]*[\])])?")
 
@@ -47,13 +48,14 @@ class Layout:
     """One way to read a table: marks, and the names of the columns from the first on.
 
     `names` has None for columns that only count the rows or are empty; `n_skipped` lines come
-    before the first row.
+    before the first row; `has_groups` tells whether the mark that is not decimal groups digits.
     """
 
     separator: str
     decimal: str
     names: tuple[str | None, ...]
     n_skipped: int
+    has_groups: bool = False
     has_doubtful_header: bool = False
 
     def kept_names(self) -> list[str]:
@@ -78,27 +80,29 @@ def text_blocks(
 
     kept = [k for k, name in enumerate(layout.names) if name is not None]
     positions = [kept[place] for place in places]
-    with (
-        _open(path) as handle,
-        pd.read_csv(
-            handle,
-            sep=r"\s+" if layout.separator == " " else layout.separator,
-            decimal=layout.decimal,
-            thousands="," if layout.decimal == "." else ".",
-            header=None,
-            # All columns, also those not asked for: a row of another length is then an error.
-            names=range(len(layout.names)),
-            index_col=False,
-            dtype=dict.fromkeys(positions, np.float64),
-            skiprows=layout.n_skipped,
-            comment="#",
-            skipinitialspace=True,
-            chunksize=block,
-            nrows=stop,
-        ) as chunks,
-    ):
-        for chunk in chunks:
-            yield chunk[positions].to_numpy()
+    how = {
+        "sep": r"\s+" if layout.separator == " " else layout.separator,
+        "decimal": layout.decimal,
+        # Only where groups were seen: pandas would read 1,5 as 15.
+        "thousands": {".": ",", ",": "."}[layout.decimal] if layout.has_groups else None,
+        # All columns, also those not asked for: a row of another length is then an error.
+        "names": range(len(layout.names)),
+        "dtype": dict.fromkeys(positions, np.float64),
+        "skiprows": layout.n_skipped,
+        "chunksize": block,
+        "nrows": stop,
+    }
+    fixed = {"header": None, "index_col": False, "comment": "#", "skipinitialspace": True}
+    try:
+        with _open(path) as handle, pd.read_csv(handle, **how, **fixed) as chunks:
+            for chunk in chunks:
+                yield chunk[positions].to_numpy()
+    except pd.errors.ParserError as error:
+        reason = str(error).strip().rpartition(": ")[2]
+        raise GenampError(
+            f"{path}: rows must have {len(layout.names)} columns between `{layout.separator}`, got "
+            f"others ({reason}); give --separator or --decimal if these marks are in numbers"
+        ) from error
 
 
 def layout_of(path: Path, reading: Reading) -> Layout:
@@ -116,10 +120,11 @@ def layout_of(path: Path, reading: Reading) -> Layout:
         found
         for mark in separators
         for decimal in decimals
-        if (found := _fit(lines, comments, n_skipped, mark, decimal, reading.header))
+        if mark != decimal
+        and (found := _fit(lines, comments, n_skipped, mark, decimal, reading.header))
     ]
     if not fitting:
-        raise GenampError(f"{path}: {_why_nothing_fits(lines, separators, decimals)}")
+        raise GenampError(f"{path}: {_why_nothing_fits(lines, separators)}")
     # More columns that are named or numbers are harder to find by chance.
     best = max(rank for rank, _, _ in fitting)
     (layout, values), *others = [(one, x) for rank, one, x in fitting if rank == best]
@@ -130,6 +135,8 @@ def layout_of(path: Path, reading: Reading) -> Layout:
                 f"{path}: `{lines[-1].strip()}` can be read in two ways; give --{option} "
                 f"'{getattr(layout, option)}' or '{getattr(other, option)}'"
             )
+    if reading.decimal:
+        layout = replace(layout, has_groups=True)
     if layout.has_doubtful_header:
         raise GenampError(
             f"{path}: the first line, `{lines[0].strip()}`, may be names or an event; give "
@@ -191,14 +198,13 @@ def _fit(
         if len(names) == len(columns) - 1 and not any(columns[-1]):
             names = [*names, None]  # a separator at the end of each row
         elif len(names) == len(columns) - 1 and (
-            _counts(labels) or not _are_numbers(labels, decimal)
+            _counts(labels) or not any(_are_numbers([label], decimal) for label in labels)
         ):
             names = [None, *names]  # as R writes names of rows
         if len(names) != len(columns):
             return None
-        if head[0] in ("", "Unnamed: 0") and (
-            _counts(labels) or all(re.fullmatch(r"\d+", label) for label in labels)
-        ):
+        is_index = all(map(_WHOLE.fullmatch, labels)) or not _are_numbers(labels, decimal)
+        if head[0] in ("", "Unnamed: 0") and is_index:
             names[0] = None  # as pandas writes its index
     else:
         written = [_fields(comment, separator) for comment in comments[-1:]]
@@ -220,24 +226,38 @@ def _fit(
             if are_numbers[k] and names[k] is not None
         ]
     )
-    layout = Layout(separator, decimal, tuple(names), n_skipped + has_names)
+    thousands = "," if decimal == "." else "."
+    has_groups = any(
+        thousands in word for k, column in enumerate(columns) if are_numbers[k] for word in column
+    )
+    layout = Layout(separator, decimal, tuple(names), n_skipped + has_names, has_groups)
     if header is None and rows and not is_said:
         layout = _with_header_judged(layout, head, columns)
     return (is_whole, len(head)), layout, values
 
 
 def _with_header_judged(layout: Layout, head: list[str], columns: list[tuple]) -> Layout:
-    """Take a first line 0, 1, 2, ... over other numbers for names; doubt one that looks like it."""
-    whole = re.compile(r"\d+")
-    if len(set(head)) < len(head) or not all(whole.fullmatch(word) for word in head):
+    """Take a first line 0, 1, 2, ... over other numbers for names; doubt one that looks like it.
+
+    It does where only this line has integers, where they are equally far apart, and where only
+    they may be years.
+    """
+    below = [word for column in columns for word in column[1:]]
+    if len(set(head)) < len(head) or not all(map(_WHOLE.fullmatch, head)):
         return layout
-    below = [column[1:] for column in columns]
-    is_other = all(not whole.fullmatch(x) for column in below for x in column)
-    is_counted = len(head) > 1 and _counts(head)
-    if is_counted and is_other and head[0] == "0":
+    numbers = [int(word) for word in head]
+    steps = {b - a for a, b in pairwise(numbers)}
+    is_even = len(steps) == 1 and (len(head) > 2 or steps == {1})
+    is_other = not any(map(_WHOLE.fullmatch, below))
+    if numbers == list(range(len(head))) and len(head) > 1 and is_other:
         names = tuple(None if name is None else head[k] for k, name in enumerate(layout.names))
         return replace(layout, names=names, n_skipped=layout.n_skipped + 1)
-    return replace(layout, has_doubtful_header=is_counted or is_other)
+    are_years = _are_years(head) and not any(_are_years([word]) for word in below)
+    return replace(layout, has_doubtful_header=is_even or is_other or are_years)
+
+
+def _are_years(words: Sequence[str]) -> bool:
+    return all(_WHOLE.fullmatch(word) and 1900 <= int(word) <= 2100 for word in words)
 
 
 def _fields(line: str, separator: str) -> list[str]:
@@ -266,7 +286,7 @@ def _can_be_names(words: Sequence[str], decimal: str) -> bool:
 
 def _counts(words: Sequence[str]) -> bool:
     """Tell whether these are consecutive integers, as of rows; one alone must be 0 or 1."""
-    if not all(re.fullmatch(r"\d+", word) for word in words):
+    if not all(map(_WHOLE.fullmatch, words)):
         return False
     numbers = [int(word) for word in words]
     if len(numbers) == 1:
@@ -281,8 +301,7 @@ def _value(word: str, decimal: str) -> float:
     return float(word.replace(thousands, "").replace(decimal, "."))
 
 
-def _why_nothing_fits(lines: list[str], separators: Sequence[str], decimals: Sequence[str]) -> str:
-    names = "; name it with --separator, --decimal, --header or --no-header"
+def _why_nothing_fits(lines: list[str], separators: Sequence[str]) -> str:
     mark = max(separators, key=lambda one: len(_fields(lines[0], one)))
     widths = [len(_fields(line, mark)) for line in lines]
     if len(set(widths[1:])) > 1:
@@ -295,4 +314,7 @@ def _why_nothing_fits(lines: list[str], separators: Sequence[str], decimals: Seq
             f"must have one name per column, got {widths[0]} over rows of {widths[1]}; name all "
             "columns, or give --separator, or --decimal if commas are in the numbers"
         )
-    return f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`{names}"
+    return (
+        f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`; give --separator, "
+        "--decimal, --header or --no-header if there are"
+    )

@@ -46,6 +46,21 @@ _SETTINGS = {
 }
 
 
+def drawable(name: str) -> str:
+    r"""Return a name as a label: as it is, or as plain text where its LaTeX cannot be parsed.
+
+    >>> print(drawable("$p_T$"), drawable("$m_{jj$"))
+    $p_T$ \$m_{jj\$
+    """
+    from matplotlib.mathtext import MathTextParser
+
+    try:
+        MathTextParser("path").parse(name)
+    except ValueError:
+        return name.replace("$", r"\$")
+    return name
+
+
 def use_style() -> None:
     """Set the look of all figures that follow; in a notebook they become SVG.
 

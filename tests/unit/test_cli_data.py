@@ -43,21 +43,23 @@ def test_list_shows_every_sample_with_its_state(project):
     (project / "data/samples/second.h5").unlink()
     result = call("list")
     assert result.exit_code == 0
-    first, second = (
-        next(line for line in result.stdout.splitlines() if f" {name} " in line)
-        for name in ("first", "second")
+    first = "first               12,345   0.0 MB  present\n    The first toy.\n"
+    assert first in result.stdout
+    assert "second              12,345   0.0 MB  missing\n" in result.stdout
+
+
+def test_list_of_the_repository_cuts_nothing_at_any_width():
+    wide, narrow = (
+        CliRunner().invoke(app, ["list"], env={"COLUMNS": width}) for width in ("200", "20")
     )
-    assert "present" in first
-    assert "12,345" in first
-    assert "The first toy." in first
-    assert "missing" in second
-
-
-def test_list_of_the_repository_names_the_gluon_jets():
-    result = call("list")
-    assert result.exit_code == 0
-    assert "jets_gluon" in result.stdout
-    assert "60,000" in result.stdout
+    assert wide.exit_code == 0
+    assert wide.stdout == narrow.stdout
+    assert "jets_gluon          60,000" in wide.stdout
+    lines = wide.stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("ttbar/event_generation_ttbar.hdf5 ")]
+    assert line.endswith(
+        "https://www.thphys.uni-heidelberg.de/~plehn/data/event_generation_ttbar.hdf5"
+    )
 
 
 def test_verify_passes_what_is_as_published(project):

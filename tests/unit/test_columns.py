@@ -309,12 +309,3 @@ def test_mishaps_are_one_line_that_names_the_file(tmp_path, make, column, messag
     assert text.startswith(f"{path}: ")
     assert message in text
     assert "\n" not in text
-
-
-def test_parquet_without_its_engine_says_what_to_install(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    (tmp_path / "events.parquet").write_bytes(b"PAR1")
-    with pytest.raises(GenampError, match="needs pyarrow; run `pip install pyarrow`"):
-        load_column(tmp_path / "events.parquet")

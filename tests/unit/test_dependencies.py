@@ -9,7 +9,7 @@ import pytest
 from tests_support import ROOT
 
 from genamp_lib.book.catalog import load_chapters
-from genamp_lib.book.stale import library_files
+from genamp_lib.book.stale import fingerprint, library_files
 
 CHAPTERS = load_chapters(ROOT)
 
@@ -39,6 +39,12 @@ def test_a_command_counts_as_its_code() -> None:
     files = library_files("command = 'genamp estimate averaging *.npy'")
     assert {"cli/estimate.py", "files/counting.py", "amplification/averaging.py"} <= files
     assert "cli/data.py" not in files
+
+
+def test_a_page_counts_as_the_module_that_fills_it() -> None:
+    first, second = (fingerprint(CHAPTERS[name], {})["library"] for name in list(CHAPTERS)[:2])
+    assert "plotting/explorer.html" in first
+    assert "plotting/explorer.html" not in second
 
 
 def test_code_must_be_python() -> None:

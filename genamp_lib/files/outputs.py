@@ -1,0 +1,45 @@
+"""Refuse files that must not be written, before the work whose result they are for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from genamp_lib._project import GenampError
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse outputs that cannot be written, or would replace an input or one another.
+
+    Args:
+        outputs: Option -> path that was given for it, None if none was.
+        inputs: Paths that are read; None for those not given.
+
+    Raises:
+        GenampError: A path is a folder, a device or an input, lies in no folder or in one that is
+            read-only, or is given twice.
+    """
+    given = {option: path for option, path in outputs.items() if path is not None}
+    read = {path.resolve() for path in inputs if path is not None}
+    for option, path in given.items():
+        problem = f"{path}: cannot be written"
+        if not path.parent.is_dir():
+            raise GenampError(f"{problem}, {path.parent} is no folder; make it")
+        if path.is_dir():
+            raise GenampError(f"{problem}, it is a folder; give a file")
+        if path.exists() and not path.is_file():
+            raise GenampError(f"{problem}, it is a device; give a file to {option}")
+        if not os.access(path.parent, os.W_OK):
+            raise GenampError(f"{problem}, {path.parent} is read-only; give another folder")
+        if path.resolve() in read or any(one.exists() and _is_same(one, path) for one in read):
+            raise GenampError(f"{path}: {option} must not be an input; give another file")
+    places: dict[Path, str] = {}
+    for option, path in given.items():
+        first = places.setdefault(path.resolve(), option)
+        if first != option:
+            raise GenampError(f"{first} and {option} must be different files, got one twice")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
