@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,38 @@ def separated_jets(n: int, seed: int) -> np.ndarray:
         axis=-1,
     )
     return events
+
+
+def assign_by_a_plain_loop(jets: np.ndarray, tagged: np.ndarray) -> tuple[list[int], float]:
+    """Try every assignment of one event; four-vectors and masses written out."""
+    vectors = []
+    for pt, eta, phi, mass in jets:
+        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+        vectors.append(np.array([np.sqrt(mass**2 + px**2 + py**2 + pz**2), px, py, pz]))
+
+    def mass(*indices):
+        energy, px, py, pz = sum(vectors[index] for index in indices)
+        return np.sqrt(energy**2 - px**2 - py**2 - pz**2)
+
+    def pt(*indices):
+        _, px, py, _ = sum(vectors[index] for index in indices)
+        return np.hypot(px, py)
+
+    best = (np.inf, None)
+    others = [index for index in range(len(jets)) if not tagged[index]]
+    for b1, b2 in permutations(np.flatnonzero(tagged), 2):
+        for q1, q2, q3, q4 in permutations(others, 4):
+            if q1 > q2 or q3 > q4:
+                continue
+            chi2 = (mass(b1, q1, q2) - mass(b2, q3, q4)) ** 2 / (2 * 10.7**2)
+            chi2 += (mass(q1, q2) - 80.4) ** 2 / 5.9**2 + (mass(q3, q4) - 80.4) ** 2 / 5.9**2
+            first, second = [b1, q1, q2], [b2, q3, q4]
+            if pt(*first) < pt(*second):
+                first, second = second, first
+            if chi2 < best[0] - 1e-9:
+                best = (chi2, first + second)
+    chi2, used = best
+    return [*used, *(index for index in others if index not in used)], chi2
 
 
 def random_jets(n: int, seed: int = 0, n_particles: int = 6, cuts: bool = True) -> torch.Tensor:

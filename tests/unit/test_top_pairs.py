@@ -1,20 +1,138 @@
-"""Top pairs: jets assigned as a plain loop does, flavours as Delphes does, peaks where they are."""
+"""Top pairs: cuts, jets assigned as a plain loop does, observables in closed form, bad input."""
 
-from itertools import permutations
+from itertools import combinations
 
 import numpy as np
 import pytest
+from tests_support import assign_by_a_plain_loop, random_jets
 
-from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import delta_r, mass_of_sum, to_cartesian, to_cylindrical
-from genamp_lib.simulation import collisions, detector
-from genamp_lib.simulation import top_pairs as chain
+from genamp_lib.datasets.top_pairs import (
+    TOP_PAIR_OBSERVABLES,
+    assign_jets,
+    assignment_chi2,
+    assignments,
+    exchanges,
+    in_order,
+    passes_cuts,
+    reconstructed,
+    top_pair_features,
+    top_pair_observables,
+)
 
 
-@pytest.fixture
-def needs_extra():
-    for package in chain.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
+def events(n, n_particles=6):
+    rng = np.random.default_rng(1)
+    low, high = [22.0, -2.0, -np.pi, 3.0], [200.0, 2.0, np.pi, 20.0]
+    return rng.uniform(low, high, (n, n_particles, 4))
+
+
+def column(momenta, name):
+    return top_pair_observables(momenta)[:, TOP_PAIR_OBSERVABLES.index(name)]
+
+
+def turned(momenta, angle):
+    moved = momenta.copy()
+    moved[..., 2] = (moved[..., 2] + angle + np.pi) % (2 * np.pi) - np.pi
+    return moved
+
+
+def test_masses_and_pt_are_those_of_the_sums():
+    momenta = events(50)
+    assert column(momenta, "m_w") == pytest.approx(mass_of_sum(momenta[:, 1:3]))
+    assert column(momenta, "m_t") == pytest.approx(mass_of_sum(momenta[:, :3]))
+    assert column(momenta, "m_tt") == pytest.approx(mass_of_sum(momenta))
+    _, px, py, _ = np.moveaxis(to_cartesian(momenta).sum(1), -1, 0)
+    assert column(momenta, "pt_tt") == pytest.approx(np.hypot(px, py))
+    assert np.array_equal(column(momenta, "pt_q"), momenta[:, 5, 0])
+
+
+def test_closest_jets():
+    momenta = events(1)
+    momenta[0, :, 1] = [0.0, 1.0, 2.0, 3.0, 4.0, 4.3]
+    momenta[0, :, 2] = [0.0, 0.0, 0.0, 0.0, np.pi - 0.2, -np.pi + 0.2]
+    assert column(momenta, "delta_r_min") == pytest.approx([0.5])
+
+
+def test_further_jets_count_for_distances_only():
+    momenta = events(30, n_particles=8)
+    with_jets, without = top_pair_observables(momenta), top_pair_observables(momenta[:, :6])
+    assert np.array_equal(with_jets[:, :-1], without[:, :-1])
+    assert (with_jets[:, -1] <= without[:, -1]).all()
+    assert (with_jets[:, -1] < without[:, -1]).any()
+
+
+@pytest.mark.parametrize("function", [top_pair_observables, top_pair_features])
+def test_nothing_changes_in_a_rotation_about_the_beam(function):
+    momenta = events(40)
+    moved = turned(momenta, 2.5)
+    assert function(moved) == pytest.approx(function(momenta), rel=1e-9, abs=1e-9)
+
+
+def test_features_tell_a_mirror_in_azimuth_apart():
+    momenta = events(5)
+    mirrored = momenta * [1, 1, -1, 1]
+    assert not np.allclose(top_pair_features(momenta), top_pair_features(mirrored))
+    assert top_pair_features(momenta).shape == (5, 5 * 6 + 15 + 6)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 4), (4, 6, 3), (6, 4)])
+def test_wrong_shapes(shape):
+    for function in (top_pair_observables, top_pair_features):
+        with pytest.raises(ValueError, match="`momenta` must be"):
+            function(np.ones(shape))
+
+
+def test_cuts():
+    """Against the definition, pair by pair."""
+    drawn = random_jets(100, cuts=False).numpy()
+    expected = [
+        all(jet[0] > 22 and abs(jet[1]) < 5 for jet in event)
+        and all(delta_r(a, b) > 0.5 for a, b in combinations(event, 2))
+        for event in drawn
+    ]
+    assert passes_cuts(drawn).tolist() == expected
+    assert 5 < sum(expected) < 95
+
+
+@pytest.mark.parametrize(
+    ("particle", "field", "value"),
+    [(2, 0, 22.0), (5, 1, -5.0), (1, 3, np.nan), (0, 1, 0.3), (4, 1, np.inf)],
+)
+def test_one_jet_fails_an_event(particle, field, value):
+    event = np.array([[40.0, eta, 0.0, 5.0] for eta in 0.6 * np.arange(6)])
+    assert passes_cuts(event[None]).all()
+    event[particle, field] = value
+    assert not passes_cuts(event[None]).any()
+
+
+def test_what_is_identical_may_be_exchanged():
+    momenta = in_order(random_jets(100, n_particles=8))
+    orders = exchanges(8)
+    assert len({tuple(order) for order in orders.tolist()}) == 8
+    for order in orders:
+        assert np.array_equal(in_order(momenta[:, order]), momenta)
+    tops = to_cartesian(momenta[:, :6]).reshape(-1, 2, 3, 4).sum(2)
+    top_pt = np.hypot(tops[..., 1], tops[..., 2])
+    assert (top_pt[:, 0] >= top_pt[:, 1]).all()
+    assert (momenta[:, 6, 0] >= momenta[:, 7, 0]).all()
+
+
+def test_jets_are_assigned_by_the_smallest_chi2():
+    """Against the formula, one assignment at a time."""
+    momenta = random_jets(60, seed=2, n_particles=7).numpy()
+    chi2, orders = assignment_chi2(momenta), assignments(7)
+    assert len(orders) == 30 == len({tuple(order) for order in orders.tolist()})
+    for found, order in zip(chi2.T, orders, strict=True):
+        x = momenta[:, order]
+        tops = [mass_of_sum(x[:, :3]), mass_of_sum(x[:, 3:6])]
+        expected = (tops[0] - tops[1]) ** 2 / (2 * 10.7**2)
+        expected += sum((mass_of_sum(x[:, w]) - 80.4) ** 2 for w in ([1, 2], [4, 5])) / 5.9**2
+        assert found == pytest.approx(expected, rel=1e-9)
+    # What is in order of pt does not change which is smallest.
+    assert assignment_chi2(reconstructed(momenta))[:, 0] == pytest.approx(chi2.min(1), rel=1e-9)
+    with pytest.raises(ValueError, match="`n_particles` must be at least 6, got 5"):
+        assignments(5)
 
 
 def random_events(n, n_jets, seed):
@@ -26,42 +144,10 @@ def random_events(n, n_jets, seed):
     return jets, rng.random((n, n_jets)).argsort(axis=1) < 2
 
 
-def assign_by_a_plain_loop(jets, tagged):
-    """Try every assignment of one event; four-vectors and masses written out."""
-    vectors = []
-    for pt, eta, phi, mass in jets:
-        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-        vectors.append(np.array([np.sqrt(mass**2 + px**2 + py**2 + pz**2), px, py, pz]))
-
-    def mass(*indices):
-        energy, px, py, pz = sum(vectors[index] for index in indices)
-        return np.sqrt(energy**2 - px**2 - py**2 - pz**2)
-
-    def pt(*indices):
-        _, px, py, _ = sum(vectors[index] for index in indices)
-        return np.hypot(px, py)
-
-    best = (np.inf, None)
-    others = [index for index in range(len(jets)) if not tagged[index]]
-    for b1, b2 in permutations(np.flatnonzero(tagged), 2):
-        for q1, q2, q3, q4 in permutations(others, 4):
-            if q1 > q2 or q3 > q4:
-                continue
-            chi2 = (mass(b1, q1, q2) - mass(b2, q3, q4)) ** 2 / (2 * 10.7**2)
-            chi2 += (mass(q1, q2) - 80.4) ** 2 / 5.9**2 + (mass(q3, q4) - 80.4) ** 2 / 5.9**2
-            first, second = [b1, q1, q2], [b2, q3, q4]
-            if pt(*first) < pt(*second):
-                first, second = second, first
-            if chi2 < best[0] - 1e-9:
-                best = (chi2, first + second)
-    chi2, used = best
-    return [*used, *(index for index in others if index not in used)], chi2
-
-
 @pytest.mark.parametrize(("n", "n_jets"), [(60, 6), (40, 7), (8, 10)])
 def test_assignment_is_the_best_of_all(n, n_jets):
     jets, tagged = random_events(n, n_jets, seed=n_jets)
-    order, chi2 = chain.assign_jets(jets, tagged)
+    order, chi2 = assign_jets(jets, tagged)
     for event in range(n):
         expected, expected_chi2 = assign_by_a_plain_loop(jets[event], tagged[event])
         assert order[event].tolist() == expected
@@ -81,7 +167,7 @@ def test_assignment_finds_the_top_quarks_among_others():
     jets = np.take_along_axis(jets, by_pt[..., None], axis=1)
     origin, tagged = (np.take_along_axis(array, by_pt, axis=1) for array in (origin, tagged))
 
-    order, chi2 = chain.assign_jets(jets, tagged)
+    order, chi2 = assign_jets(jets, tagged)
     assert chi2 == pytest.approx(0, abs=1e-10)
     origin = np.take_along_axis(origin, order, axis=1)
     assert (origin[:, :3] == origin[:, :1]).all()
@@ -115,166 +201,6 @@ def decay(rng, px):
 def test_assignment_refuses_other_numbers_of_tags(n_tags):
     jets, _ = random_events(5, 6, seed=1)
     with pytest.raises(ValueError, match="two of them true, in each event"):
-        chain.assign_jets(jets, np.tile(np.arange(6) < n_tags, (5, 1)))
+        assign_jets(jets, np.tile(np.arange(6) < n_tags, (5, 1)))
     with pytest.raises(ValueError, match="six jets or more"):
-        chain.assign_jets(jets[:, :5], np.tile(np.arange(5) < 2, (5, 1)))
-
-
-def particles_of(rows, n_events):
-    """Event records from rows of (event, pdg_id, pt, eta, phi, pdg_id of the daughter)."""
-    event, pdg_id, pt, eta, phi, daughter = np.array(rows, dtype=float).T
-    momenta = to_cartesian(np.stack([pt, eta, phi, 0 * pt], axis=-1)).T
-    ids = (array.astype(int) for array in (event, pdg_id, daughter))
-    event, pdg_id, daughter = ids
-    return collisions.Particles(n_events, event, pdg_id, -71 + 0 * event, momenta, daughter)
-
-
-def test_flavour_is_that_of_the_heaviest_quark_near_the_jet():
-    jets = np.array([[[50, 0.0, 3.1, 5], [40, 1.0, 0.0, 5], [30, 2.8, 1.0, 5]]] * 2)
-    particles = particles_of(
-        [
-            (0, 5, 30, 0.0, 3.0, 513),  # another event
-            (1, 4, 20, 1.1, 0.1, 413),
-            (2, 5, 20, 0.0, -3.1, 513),  # near over the seam of phi
-            (2, -4, 20, 0.1, 3.1, -413),  # c beside b: b
-            (2, -4, 20, 1.0, 0.4, -413),
-            (2, 5, 20, 1.0, 0.0, 5),  # radiates further
-            (2, 5, 0.9, 1.0, 0.0, 513),  # too soft
-            (2, -5, 20, 2.6, 1.0, -513),  # too far forward
-            (2, 21, 20, 2.8, 1.0, 111),
-        ],
-        n_events=3,
-    )
-    flavours = chain.jet_flavour(particles, np.array([1, 2]), jets)
-    assert flavours.tolist() == [[0, 4, 0], [5, 4, 0]]
-
-
-@pytest.mark.simulate
-def test_chain_is_the_plain_loop(needs_extra, monkeypatch):
-    """Without randomness in the detector: one event at a time, one particle at a time."""
-    import fastjet
-    import pythia8mc
-
-    n_events, seed = 60, 99
-    monkeypatch.setattr(collisions, "calorimeter_response", perfect_response)
-    monkeypatch.setattr(detector, "tagging_efficiency", lambda pt, flavour: 1.0 * (flavour == 5))
-    arrays, counts = chain.make_events(0, seed, n_events=n_events, mpi=False)
-
-    pythia = pythia8mc.Pythia("", False)
-    settings = (*collisions.COMMON_SETTINGS, *chain.PROCESS, "PartonLevel:MPI = off")
-    for line in ("Print:quiet = on", "Random:setSeed = on", f"Random:seed = {seed}", *settings):
-        assert pythia.readString(line)
-    pythia.init()
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 0.4)
-    expected = []
-    for _ in range(n_events):
-        assert pythia.next()
-        inputs, bottoms = [], []
-        for particle in pythia.event:
-            vector = fastjet.PseudoJet(particle.px(), particle.py(), particle.pz(), particle.e())
-            is_seen = particle.isFinal() and particle.idAbs() not in (12, 13, 14, 16)
-            if is_seen and abs(particle.eta()) <= 4.9:
-                inputs.append(vector)
-            daughter = pythia.event[particle.daughter1()].idAbs() if particle.daughter1() else 0
-            if particle.idAbs() == 5 and daughter > 100 and vector.pt() > 1:
-                bottoms += [vector] if abs(vector.eta()) < 2.5 else []
-        sequence = fastjet.ClusterSequence(inputs, definition)
-        jets = []
-        for jet in fastjet.sorted_by_pt(sequence.inclusive_jets(20.0)):
-            scale = np.sqrt((3 - 0.2 * abs(jet.eta())) ** 2 / jet.pt() + 1)
-            if scale * jet.pt() > 22 and abs(jet.eta()) < 5:
-                jets.append((scale * jet.pt(), jet.eta(), jet.phi_std(), scale * jet.m(), jet))
-        jets.sort(key=lambda jet: -jet[0])
-        near = [any(separation(j[4], quark) < 0.5 for quark in bottoms) for j in jets]
-        pairs = ((a[4], b[4]) for i, a in enumerate(jets) for b in jets[:i])
-        if len(jets) in (6, 10) and sum(near) == 2 and all(separation(*p) > 0.5 for p in pairs):
-            momenta = np.array([jet[:4] for jet in jets])
-            order, chi2 = assign_by_a_plain_loop(momenta, near)
-            expected.append((momenta[order], chi2))
-    assert counts["events"] == n_events
-    assert len(expected) == counts["selected_6"] + counts["selected_10"] >= 5
-    by_n_jets = sorted(expected, key=lambda event: len(event[0]))  # one batch: 6 jets first
-    for row, (momenta, chi2) in enumerate(by_n_jets):
-        n_jets = len(momenta)
-        assert arrays["n_jets"][row] == n_jets
-        assert arrays["momenta"][row, :n_jets] == pytest.approx(momenta, rel=1e-5, abs=1e-6)
-        assert not arrays["momenta"][row, n_jets:].any()
-        assert arrays["chi2"][row] == pytest.approx(chi2, rel=1e-4)
-
-
-def perfect_response(energy, eta, pdg_id, rng):
-    return np.where((np.abs(eta) <= 4.9) & ~np.isin(np.abs(pdg_id), (12, 13, 14, 16)), 1.0, 0.0)
-
-
-def separation(first, second):
-    """Delta R in pseudorapidity."""
-    return np.hypot(first.eta() - second.eta(), first.delta_phi_to(second))
-
-
-@pytest.mark.simulate
-def test_peaks_and_cuts_of_a_small_sample(needs_extra):
-    arrays, counts = chain.make_events(0, 5, n_events=5000, mpi=False)
-    assert counts["selected_6"] == (arrays["n_jets"] == 6).sum()
-    assert counts["selected_10"] == (arrays["n_jets"] == 10).sum()
-    for n_jets in (6, 10):
-        flow = [counts[f"{cut}_{n_jets}"] for cut in ("jets", "tagged", "selected")]
-        assert flow == sorted(flow, reverse=True)
-        assert flow[-1] > 0
-    # About 0.08 of the collisions: 400 +- 19, five of those wide.
-    assert 300 < counts["selected_6"] < 500
-
-    momenta = arrays["momenta"][arrays["n_jets"] == 6][:, :6].astype(np.float64)
-    chi2 = arrays["chi2"][arrays["n_jets"] == 6]
-    assert momenta[..., 0].min() > 22
-    assert np.abs(momenta[..., 1]).max() < 5
-    first, second = np.triu_indices(6, 1)
-    assert delta_r(momenta[:, first], momenta[:, second]).min() > 0.5
-    tops = momenta.reshape(-1, 2, 3, 4)
-    assert (tops[:, :, 1, 0] >= tops[:, :, 2, 0]).all()
-    # Where the chi^2 is good: medians of about 180 masses that are some 15 GeV wide.
-    good = tops[chi2 < 10].reshape(-1, 3, 4)
-    w_mass, top_mass = mass_of_sum(good[:, 1:]), mass_of_sum(good)
-    assert np.median(w_mass) == pytest.approx(80.4, abs=5)
-    assert np.median(top_mass) == pytest.approx(172.5, abs=10)
-    # Their cores are as wide as a detector makes them, not wider.
-    assert 3 < np.subtract(*np.percentile(w_mass, [84, 16])) / 2 < 11
-    assert 8 < np.subtract(*np.percentile(top_mass, [84, 16])) / 2 < 30
-
-
-@pytest.mark.simulate
-def test_energy_scale_overshoots_as_the_datasheet_says(needs_extra, monkeypatch):
-    """Measured over true pt of jets: medians of some hundred, each known to 0.01."""
-    settings = {"radius": 0.4, "raw_pt_min": 5.0, "pt_min": 5.0, "abs_eta_max": 2.5}
-    pythia = collisions.start_pythia(chain.chain_settings(1, mpi=False)["pythia"], 7)
-    (particles,) = collisions.generate(pythia, 250)
-    final, rng = particles.status > 0, np.random.default_rng(1)
-    measured = collisions.measured_jets(particles, final, **settings, rng=rng)
-    monkeypatch.setattr(collisions, "calorimeter_response", perfect_response)
-    monkeypatch.setattr(collisions, "jet_energy_scale", lambda pt, eta: np.ones_like(pt))
-    true = collisions.measured_jets(particles, final, **settings, rng=rng)
-    event_of_true, event_of_measured = (
-        np.repeat(np.arange(250), table.n_jets) for table in (true, measured)
-    )
-    distance = delta_r(true.momenta[:, None], measured.momenta[None])
-    distance[event_of_true[:, None] != event_of_measured] = np.inf
-    nearest, is_matched = distance.argmin(axis=1), distance.min(axis=1) < 0.2
-    pt = true.momenta[:, 0]
-    ratio = measured.momenta[nearest, 0] / pt
-    for low, high, expected in ((20, 30, 1.14), (50, 80, 1.055), (150, 400, 1.015)):
-        chosen = is_matched & (pt > low) & (pt < high)
-        assert np.median(ratio[chosen]) == pytest.approx(expected, abs=0.03)
-
-
-@pytest.mark.simulate
-def test_underlying_event_is_on_by_default(needs_extra):
-    _, with_it = chain.make_events(0, 6, n_events=20)
-    _, without = chain.make_events(0, 6, n_events=20, mpi=False)
-    assert with_it != without
-    assert chain.chain_settings(20)["pythia"][-1] == "PartonLevel:MPI = on"
-
-
-@pytest.mark.simulate
-def test_pythia_refuses_a_setting_that_it_does_not_know(needs_extra, monkeypatch):
-    monkeypatch.setattr(chain, "PROCESS", ("Top:gg2top = on",))
-    with pytest.raises(GenampError, match="refuses the setting `Top:gg2top = on`"):
-        chain.make_events(0, 1, n_events=1)
+        assign_jets(jets[:, :5], np.tile(np.arange(5) < 2, (5, 1)))

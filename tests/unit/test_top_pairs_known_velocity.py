@@ -35,7 +35,7 @@ def momenta(n: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def coordinates() -> EventCoordinates:
-    fitted = EventCoordinates(N_PARTICLES, pt_min=22.0)
+    fitted = EventCoordinates(N_PARTICLES)
     fitted.fit(momenta(2000))
     return fitted
 
@@ -120,7 +120,7 @@ class TestVelocity:
     def test_normal_events_need_no_more_than_their_covariance(
         self, coordinates: EventCoordinates
     ) -> None:
-        base = NormalBase(coordinates, correlated=False)
+        base = NormalBase(coordinates)
         velocity = ObservableVelocity(coordinates, base)
         velocity.fit(base.sample(200_000, generator=torch.Generator().manual_seed(9)))
         at = base.sample(500, generator=torch.Generator().manual_seed(2))
@@ -133,7 +133,7 @@ class TestVelocity:
 
     def test_it_is_the_conditional_mean(self, coordinates: EventCoordinates) -> None:
         """Closed form, for observables that are normal with another mean and width."""
-        base = NormalBase(coordinates, correlated=False)
+        base = NormalBase(coordinates)
         velocity = ObservableVelocity(coordinates, base)
         velocity.observables = _FirstCoordinates()
         velocity.observables.coordinates = coordinates
