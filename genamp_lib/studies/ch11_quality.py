@@ -295,27 +295,24 @@ def summarise_truth(member: Quality, holdout: Array) -> Summary:
     return summary | _of_peaks(peaks_of(holdout))
 
 
-def table_of(truth: Summary, summaries: Mapping[str, Summary]) -> list[str]:
-    """Return the lines of a Markdown table: what is measured, the truth, each of `summaries`.
+def table_of(truth: Summary, summaries: Sequence[Summary]) -> list[list[str]]:
+    """Return the rows of a table: what is measured, the truth, each of `summaries`.
 
     Args:
-        truth: Numbers from `summarise_truth`.
-        summaries: Numbers from `summarise_members`, by the name of their column.
+        truth: Summary of true events, from `summarise_truth`.
+        summaries: Summaries of generators, from `summarise_members`.
 
-    >>> for line in table_of({"KS m_t": (0.01, 0.0)}, {"LLoCa": {"KS m_t": (0.04, 0.005)}}):
-    ...     print(line)
-    | | truth | LLoCa |
-    |---|---|---|
-    | KS m_t | 0.010 | 0.040 ± 0.005 |
+    >>> table_of({"KS m_t": (0.01, 0.0)}, [{"KS m_t": (0.04, 0.005)}])
+    [['KS m_t', '0.010', '0.040 ± 0.005']]
     """
-    lines = ["| | truth | " + " | ".join(summaries) + " |", "|" + "---|" * (len(summaries) + 2)]
-    for what, value in truth.items():
+    rows = []
+    for what in truth:
         digits = 1 if what.endswith("GeV") else 3
         cells = [what]
-        for mean, error in (value, *(summary[what] for summary in summaries.values())):
+        for mean, error in (summary[what] for summary in (truth, *summaries)):
             cells.append(f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error else ""))
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(cells)
+    return rows
 
 
 def _trial(work: tuple[FlowMatchingTask, Array, Measuring, Path]) -> Arrays:
