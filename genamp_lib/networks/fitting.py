@@ -205,13 +205,12 @@ def fit_by_steps(
 
 
 def _check_finite(losses: Tensor, name: str, n_done: int) -> None:
-    bad = torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist()
-    if losses.ndim == 2 and bad:
-        losses, name = losses[:, bad[0]], f"{name}, member {bad[0]}"
-    if not torch.isfinite(losses).all():
+    bad = torch.nonzero(~torch.isfinite(losses))  # (step, member), or (step,)
+    if len(bad):
+        member = f", member {bad[0, 1]}" if losses.ndim == 2 else ""
         raise GenampError(
-            f"{name}: the loss must be finite, got {losses[-1].item():g} by step {n_done}; "
-            "lower `learning_rate`"
+            f"{name}{member}: the loss must be finite, got {losses[tuple(bad[0])].item():g} by "
+            f"step {n_done}; lower `learning_rate`"
         )
 
 

@@ -102,7 +102,7 @@ def by_steps(n_steps=50, *, spoilt=None, members=3, **options):
         noise = torch.from_numpy(np.random.default_rng(step).normal(size=(members, 2)))
         losses = ((parameters - noise.float()) / widths).square().mean(1) + widths[:, 0].square()
         losses.sum().backward()
-        if spoilt is not None and step > 15:
+        if spoilt is not None and step == 15:
             losses = losses * torch.where(torch.arange(members) == spoilt, torch.nan, 1.0)
         return losses if members > 1 else losses[0]
 

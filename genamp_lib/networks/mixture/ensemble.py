@@ -16,7 +16,6 @@ What to train on
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -28,7 +27,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from genamp_lib._project import sha256_of_text
 from genamp_lib.networks.fitting import check_positive, fit_by_steps, one_thread
 from genamp_lib.networks.mixture.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.networks.mixture.transformer import (
@@ -202,9 +200,8 @@ class EnsembleTask:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that the fit depends on."""
-        content = [CODE_VERSION, self.configuration, self.checksum]
-        return sha256_of_text(json.dumps(content, sort_keys=True))
+        """Hash of all that the fit depends on."""
+        return stage_of_tasks("ensemble", [self], version=CODE_VERSION).key
 
     @property
     def checksum(self) -> str:
