@@ -17,7 +17,7 @@ from ks_speed import N_REFERENCE, timed
 from rich.console import Console
 from rich.table import Table
 
-from genamp_lib.cli import _count
+from genamp_lib.files import counting
 from genamp_lib.files.counting import Sharing, accumulate
 from genamp_lib.sharing import map_tasks
 
@@ -46,7 +46,7 @@ def compare(n: int) -> None:
     with tempfile.TemporaryDirectory() as folder, cluster() as scheduler:
         path = Path(folder) / "generated.npy"
         np.save(path, rng.standard_normal(n))
-        n_parts = len(_count._parts([(path, None)], None))
+        n_parts = len(counting._parts([(path, None)], None))
         table = Table(title=f"counting {n:,} events from a file, in {n_parts} parts")
         for name in ("who", "start-up, s", "per empty task, ms", "the job, s", "ratio"):
             table.add_column(name, justify="left" if name == "who" else "right")

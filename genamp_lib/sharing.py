@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, nullcontext
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genamp_lib._project import GenampError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,7 +43,7 @@ def map_tasks(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
-    label: str = "",
+    label: str | None = None,
     done: int = 0,
 ) -> list[Result]:
     """Return `[function(task) for task in tasks]`, computed here, by processes or by machines.
@@ -60,7 +59,8 @@ def map_tasks(
         scheduler: Address of a Dask scheduler, as "tcp://host:8786", whose workers have genamp and
             see the files that `function` reads. Needs the extra `genamp[dask]`. If `jobs` is None
             as well, both are what `genamp run` was given: one process if it was given nothing.
-        label: Name of the work in the progress line on stderr; no line when empty.
+        label: Name of the work in the progress line on stderr; without one, or for a single task,
+            there is no line.
         done: Number of tasks finished earlier, counted in that line.
 
     Raises:
@@ -83,7 +83,7 @@ def finished_tasks(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
-    label: str = "",
+    label: str | None = None,
     done: int = 0,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of the task, result) as tasks finish: for results too large to keep them all.
@@ -110,7 +110,8 @@ def finished_tasks(
             finished = _by_processes(jobs, function, dict(todo))
         else:
             finished = _by_machines(scheduler, function, todo)
-    advancing = progress(label, len(todo), done) if label else nullcontext(lambda: None)
+    is_shown = label and len(todo) + done > 1
+    advancing = progress(label, len(todo), done) if is_shown else nullcontext(lambda: None)
     with advancing as advance, closing(finished):
         for index, result in finished:
             advance()
@@ -165,42 +166,34 @@ def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tup
 def _by_machines(
     scheduler: str, function: Callable[[Task], Result], tasks: list[tuple[int, Task]]
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (index, result) as they come; Dask runs again what a dead worker was doing."""
+    """Yield (index, result) as they come; Dask runs again what a dead worker was doing.
+
+    A few tasks wait at the scheduler, the others here.
+    """
     with _connected(scheduler) as client:
-        for outcome, error in _outcomes(client, scheduler, function, tasks):
-            if error is not None:
-                raise error
-            yield outcome
+        from distributed import as_completed
 
-
-def _outcomes(
-    client: Client, scheduler: str, function: Callable[[Task], Result], tasks: Iterable[Any]
-) -> Iterator[tuple[Any, Exception | None]]:
-    """Yield what `_attempt` returns; a few tasks wait at the scheduler, the others here."""
-    from distributed import as_completed
-
-    waiting = iter(tasks)
-    finished = as_completed(loop=client.loop)
-    left, n_threads, checked, seen = len(tasks), 0, -1.0, time.monotonic()
-    try:
+        waiting, finished = iter(tasks), as_completed(loop=client.loop)
+        left, n_threads, checked, seen = len(tasks), 0, -1.0, time.monotonic()
         while left:
             now = time.monotonic()
             if now > checked + 1.0:
-                n_threads, checked = sum(client.nthreads().values()), now
+                with _in_one_line(scheduler):
+                    n_threads, checked = sum(client.nthreads().values()), now
                 seen = now if n_threads else seen
                 if now - seen > NO_WORKERS_SECONDS:
                     raise GenampError("Dask workers are all gone; start some and run again")
             for item in islice(waiting, max(0, 2 * n_threads - finished.count())):
                 finished.add(client.submit(_attempt, function, *item, pure=False))
-            if finished.has_ready():
-                yield _outcome(next(finished))
-                left -= 1
-            else:
+            if not finished.has_ready():
                 time.sleep(0.005)
-    except (CancelledError, OSError) as error:
-        raise GenampError(
-            f"Dask scheduler {scheduler}: lost in mid-run; start it and its workers again"
-        ) from error
+                continue
+            with _in_one_line(scheduler):
+                outcome, error = next(finished).result()
+            if error is not None:
+                raise error
+            left -= 1
+            yield outcome
 
 
 def _attempt(
@@ -214,17 +207,21 @@ def _attempt(
         return None, error
 
 
-def _outcome(future: Future) -> tuple[Any, Exception | None]:
+@contextmanager
+def _in_one_line(scheduler: str) -> Iterator[None]:
+    """Say what befell Dask, not a task."""
     from distributed import KilledWorker
 
     try:
-        return future.result()
-    except CancelledError:
-        raise
+        yield
     except KilledWorker as error:
         raise GenampError(
             f"Dask workers died {error.allowed_failures + 1} times in the same task, killed "
             "by the system or out of memory; use smaller tasks or larger workers"
+        ) from error
+    except (CancelledError, OSError) as error:
+        raise GenampError(
+            f"Dask scheduler {scheduler}: lost in mid-run; start it and its workers again"
         ) from error
     except Exception as error:  # modules that workers lack, results that cannot be sent
         raise GenampError(
@@ -277,49 +274,33 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
     that short work says nothing.
 
     Args:
-        label: What the work is called.
-        total: Tasks still to do.
-        done: Tasks finished earlier.
+        label: Name of the work.
+        total: Number of tasks still to do.
+        done: Number of tasks finished earlier.
     """
+    from rich import progress as rich
     from rich.console import Console
 
     console = Console(stderr=True)
-    if console.is_terminal:
-        with _bar(console, label, total, done) as advance:
-            yield advance
-        return
-
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    bar = rich.Progress(
+        *columns, *times, console=console, transient=True, disable=not console.is_terminal
+    )
     start = last = time.monotonic()
-    made = 0
+    made, task = 0, bar.add_task(label, total=total + done, completed=done)
 
     def advance() -> None:
         nonlocal made, last
         made += 1
+        bar.advance(task)
         now = time.monotonic()
         is_tenth = made * 10 // total > (made - 1) * 10 // total
-        if is_tenth and now - last >= LINE_SECONDS:
-            last = now
-            elapsed = now - start
+        if bar.disable and is_tenth and now - last >= LINE_SECONDS:
+            last, elapsed = now, now - start
             left = elapsed / made * (total - made)
             text = f"{label}: {done + made} of {done + total}, {elapsed:.0f} s"
             print(f"{text}, about {left:.0f} s left", file=console.file, flush=True)
 
-    yield advance
-
-
-@contextmanager
-def _bar(console: Any, label: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True) as bar:
-        task = bar.add_task(label, total=total + done, completed=done)
-        yield partial(bar.advance, task)
+    with bar:
+        yield advance

@@ -96,7 +96,7 @@ class ArtefactStore:
         tasks: Sequence[Task],
         *,
         jobs: int | None = None,
-        label: str = "",
+        label: str | None = None,
     ) -> list[Arrays]:
         """Return the arrays of many stages, from artefacts where there are any.
 
@@ -108,7 +108,7 @@ class ArtefactStore:
             function: Pure and picklable; called with the tasks whose stages have no artefact.
             tasks: One for each stage.
             jobs: Number of processes that share the work instead.
-            label: Name of the work in the progress line; no line when empty.
+            label: Name of the work in the progress line; that of the stages when None.
 
         Raises:
             GenampError: An artefact is damaged or belongs to something else, or the work cannot be
@@ -117,6 +117,8 @@ class ArtefactStore:
         found = {k: one for k, stage in enumerate(stages) if (one := self._find(stage))}
         arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
         todo = [k for k in range(len(stages)) if k not in found]
+        if label is None and stages:
+            label = stages[0].name
         work = finished_tasks(
             partial(_timed, function),
             [tasks[k] for k in todo],
@@ -140,8 +142,6 @@ class ArtefactStore:
         function: Callable[[Task], Arrays],
         tasks: Sequence[Task],
         merge: Callable[[list[Arrays]], Arrays],
-        *,
-        label: str = "",
     ) -> Arrays:
         """Return the arrays of one stage that is made of parts; these are kept until it is there.
 
@@ -150,7 +150,6 @@ class ArtefactStore:
             function: Pure and picklable; makes a part.
             tasks: One for each part.
             merge: Makes the whole of the parts, which it gets in the order of the tasks.
-            label: Name of the work in the progress line; no line when empty.
 
         Raises:
             GenampError: As `map`.
@@ -162,9 +161,10 @@ class ArtefactStore:
         kept = ArtefactStore(published=folder, local=folder, fresh=self.fresh)
 
         def whole(_: None) -> Arrays:
-            return merge(kept.map(parts, function, tasks, label=label))
+            return merge(kept.map(parts, function, tasks, label=stage.name))
 
-        return self.map([stage], whole, [None], jobs=1)[0]  # here: it is the parts that are shared
+        # Here: it is the parts that are shared.
+        return self.map([stage], whole, [None], jobs=1, label="")[0]
 
     def unfinished(self, stage: Stage) -> Path:
         """Return the folder of what a stage is made from: parts and checkpoints.

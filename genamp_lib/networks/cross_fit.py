@@ -54,7 +54,7 @@ def cross_fitted_logits(
     n_members: int = 1,
     store: ArtefactStore | None = None,
     stage: Stage | None = None,
-    label: str = "",
+    label: str | None = None,
 ) -> CrossFit:
     """Score every event by an ensemble of classifiers that were trained without it.
 
@@ -73,7 +73,7 @@ def cross_fitted_logits(
         store: Where each classifier is kept as an artefact; None keeps nothing.
         stage: With `store`: name, version and inputs of the artefacts, and the configuration that
             `truth` and `generated` follow from; this function's own arguments are added to it.
-        label: Name of the work in the progress line; no line when empty.
+        label: Name of the work in the progress line; that of the stage when None.
 
     Raises:
         ValueError: As `fit_classifier`, or a number is out of range, a sample has fewer events
@@ -146,7 +146,6 @@ def cross_fit_pairs(
     n_members: int = 1,
     store: ArtefactStore,
     stage: Stage,
-    label: str = "",
 ) -> dict[str, CrossFit]:
     """Do `cross_fitted_logits` for many pairs, whose classifiers are kept as one artefact.
 
@@ -159,7 +158,6 @@ def cross_fit_pairs(
         store: Where the artefact is kept; a killed run continues with the pairs that were not done.
         stage: Name, version and inputs of the artefact, and the configuration that the events
             follow from; this function's own arguments are added to it.
-        label: Name of the work in the progress line; no line when empty.
 
     Returns:
         Name -> logits and classifiers.
@@ -175,7 +173,7 @@ def cross_fit_pairs(
         pairs={name: seed for name, (_, _, seed) in pairs.items()},
     )
     fit = partial(_fit_pair, settings, own)
-    arrays = store.combine(whole, fit, list(pairs.values()), numbered, label=label)
+    arrays = store.combine(whole, fit, list(pairs.values()), numbered)
     found = {}
     for number, (name, (truth, generated, seed)) in enumerate(pairs.items()):
         samples = check_events(truth, generated)

@@ -242,7 +242,6 @@ def fit_flows(
     bootstrap: bool = True,
     store: ArtefactStore | None = None,
     stage: Stage | None = None,
-    label: str = "",
 ) -> tuple[FlowFit, ...]:
     """Fit an ensemble of flows to the same training sample.
 
@@ -262,7 +261,6 @@ def fit_flows(
             are kept one by one, so that a killed run continues. None keeps nothing.
         stage: With `store`: name, version and inputs of the artefact, and the configuration that
             `train` follows from; this function's own arguments are added to it.
-        label: Name of the work in the progress line; no line when empty.
 
     Raises:
         ValueError: As `fit_flow`, or `n_members` is not positive, or only one of `store` and
@@ -280,13 +278,11 @@ def fit_flows(
         tasks.append((int(own), int(split) if bootstrap else seed))
     fit_member = partial(_fit_member, events, settings, bootstrap)
     if store is None or stage is None:
-        return _from_arrays(stacked(map_tasks(fit_member, tasks, label=label)), settings)
+        return _from_arrays(stacked(map_tasks(fit_member, tasks)), settings)
 
     flow = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
     configuration = {**stage.configuration, "flow": flow, "members": n_members}
-    arrays = store.combine(
-        replace(stage, configuration=configuration), fit_member, tasks, stacked, label=label
-    )
+    arrays = store.combine(replace(stage, configuration=configuration), fit_member, tasks, stacked)
     fits = _from_arrays(arrays, settings)
     # The key covers what the caller says the events follow from; the stored standardisation tells
     # whether that is true.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -83,23 +82,15 @@ def fit_ring_classifiers(
         ValueError: There are too few events.
     """
     crossed = cross_fitted_logits(train, generated, settings=settings, seed=seed, n_folds=n_folds)
-    own = fit_classifier(
-        train,
-        generated,
-        validation_truth=train,
-        validation_generated=generated,
-        settings=settings,
-        seed=seed,
-    )
+    fit = partial(fit_classifier, settings=settings, seed=seed)
+    own = fit(train, generated, validation_truth=train, validation_generated=generated)
     middle, fitted = len(train) // 2, int(0.4 * len(train))
     most = int(0.8 * len(generated))
-    half = fit_classifier(
+    half = fit(
         train[:fitted],
         generated[:most],
         validation_truth=train[fitted:middle],
         validation_generated=generated[most:],
-        settings=settings,
-        seed=seed,
     )
     return RingClassifiers(
         folds=tuple(fits[0].classifier for fits in crossed.fits),
@@ -228,10 +219,10 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     # A quarter more than the window keeps of the truth is enough for small scans.
     size = min(_CHUNK, int(1.25 * settings.sizes[-1]))
     chunks = _chunks(task, int(sampling), settings.window, size)
-    references = {"train": _inside(task.train, settings.window)}
+    references = {"train": task.train[within(task.train, settings.window)]}
     if settings.n_holdout:
         holdout = task.ring.sample(settings.n_holdout, seed=settings.holdout_seed)
-        references["holdout"] = _inside(holdout, settings.window)
+        references["holdout"] = holdout[within(holdout, settings.window)]
     classifiers = None
     if settings.classifier is not None:
         generated, _ = next(_chunks(task, int(training), settings.window, settings.n_classifier))
@@ -282,7 +273,6 @@ def distance_scans(
     settings: ScanSettings,
     store: ArtefactStore,
     name: str,
-    label: str = "",
 ) -> Arrays:
     """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
 
@@ -291,12 +281,11 @@ def distance_scans(
         settings: What to compute, the same for all.
         store: Where the artefact is kept; until it is, finished scans are.
         name: Name of the artefact.
-        label: Name of the work in the progress line; no line when empty.
     """
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
     scan = partial(distance_scan, settings=settings)
-    return store.combine(_stage(name, tasks, settings), scan, tasks, stacked, label=label)
+    return store.combine(_stage(name, tasks, settings), scan, tasks, stacked)
 
 
 def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stage:
@@ -305,15 +294,13 @@ def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stag
         digest.update(np.ascontiguousarray(task.train, dtype="<f8"))
         if task.model is not None:
             digest.update(task.model.parameters.detach().numpy().astype("<f4"))
-    # JSON makes lists of tuples.
-    own = json.loads(json.dumps(asdict(settings)))
     return Stage(
         name,
         version=CODE_VERSION,
         configuration={
             "ring": asdict(tasks[0].ring),
             "seeds": [task.seed for task in tasks],
-            "settings": own,
+            "settings": asdict(settings),
             "classifier_version": CLASSIFIER_VERSION,
         },
         inputs={"events_and_networks": digest.hexdigest()},
@@ -330,11 +317,7 @@ def _chunks(
             events = task.ring.sample(size, seed=rng)
         else:
             events = task.model.sample(size, generator=generator)[0].double().numpy()
-        yield _inside(events, window), size
-
-
-def _inside(events: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    return events[within(events, window)]
+        yield events[within(events, window)], size
 
 
 def _statistics(

@@ -162,7 +162,6 @@ def jet_pairs(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    label: str = "",
 ) -> dict[tuple[str, int], JetPair]:
     """Divide the jets, distort one half, and weigh both by cross-fitted classifiers.
 
@@ -175,7 +174,6 @@ def jet_pairs(
         seed: Of everything.
         store: Where the classifiers are kept. A killed run continues.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
-        label: What the progress line calls the work; no line when empty.
 
     Returns:
         (case, repetition) -> pair, for `CASES`, and for the tail cut seen by classifiers
@@ -208,7 +206,6 @@ def jet_pairs(
         n_members=settings.n_members,
         store=store,
         stage=Stage(stage.name, stage.version, {**stage.configuration, **distorted}, stage.inputs),
-        label=label,
     )
     pairs = {}
     for (case, repetition), (truth, generated, distortion) in samples.items():
@@ -286,7 +283,6 @@ def particlenet_pair(
         partial(_particlenet_logits, jets, halves, settings, seed, store.unfinished(stage)),
         [(half, number) for half in (0, 1) for number in range(settings.n_trainings)],
         mean_logits,
-        label="ParticleNet-Lite",
     )
     return _weighed(pair, [arrays["truth"], arrays["generated"]])
 

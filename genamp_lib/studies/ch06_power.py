@@ -6,7 +6,6 @@ counts as an alarm follows from samples without a flaw.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -113,7 +112,6 @@ def metric_values(
     seed: int,
     store: ArtefactStore,
     stage: Stage,
-    label: str = "",
 ) -> dict[tuple[str, float], Array]:
     """Compute all metrics of repeated pairs of samples, for each distortion.
 
@@ -127,7 +125,6 @@ def metric_values(
         seed: Seed of everything; the numbers of a flaw do not depend on the other flaws.
         store: Where the artefact is kept.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
-        label: Name of the work in the progress line; no line when empty.
 
     Returns:
         (kind, strength) as in `PowerSettings.distortions` -> values, shape
@@ -137,7 +134,7 @@ def metric_values(
         ValueError: A distortion leaves too few jets.
     """
     own = {
-        "power": json.loads(json.dumps(asdict(settings))),
+        "power": asdict(settings),
         "seed": seed,
         "code_version": [CODE_VERSION, CLASSIFIER_VERSION],
     }
@@ -162,7 +159,6 @@ def metric_values(
         ),
         shards,
         by_case,
-        label=label,
     )
     return {(kind, x): arrays[f"{kind} {x:g}"] for kind, x in distortions}
 

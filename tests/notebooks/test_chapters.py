@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tests_support import ROOT, build_book
 
+from genamp_lib._project import read_json
 from genamp_lib.book.catalog import Chapter, load_chapters, load_preset
 from genamp_lib.book.results import read_results
 from genamp_lib.book.scoreboard import README_MARKS, load_paper_numbers
@@ -196,3 +197,12 @@ def test_the_readme_shows_the_numbers_of_the_published_runs(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+def test_published_artefacts_are_all_found_and_spare_all_computing() -> None:
+    build_book("default")
+    runs = (ROOT / "_build" / "runs" / "default" / name / "results.json" for name in CHAPTERS)
+    used = [used for run in runs for used in read_json(run)["artefacts"]]
+    assert {one["origin"] for one in used} == {"published"}
+    published = {path.stem for path in (ROOT / "data" / "artefacts").glob("*.safetensors")}
+    assert {one["artefact"] for one in used} == published

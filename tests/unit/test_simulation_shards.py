@@ -120,14 +120,6 @@ def test_shards_of_other_settings_are_not_used(tmp_path, change):
     assert len(list(tmp_path.glob("shard-*.json"))) == 8
 
 
-def test_a_damaged_shard_is_refused_by_name(tmp_path):
-    run(tmp_path)
-    path = sorted(tmp_path.glob("shard-*.safetensors"))[2]
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(GenampError, match=rf"`{path.stem}`: damaged.*remove {path.stem}"):
-        run(tmp_path)
-
-
 def test_tuples_in_settings_are_the_lists_that_json_gives_back(tmp_path):
     run(tmp_path, settings={"window": (1.0, 2.0)})
     run(tmp_path, settings={"window": [1.0, 2.0]})
@@ -159,17 +151,6 @@ def test_arrays_of_different_lengths_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="one length, got"):
         run_shards(uneven, 1, seed=1, folder=tmp_path, settings={})
-
-
-def test_progress_counts_what_was_there_and_gives_a_time_estimate(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("genamp_lib.sharing.LINE_SECONDS", 0.0)
-    run(tmp_path, 1)
-    capsys.readouterr()
-    run(tmp_path, 3)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("shards: 2 of 3, ")
-    assert lines[-1].startswith("shards: 3 of 3, ")
-    assert lines[-1].endswith(" s left")
 
 
 def test_counts_are_kept_over_runs(tmp_path):

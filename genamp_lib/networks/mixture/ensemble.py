@@ -344,7 +344,6 @@ def fit_ensembles(
     *,
     store: ArtefactStore,
     name: str,
-    label: str = "",
 ) -> list[EnsembleFit]:
     """Fit several ensembles, shared by processes or machines; the same numbers however shared.
 
@@ -356,13 +355,12 @@ def fit_ensembles(
             states of unfinished ones are kept beside it, so that a killed run continues. On several
             machines the folder must be one that they share.
         name: Name of the artefact; its key covers the tasks.
-        label: Name of the work in the progress line; no line when empty.
 
     Raises:
         GenampError: A loss is not finite, or an artefact is damaged.
     """
     stage = stage_of_tasks(name, tasks, version=CODE_VERSION)
-    arrays = combine_fits(store, stage, _to_arrays, tasks, numbered, label=label)
+    arrays = combine_fits(store, stage, _to_arrays, tasks, numbered)
     fits = []
     for number, task in enumerate(tasks):
         own = named(arrays, f"{number}.")
@@ -377,8 +375,6 @@ def combine_fits(
     function: Callable[[EnsembleFit, EnsembleTask], Arrays],
     tasks: Sequence[EnsembleTask],
     merge: Callable[[list[Arrays]], Arrays],
-    *,
-    label: str = "",
 ) -> Arrays:
     """Keep as one artefact what `function` computes of each task's fit; as `ArtefactStore.combine`.
 
@@ -386,7 +382,7 @@ def combine_fits(
         GenampError: A loss is not finite, or an artefact is damaged.
     """
     compute = partial(_compute, function, store.unfinished(stage))
-    return store.combine(stage, compute, tasks, merge, label=label)
+    return store.combine(stage, compute, tasks, merge)
 
 
 def concatenated(parts: list[Arrays]) -> Arrays:

@@ -161,7 +161,6 @@ def fit_jackknife(
     n_fisher: int = 4000,
     store: ArtefactStore,
     name: str,
-    label: str = "",
 ) -> NDArray[np.float64]:
     """Fit plain networks and return the variances of their region probabilities; keep these.
 
@@ -172,7 +171,6 @@ def fit_jackknife(
         n_fisher: Number of those that give the information.
         store: Where the variances are kept, and the states of unfinished trainings.
         name: Name of the artefact; its key covers tasks, edges and settings.
-        label: Name of the work in the progress line; no line when empty.
 
     Returns:
         Shape (n_networks, n_regions): the members of the first task, then those of the next.
@@ -191,7 +189,7 @@ def fit_jackknife(
         **settings,
     )
     function = partial(_variances, radii, settings)
-    return combine_fits(store, stage, function, tasks, concatenated, label=label)["variances"]
+    return combine_fits(store, stage, function, tasks, concatenated)["variances"]
 
 
 def _variances(

@@ -137,7 +137,6 @@ def fit_region_probabilities(
     n_scrambles: int = 8,
     store: ArtefactStore,
     name: str,
-    label: str = "",
 ) -> RegionProbabilities:
     """Fit ensembles and return the probabilities of radial regions under their networks.
 
@@ -150,7 +149,6 @@ def fit_region_probabilities(
         store: Where the probabilities are kept, as one artefact. Until it is complete the states of
             the trainings are kept beside it, so that a killed run continues.
         name: Name of the artefact; its key covers tasks, edges and settings.
-        label: Name of the work in the progress line; no line when empty.
 
     Returns:
         Tables (n_networks, n_regions): the members of the first task, each with its draws, then
@@ -176,9 +174,7 @@ def fit_region_probabilities(
         **points,
     )
     integrate = partial(_probabilities, radii, n_draws, points)
-    return RegionProbabilities(
-        **combine_fits(store, stage, integrate, tasks, concatenated, label=label)
-    )
+    return RegionProbabilities(**combine_fits(store, stage, integrate, tasks, concatenated))
 
 
 def generated_region_counts(
