@@ -16,6 +16,7 @@ from genamp_lib.amplification import (
     KolmogorovAccumulator,
     RegionCounter,
     _segments,
+    alarm_regions,
     quantile_regions,
 )
 
@@ -350,3 +351,16 @@ def test_quantile_regions_hold_equal_numbers():
         quantile_regions([1.0, 2.0, 3.0, 3.0], 10)
     with pytest.raises(ValueError, match="`n_regions` must be positive, got 0"):
         quantile_regions(values, 0)
+
+
+def test_bins_of_the_alarm_hold_events_whatever_the_sample() -> None:
+    rng = np.random.default_rng(11)
+    spiked = np.concatenate([np.zeros(300), rng.normal(size=500)])  # a spike at a single value
+    for sample in (rng.normal(size=60), rng.integers(0, 3, size=500), spiked, np.ones(9), [1.0]):
+        edges = alarm_regions(sample)
+        assert (edges[0], edges[-1]) == (-np.inf, np.inf)
+        counter = RegionCounter(edges)
+        counter.update(sample)
+        assert counter.counts.sum() == len(sample)
+        assert counter.counts.min() >= min(5, len(sample))
+    assert len(alarm_regions(spiked)) > 10
