@@ -18,8 +18,16 @@ import numpy as np
 from peers import METHODS
 from rich.console import Console
 from rich.table import Table
+from scipy.special import log_ndtr
 
-from genamp_lib.diagnostics import diagnose, likelihood_ratio_weights
+from genamp_lib.diagnostics import (
+    auc_from_weights,
+    auc_interval,
+    likelihood_ratio_weights,
+    weight_slices,
+)
+from genamp_lib.diagnostics.clustering import allowing_for
+from genamp_lib.diagnostics.diagnosis import FRACTIONS
 
 N_EVENTS, N_REPEATS, FIRST_SEED = 5000, 8, 100
 
@@ -69,9 +77,14 @@ FLAWS = {
 
 
 def strongest(logits: tuple[np.ndarray, np.ndarray]) -> float:
-    weights = [likelihood_ratio_weights(one) for one in logits]
-    nothing = [{"x": np.zeros(len(one))} for one in logits]
-    return max(diagnose(*weights, *nothing).significance.values())
+    truth, generated = (likelihood_ratio_weights(one) for one in logits)
+    low, high = auc_interval(truth, generated, cross_fitted=True)
+    excesses = [(auc_from_weights(truth, generated) - 0.5) / ((high - low) / 2)]
+    for fraction in FRACTIONS:
+        n = round(fraction * N_EVENTS)
+        slices = weight_slices(truth, generated, n_small=n, n_large=n)
+        excesses += [one.excess(cross_fitted=True) for one in slices]
+    return allowing_for(float(log_ndtr(-max(excesses))), 10)
 
 
 def power(names: list[str]) -> None:

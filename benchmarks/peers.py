@@ -6,8 +6,10 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
-from genamp_lib.training.classifier import ClassifierSettings
-from genamp_lib.training.cross_fit import cross_fitted_logits
+from genamp_lib.diagnostics import normal_scores
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.classifier_batch import N_FOLDS, cross_fitted_logits_at_once
+from genamp_lib.networks.cross_fit import cross_fitted_logits, fold_numbers
 
 
 def one_by_one(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
@@ -30,4 +32,9 @@ def boosted(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
     return logits[: len(truth)], logits[len(truth) :]
 
 
-METHODS = {"one by one": one_by_one, "boosted": boosted}
+def at_once(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
+    folds = fold_numbers([len(truth), len(generated)], n_folds=N_FOLDS, seed=seed)
+    return cross_fitted_logits_at_once(*normal_scores(truth, generated), folds, seed=seed)
+
+
+METHODS = {"at once": at_once, "one by one": one_by_one, "boosted": boosted}

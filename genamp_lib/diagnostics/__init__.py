@@ -9,6 +9,7 @@ from genamp_lib.diagnostics.calibration import (
 from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
 from genamp_lib.diagnostics.diagnosis import Diagnosis, Finding, diagnose
+from genamp_lib.diagnostics.looks import Looks, cheap_looks, normal_scores
 from genamp_lib.diagnostics.overfitting import (
     Overfitting,
     claimed_auc,
@@ -29,6 +30,7 @@ __all__ = [
     "Closure",
     "Diagnosis",
     "Finding",
+    "Looks",
     "ObservableRank",
     "Overfitting",
     "WeightCalibration",
@@ -36,6 +38,7 @@ __all__ = [
     "auc_from_weights",
     "auc_interval",
     "binomial_interval",
+    "cheap_looks",
     "claimed_auc",
     "diagnose",
     "effective_sample_size",
@@ -43,6 +46,7 @@ __all__ = [
     "likelihood_ratio_weights",
     "log_weight_width",
     "mean_output_logits",
+    "normal_scores",
     "overfitting",
     "rank_observables",
     "reweighting_closure",

@@ -7,14 +7,13 @@ weights costs, and `weight_pulls` compares them with a generator's own uncertain
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, chi2
 
+from genamp_lib.diagnostics._json import Result
 from genamp_lib.diagnostics.weights import check_weights
 
 Array = NDArray[np.float64]
@@ -24,7 +23,7 @@ FEWEST_EVENTS = 10
 
 
 @dataclass(frozen=True)
-class WeightCalibration:
+class WeightCalibration(Result):
     """Truth over generated events in bins of the weight, beside the weight itself.
 
     Attributes:
@@ -60,18 +59,6 @@ class WeightCalibration:
     chi_square: float
     degrees_of_freedom: int
     p_value: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity and NaN are strings."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                return [plain(one) for one in value.tolist()]
-            if isinstance(value, float) and not math.isfinite(value):
-                return str(value)
-            return value
-
-        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def weight_calibration(
@@ -208,14 +195,17 @@ def effective_sample_size(weights: ArrayLike) -> float:
 def weight_pulls(weights: ArrayLike, log_prob: ArrayLike) -> Array:
     """Compare the weights with the uncertainty that a Bayesian generator gives its own density.
 
-    Eq. (9) of paper B, t = mu (1 - w) / sigma: a standard Gaussian if the generator's density is
-    wrong by as much as its posterior says, and independently from event to event. mu and sigma are
-    mean and standard deviation of the density over draws from the posterior.
+    Eq. (9) of paper B, t = mu (1 - w) / sigma: mu and sigma are the mean and the standard
+    deviation of an event's density over draws from the posterior. Let the truth be one more draw.
+    Then t is about a standard Gaussian if the weights compare the truth with the mean density mu,
+    or with the maximum of the posterior as in the paper. If the weights compare the truth with one
+    draw, that draw's deviation adds: the width is sqrt(2), not 1. A classifier's own noise adds to
+    both, and pulls of neighbouring events are correlated.
 
     Args:
-        weights: p_truth / p_generated of each event, shape (n_events,).
-        log_prob: Logarithm of the density of each event under each draw, shape
-            (n_draws, n_events), at least two draws.
+        weights: Weights p_truth / p_generated, one per event, shape (n_events,).
+        log_prob: Logarithm of each event's density under each draw, shape (n_draws, n_events), at
+            least two draws.
 
     Returns:
         Pulls, shape (n_events,); -inf for infinite weights.

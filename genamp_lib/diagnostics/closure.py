@@ -7,12 +7,12 @@ distributed as the truth in every observable, also in those that the classifier 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from genamp_lib.diagnostics._json import Result
 from genamp_lib.diagnostics.calibration import FEWEST_EVENTS, effective_sample_size
 from genamp_lib.diagnostics.weights import check_weights
 
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Closure:
+class Closure(Result):
     """One observable of truth and generated events, before and after reweighting.
 
     Attributes:
@@ -52,13 +52,6 @@ class Closure:
     p_value_after: float
     n_effective: float
     n_generated: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types."""
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
-        }
 
 
 def reweighting_closure(
