@@ -1,12 +1,13 @@
 """Paper B's weights: logits in; AUC, calibration, slices, pulls out (numpy and scipy only)."""
 
 from genamp_lib.diagnostics.calibration import (
+    Closure,
     WeightCalibration,
     effective_sample_size,
+    reweighting_closure,
     weight_calibration,
     weight_pulls,
 )
-from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
 from genamp_lib.diagnostics.diagnosis import Diagnosis, Finding, diagnose
 from genamp_lib.diagnostics.looks import Looks, cheap_looks, normal_scores

@@ -15,8 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr
 
 from genamp_lib.diagnostics._json import plain
-from genamp_lib.diagnostics.calibration import WeightCalibration, weight_calibration
-from genamp_lib.diagnostics.closure import Closure, reweighting_closure
+from genamp_lib.diagnostics.calibration import (
+    Closure,
+    WeightCalibration,
+    reweighting_closure,
+    weight_calibration,
+)
 from genamp_lib.diagnostics.clustering import ObservableRank, allowing_for, rank_observables
 from genamp_lib.diagnostics.findings import FOUND, Finding, findings_in_slices
 from genamp_lib.diagnostics.looks import PAIR, SINGLE, Looks, cheap_looks
