@@ -84,6 +84,10 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
         generated: Features, shape (n_generated, n_features), finite.
         names: Names of the features.
 
+    Raises:
+        ValueError: A sample is not 2D, is empty or not finite, or the features are not as many as
+            the names.
+
     >>> rng = np.random.default_rng(1)
     >>> x, y = rng.normal(size=(2, 1000, 2))
     >>> y[:40, 1] = 0.5
@@ -92,6 +96,14 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
     'spike: 4 % of the generated events have exactly `eta` = 0.5; of the truth 0 % do.'
     """
     truth, generated = (np.asarray(x, dtype=np.float64) for x in (truth, generated))
+    for label, sample in (("truth", truth), ("generated", generated)):
+        if sample.ndim != 2 or sample.shape[1:] != (len(names),) or not sample.size:
+            raise ValueError(
+                f"`{label}` must be (n_events, {len(names)}), one column per name, got shape "
+                f"{sample.shape}."
+            )
+        if not np.isfinite(sample).all():
+            raise ValueError(f"`{label}` must be finite, got NaN or infinity.")
     ranks, n_truth = _turned(_centred_ranks(truth, generated)), len(truth)
     groups = _groups(ranks)
     near = _groups(np.round(ranks * (_STEPS / 2 / len(ranks))))

@@ -179,3 +179,16 @@ def test_strictly_monotone_maps_change_nothing(seed):
     assert results[0].significance == pytest.approx(results[1].significance, rel=1e-9)
     assert [named(x) for x in results[0].findings] == [named(x) for x in results[1].findings]
     np.testing.assert_array_equal(looks[0].copies, looks[1].copies)
+
+
+@pytest.mark.parametrize(
+    ("truth", "generated", "message"),
+    [
+        (np.zeros((9, 2)), np.zeros((9, 1)), r"`generated` must be \(n_events, 2\), one column"),
+        (np.zeros((0, 2)), np.zeros((9, 2)), r"`truth` must be .* got shape \(0, 2\)"),
+        (np.zeros((9, 2)), np.full((9, 2), np.nan), "`generated` must be finite"),
+    ],
+)
+def test_bad_samples(truth, generated, message):
+    with pytest.raises(ValueError, match=message):
+        cheap_looks(truth, generated, ["a", "b"])
