@@ -104,9 +104,9 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
             )
         if not np.isfinite(sample).all():
             raise ValueError(f"`{label}` must be finite, got NaN or infinity.")
-    ranks, n_truth = _turned(_centred_ranks(truth, generated)), len(truth)
-    groups = _groups(ranks)
-    near = _groups(np.round(ranks * (_STEPS / 2 / len(ranks))))
+    ranks, n_truth = _centred_ranks(truth, generated), len(truth)
+    groups = _groups(_turned(ranks))
+    near = _groups(np.round(_turned(ranks) * (_STEPS / 2 / len(ranks))))
     distinct = np.arange(len(generated))
     findings = {
         "copied events": _copied(groups, n_truth) or _copied(near, n_truth, "all but rounding"),
@@ -117,7 +117,7 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
         first = np.unique(groups[n_truth:], return_index=True)[1]
         if len(first) >= len(generated) / 2:
             distinct, generated = np.sort(first), generated[np.sort(first)]
-    ranks = _centred_ranks(truth, generated)
+            ranks = _centred_ranks(truth, generated)
     findings["one value"], notes = _values(truth, generated, names)
     findings["range"] = _outside(truth, generated, names)
     both = dict(zip(names, np.concatenate([truth, generated]).T, strict=True))
@@ -372,35 +372,37 @@ def _regions(
     n_cells, widths = _CELLS_OF_PAIR if of_pairs else _CELLS_OF_ONE, (1, 2, 3, 5, 8, 16)
     above = ranks >= 0
     cells = np.floor(np.abs(ranks) * (n_cells / 2 / n_all)).astype(np.int64)
-    cells = np.where(above, n_cells // 2 + cells, n_cells // 2 - 1 - cells)
-    which = list(combinations(range(len(names)), 2 if of_pairs else 1))
-    n_windows = sum((n_cells - width + 1) ** (1 + of_pairs) for width in widths)
-    best = []
-    for columns in which:
-        flat = cells[:, columns[0]] if not of_pairs else cells[:, columns] @ [n_cells, 1]
-        shape = (n_cells,) * len(columns)
-        tables = [
-            np.bincount(part, minlength=n_cells ** len(columns)).reshape(shape)
-            for part in (flat, flat[n_t:])
-        ]
-        top = (0.0, columns, 0, (0,), 0, 0)
-        for width in widths:
-            count, k = (_windows(table, width) for table in tables)
-            z = np.abs(_hypergeometric_z(k, count, n_t, n_g))
-            at = np.unravel_index(np.argmax(z), z.shape)
-            if z[at] > top[0]:
-                top = (float(z[at]), columns, width, at, int(count[at]), int(k[at]))
-        if top[0]:
-            log_p = _two_sided(top[5], n_all, n_g, top[4]) if top[0] > FOUND else 0.0
-            best.append((log_p, -top[0], *top[1:]))
-    best.sort(key=lambda one: one[:2])
+    cells = np.where(above, n_cells // 2 + cells, n_cells // 2 - 1 - cells).T.copy()
+    which = list(combinations(range(len(names)), 1 + of_pairs))
+    shape = (n_cells,) * (1 + of_pairs)
+    tables = np.empty((2, len(which), n_cells ** len(shape)), dtype=np.int64)
+    for number, columns in enumerate(which):
+        flat = (
+            cells[columns[0]] if not of_pairs else n_cells * cells[columns[0]] + cells[columns[1]]
+        )
+        for table, part in zip(tables[:, number], (flat, flat[n_t:]), strict=True):
+            table[:] = np.bincount(part, minlength=len(table))
+    tables = tables.reshape(2, len(which), *shape)
+    n_windows = sum((n_cells - width + 1) ** len(shape) for width in widths)
+    # Largest deviation of each observable or pair, and its window: z, events, generated, place.
+    best = np.zeros((len(which), 4 + len(shape)))
+    for width in widths:
+        count, k = (_windows(table, width) for table in tables)
+        z = np.abs(_hypergeometric_z(k, count, n_t, n_g)).reshape(len(which), -1)
+        top = (np.arange(len(which)), np.argmax(z, axis=1))
+        place = np.stack(np.unravel_index(top[1], count.shape[1:]), axis=1)
+        flat = [x.reshape(len(which), -1)[top] for x in (z, count, k)]
+        row = np.column_stack([*flat, np.full(len(which), width), place])
+        better = row[:, 0] > best[:, 0]
+        best[better] = row[better]
     findings = []
-    for log_p, _, columns, width, at, count, k in best[:10]:
+    for number in np.argsort(-best[:, 0], kind="stable")[:10]:
+        columns, (count, k, width, *at) = which[number], best[number, 1:].astype(int).tolist()
+        if not count:
+            continue
+        log_p = _two_sided(k, n_all, n_g, count)
         inside = np.all(
-            [
-                (cells[:, c] >= i) & (cells[:, c] < i + width)
-                for c, i in zip(columns, at, strict=True)
-            ],
+            [(cells[c] >= i) & (cells[c] < i + width) for c, i in zip(columns, at, strict=True)],
             axis=0,
         )
         pooled = np.concatenate([truth[:, columns], generated[:, columns]])[inside]
@@ -427,14 +429,14 @@ def _regions(
     return findings
 
 
-def _windows(table: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Sum a table over all windows of so many cells along each axis."""
-    for axis in range(table.ndim):
-        total = np.cumsum(table, axis=axis)
+def _windows(tables: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Sum tables over all windows of so many cells along each axis but the first."""
+    for axis in range(1, tables.ndim):
+        total = np.cumsum(tables, axis=axis)
         total = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis=axis)
         n = total.shape[axis]
-        table = total.take(range(width, n), axis) - total.take(range(n - width), axis)
-    return table
+        tables = total.take(range(width, n), axis) - total.take(range(n - width), axis)
+    return tables
 
 
 def _hypergeometric_z(k: NDArray, count: NDArray, n_t: int, n_g: int) -> Array:
