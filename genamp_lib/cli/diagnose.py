@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +17,14 @@ if TYPE_CHECKING:
 
 HELP = (
     "Where is a generator wrong? True and generated events in, a report out.",
-    "A classifier learns to tell the samples apart, and every event is weighed by networks that "
-    "never saw it. The report shows the weights, the ROC curve, their calibration, how well "
-    "reweighted events agree with the truth, and which observables tell the events of extreme "
-    "weight apart. What is called a flaw is significant after allowing for all that was looked at.",
+    "Cheap looks find copies, repeated events, spikes, events out of range and wrong correlations. "
+    "Classifiers learn to tell the samples apart, and every event is weighed by networks that "
+    "never saw it. The report opens with the findings in words; the weights, their calibration, "
+    "how well reweighted events agree with the truth, and which observables tell the events of "
+    "extreme weight apart follow. A flaw is called found where it is significant after allowing "
+    "for all that was looked at.",
     "Files are .npy, .npz, .h5, .csv or .parquet with one row of features per event, the same "
-    "features in both. The truth must be events that the generator was not trained on. A run that "
-    "was stopped continues where it was when the same command is given again.",
+    "features in both. The truth must be events that the generator was not trained on.",
 )
 EXAMPLES = (
     "Examples:",
@@ -33,8 +32,7 @@ EXAMPLES = (
     "genamp diagnose truth.csv generated.csv --output report.html --json diagnosis.json --seed 3",
 )
 BREAK = "\n\n"
-N_FOLDS = 5
-FEWEST = 100  # events of a sample: each network is trained on three fifths
+FEWEST = 100  # events of a sample: twelve in a fold
 
 
 def diagnose(
@@ -54,7 +52,7 @@ def diagnose(
         int | None, typer.Option(help="Use the first N events of each file.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds and the trainings.")] = 1,
-    epochs: Annotated[int, typer.Option(help="Passes over the training events.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Most passes over the training events.")] = 40,
 ) -> None:
     """Train classifiers on two files and write the report."""
     _check_outputs(output, json_path, truth, generated)
@@ -64,19 +62,21 @@ def diagnose(
     if seed < 0:
         raise GenampError(f"--seed must not be negative, got {seed}")
     features, samples, notes = _load(truth, generated, column, names, n_events)
-    result = _diagnosis(features, samples, seed, epochs, output)
-    from genamp_lib.cli._report import print_diagnosis, write_report
+    n_given = [len(sample) for sample in samples]
+    diagnosis, weights, samples, more = _diagnosis(features, samples, seed, epochs)
+    from genamp_lib.cli.report import print_diagnosis, write_report
+    from genamp_lib.networks.classifier_batch import N_FOLDS
 
+    notes += more
     record: dict[str, Any] = {
         "files": {"truth": str(truth), "generated": str(generated)},
-        "n_truth": len(samples[0]),
-        "n_generated": len(samples[1]),
+        "n_truth": n_given[0],
+        "n_generated": n_given[1],
         "seed": seed,
         "epochs": epochs,
         "n_folds": N_FOLDS,
         "input_notes": notes,
     }
-    diagnosis, weights = result
     write_report(output, diagnosis, weights, features, samples, record)
     if json_path is not None:
         write_json(json_path, {**record, **diagnosis.to_dict()})
@@ -84,48 +84,39 @@ def diagnose(
 
 
 def _diagnosis(
-    features: list[str], samples: list[np.ndarray], seed: int, epochs: int, output: Path
-) -> tuple[Diagnosis, list[np.ndarray]]:
-    """Weigh all events and say what the weights tell; networks are kept until that is done."""
+    features: list[str], samples: list[np.ndarray], seed: int, epochs: int
+) -> tuple[Diagnosis, list[np.ndarray], list[np.ndarray], list[str]]:
+    """Look, weigh all events and say what both tell; also the events that were weighed, notes."""
+    import numpy as np
+
+    from genamp_lib.diagnostics import cheap_looks, likelihood_ratio_weights, normal_scores
     from genamp_lib.diagnostics import diagnose as of_weights
-    from genamp_lib.diagnostics import likelihood_ratio_weights
-    from genamp_lib.networks.classifier import ClassifierSettings
-    from genamp_lib.networks.cross_fit import cross_fitted_logits
-    from genamp_lib.store import ArtefactStore, Stage
-
-    folder = output.parent / f".{output.stem}.networks"
-    checksums = [hashlib.sha256(sample.tobytes()).hexdigest() for sample in samples]
-    stage = Stage(
-        "diagnose",
-        version=1,
-        configuration={"features": features},
-        inputs=dict(zip(("truth", "generated"), checksums, strict=True)),
+    from genamp_lib.networks.classifier_batch import (
+        boosted_logits,
+        cross_fitted_logits_at_once,
+        fold_numbers_of_groups,
     )
-    n_kept = len(list(folder.glob("diagnose-*.json")))
-    if n_kept:
-        typer.echo(f"Networks of a run that was stopped are in {folder}; those that fit are used.")
-    with one_line("samples"):
-        fit = cross_fitted_logits(
-            *samples,
-            settings=ClassifierSettings(n_epochs=epochs, batch_size=_batch_size(samples)),
-            seed=seed,
-            n_folds=N_FOLDS,
-            store=ArtefactStore(published=folder, local=folder, fresh=False),
-            stage=stage,
-            label="classifiers",
+    from genamp_lib.sharing import progress
+
+    with one_line("samples"), progress("classifiers", epochs) as advance:
+        looks = cheap_looks(*samples, features)
+        n_truth, groups = len(samples[0]), looks.copies
+        if groups is not None:
+            groups = np.concatenate([groups[:n_truth], groups[n_truth:][looks.distinct]])
+        samples = [samples[0], samples[1][looks.distinct]]
+        sizes = [len(sample) for sample in samples]
+        folds = fold_numbers_of_groups(sizes, groups, seed=seed)
+        scores = normal_scores(*samples)
+        fit = cross_fitted_logits_at_once(
+            *scores, folds, seed=seed, n_epochs=epochs, progress=advance
         )
-    weights = [likelihood_ratio_weights(logits) for logits in (fit.truth, fit.generated)]
-    tables = [dict(zip(features, sample.T, strict=True)) for sample in samples]
-    with one_line("samples"):
-        diagnosis = of_weights(*weights, *tables)
-    shutil.rmtree(folder, ignore_errors=True)
-    return diagnosis, weights
-
-
-def _batch_size(samples: list[np.ndarray]) -> int:
-    """Return the paper's 1000, or less where that would be fewer than 30 steps per epoch."""
-    n_train = sum(len(sample) for sample in samples) * (N_FOLDS - 2) // N_FOLDS
-    return min(max(n_train // 30, 32), 1000)
+        trees = boosted_logits(*scores, folds, seed=seed)
+        weights = [likelihood_ratio_weights(logits) for logits in fit]
+        second = None if trees is None else [likelihood_ratio_weights(one) for one in trees]
+        tables = [dict(zip(features, sample.T, strict=True)) for sample in samples]
+        diagnosis = of_weights(*weights, *tables, second=second, looks=looks)
+    notes = [] if trees is not None else ["No second opinion: scikit-learn is not installed."]
+    return diagnosis, weights, samples, notes
 
 
 def _load(
@@ -176,23 +167,8 @@ def _load(
     ]
     if not varies.any():
         raise GenampError(f"{truth}: must have a feature that varies, got constant ones only")
-    n_copies = _n_copies(*samples)
-    if n_copies:
-        notes.append(
-            f"{n_copies} of {len(samples[1])} generated events are copies of truth events: the "
-            "errors do not allow for that, and weights cannot see it. Take truth events that the "
-            "generator was not trained on."
-        )
     kept = [name for name, varied in zip(features, varies, strict=True) if varied]
     return kept, [np.ascontiguousarray(sample[:, varies]) for sample in samples], notes
-
-
-def _n_copies(truth: np.ndarray, generated: np.ndarray) -> int:
-    """Count generated events that are in the truth; 0 where events of the truth are equal, too."""
-    known = {hash(event.tobytes()) for event in truth}
-    if len(known) < 0.99 * len(truth):  # discrete features: equal events are no copies
-        return 0
-    return sum(hash(event.tobytes()) in known for event in generated)
 
 
 def _check_outputs(output: Path, json_path: Path | None, truth: Path, generated: Path) -> None:

@@ -1,14 +1,16 @@
 """Paper B's weights: logits in; AUC, calibration, slices, pulls out (numpy and scipy only)."""
 
 from genamp_lib.diagnostics.calibration import (
+    Closure,
     WeightCalibration,
     effective_sample_size,
+    reweighting_closure,
     weight_calibration,
     weight_pulls,
 )
-from genamp_lib.diagnostics.closure import Closure, reweighting_closure
 from genamp_lib.diagnostics.clustering import ObservableRank, rank_observables
 from genamp_lib.diagnostics.diagnosis import Diagnosis, Finding, diagnose
+from genamp_lib.diagnostics.looks import Looks, cheap_looks, normal_scores
 from genamp_lib.diagnostics.overfitting import (
     Overfitting,
     claimed_auc,
@@ -29,6 +31,7 @@ __all__ = [
     "Closure",
     "Diagnosis",
     "Finding",
+    "Looks",
     "ObservableRank",
     "Overfitting",
     "WeightCalibration",
@@ -36,6 +39,7 @@ __all__ = [
     "auc_from_weights",
     "auc_interval",
     "binomial_interval",
+    "cheap_looks",
     "claimed_auc",
     "diagnose",
     "effective_sample_size",
@@ -43,6 +47,7 @@ __all__ = [
     "likelihood_ratio_weights",
     "log_weight_width",
     "mean_output_logits",
+    "normal_scores",
     "overfitting",
     "rank_observables",
     "reweighting_closure",

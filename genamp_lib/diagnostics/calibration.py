@@ -1,20 +1,21 @@
 """Does a weight mean what it says? Calibration and reweighting; not for ranking failures: slices.
 
 `weight_calibration` asks the classifier: of events with weights around w, are there w times as many
-in the truth as in the generated sample? `effective_sample_size` says what reweighting by the
-weights costs, and `weight_pulls` compares them with a generator's own uncertainty.
+in the truth as in the generated sample? `reweighting_closure` asks whether generated events that
+carry their weights are distributed as the truth, the second check of paper B, sec. 2;
+`effective_sample_size` says what that costs, and `weight_pulls` compares the weights with a
+generator's own uncertainty.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, chi2
 
+from genamp_lib.diagnostics._json import Result
 from genamp_lib.diagnostics.weights import check_weights
 
 Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ FEWEST_EVENTS = 10
 
 
 @dataclass(frozen=True)
-class WeightCalibration:
+class WeightCalibration(Result):
     """Truth over generated events in bins of the weight, beside the weight itself.
 
     Attributes:
@@ -60,18 +61,6 @@ class WeightCalibration:
     chi_square: float
     degrees_of_freedom: int
     p_value: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity and NaN are strings."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                return [plain(one) for one in value.tolist()]
-            if isinstance(value, float) and not math.isfinite(value):
-                return str(value)
-            return value
-
-        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def weight_calibration(
@@ -145,7 +134,7 @@ def weight_calibration(
     pooled = np.where(tested, (expected * n_g + found * n_t) / (n_g + n_t), 0.0)
     # Weights whose mean is above one must not make it indefinite.
     pooled /= max(pooled.sum(), 1.0)
-    covariance = (np.diag(pooled) - np.outer(pooled, pooled)) / n_t
+    covariance = _multinomial(pooled) / n_t
     with np.errstate(invalid="ignore"):
         second = np.where(tested, squares / n_g, 0.0)
         first = np.where(tested, expected, 0.0)
@@ -156,11 +145,7 @@ def weight_calibration(
     kept = np.flatnonzero(tested & (np.diag(covariance) > 0))
     pulls = np.full(n_bins, np.nan)
     pulls[kept] = difference[kept] / np.sqrt(np.diag(covariance)[kept])
-    chi_square = 0.0
-    if kept.size:
-        # The pseudo-inverse leaves out a direction that cannot fluctuate.
-        inverse = np.linalg.pinv(covariance[np.ix_(kept, kept)], rcond=1e-10, hermitian=True)
-        chi_square = float(difference[kept] @ inverse @ difference[kept])
+    chi_square = _chi_square(difference, covariance, kept)
     return WeightCalibration(
         edges=edges,
         n_truth=n_truth.astype(np.int64),
@@ -208,14 +193,17 @@ def effective_sample_size(weights: ArrayLike) -> float:
 def weight_pulls(weights: ArrayLike, log_prob: ArrayLike) -> Array:
     """Compare the weights with the uncertainty that a Bayesian generator gives its own density.
 
-    Eq. (9) of paper B, t = mu (1 - w) / sigma: a standard Gaussian if the generator's density is
-    wrong by as much as its posterior says, and independently from event to event. mu and sigma are
-    mean and standard deviation of the density over draws from the posterior.
+    Eq. (9) of paper B, t = mu (1 - w) / sigma: mu and sigma are the mean and the standard
+    deviation of an event's density over draws from the posterior. Let the truth be one more draw.
+    Then t is about a standard Gaussian if the weights compare the truth with the mean density mu,
+    or with the maximum of the posterior as in the paper. If the weights compare the truth with one
+    draw, that draw's deviation adds: the width is sqrt(2), not 1. A classifier's own noise adds to
+    both, and pulls of neighbouring events are correlated.
 
     Args:
-        weights: p_truth / p_generated of each event, shape (n_events,).
-        log_prob: Logarithm of the density of each event under each draw, shape
-            (n_draws, n_events), at least two draws.
+        weights: Weights p_truth / p_generated, one per event, shape (n_events,).
+        log_prob: Logarithm of each event's density under each draw, shape (n_draws, n_events), at
+            least two draws.
 
     Returns:
         Pulls, shape (n_events,); -inf for infinite weights.
@@ -247,6 +235,133 @@ def weight_pulls(weights: ArrayLike, log_prob: ArrayLike) -> Array:
     return density.mean(axis=0) * (1 - weights) / sigma
 
 
+@dataclass(frozen=True)
+class Closure(Result):
+    """One observable of truth and generated events, before and after reweighting.
+
+    Attributes:
+        edges: Bin edges, shape (n_bins + 1,).
+        truth: Fraction of the truth events in each bin.
+        generated: Fraction of the generated events.
+        reweighted: The same with weights that add up to one.
+        truth_error: Standard errors of `truth`.
+        reweighted_error: Standard errors of `reweighted`.
+        chi_square_before: Of generated against truth, tested bins only.
+        chi_square_after: Of reweighted against truth, the same bins.
+        degrees_of_freedom: Of both.
+        p_value_before: Probability of a larger `chi_square_before` if both densities are the same.
+        p_value_after: The same for `chi_square_after`.
+        n_effective: `effective_sample_size` of the weights.
+        n_generated: Generated events.
+    """
+
+    edges: Array = field(repr=False)
+    truth: Array = field(repr=False)
+    generated: Array = field(repr=False)
+    reweighted: Array = field(repr=False)
+    truth_error: Array = field(repr=False)
+    reweighted_error: Array = field(repr=False)
+    chi_square_before: float
+    chi_square_after: float
+    degrees_of_freedom: int
+    p_value_before: float
+    p_value_after: float
+    n_effective: float
+    n_generated: int
+
+
+def reweighting_closure(
+    truth: ArrayLike,
+    generated: ArrayLike,
+    weights: ArrayLike,
+    edges: ArrayLike,
+    *,
+    cross_fitted: bool = False,
+) -> Closure:
+    """Compare an observable of reweighted generated events with the truth.
+
+    The weights are scaled to add up to one. The variance of a reweighted bin with fraction f is
+    sum_i v_i^2 (1_i - f)^2 over all events, with v the scaled weights and 1_i whether event i is
+    in the bin; bins are correlated, and the test uses their covariance.
+
+    Args:
+        truth: The observable of truth events, shape (n_truth,).
+        generated: The observable of generated events, shape (n_generated,).
+        weights: Finite weights of the generated events, shape (n_generated,).
+        edges: Increasing bin edges; the ends may be infinite. A bin holds low <= x < high.
+        cross_fitted: The weights are from cross-fitting, where what is by chance in one fold is
+            learned by the others: twice the variance after reweighting, see `auc_interval`.
+
+    Returns:
+        Histograms and tests. Bins with fewer than 10 events of both samples together are drawn but
+        not tested.
+
+    Raises:
+        ValueError: Lengths differ, a value is NaN, edges do not increase, or a weight is negative,
+            NaN or infinite, or all are zero.
+
+    >>> rng = np.random.default_rng(1)
+    >>> x, y = rng.normal(0.5, 1, 4000), rng.normal(0, 1, 4000)
+    >>> closure = reweighting_closure(x, y, np.exp(0.5 * y - 0.125), np.linspace(-3, 3, 7))
+    >>> closure.p_value_before < 1e-6, closure.p_value_after > 0.01
+    (True, True)
+    """
+    truth, generated = (np.asarray(x, dtype=np.float64) for x in (truth, generated))
+    weights, _ = check_weights(weights, [1.0])
+    edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"`edges` must be at least two increasing numbers, got {edges}.")
+    if truth.ndim != 1 or not len(truth) or generated.shape != weights.shape:
+        raise ValueError(
+            f"`generated` and `weights` must be 1D of one length and `truth` not empty, got "
+            f"{generated.shape}, {weights.shape} and {truth.shape}."
+        )
+    if np.isnan(truth).any() or np.isnan(generated).any():
+        raise ValueError("`truth` and `generated` must be numbers, got NaN.")
+    n_effective = effective_sample_size(weights)
+    n_bins, n_t, n_g = len(edges) - 1, len(truth), len(generated)
+    scaled = weights / weights.max()
+    scaled = scaled / scaled.sum()
+    in_truth, in_generated = (np.digitize(x, edges) - 1 for x in (truth, generated))
+    counts_t, counts_g = (_histogram(bins, n_bins) for bins in (in_truth, in_generated))
+    reweighted = _histogram(in_generated, n_bins, scaled)
+    fraction_t, fraction_g = counts_t / n_t, counts_g / n_g
+
+    # Delta method for the ratio of sums: sum v^2 (1_a - f_a)(1_b - f_b).
+    squares = _histogram(in_generated, n_bins, scaled**2)
+    cross = np.outer(squares, reweighted)
+    of_reweighted = np.diag(squares) - cross - cross.T
+    of_reweighted += (scaled**2).sum() * np.outer(reweighted, reweighted)
+    of_reweighted *= 2.0 if cross_fitted else 1.0
+
+    tested = np.flatnonzero(counts_t + counts_g >= FEWEST_EVENTS)
+    pooled = (counts_t + counts_g) / (n_t + n_g)
+    before = _chi_square(
+        fraction_g - fraction_t, _multinomial(pooled) * (1 / n_t + 1 / n_g), tested
+    )
+    # Of the truth's error too, half of what a fold holds was learned by the others.
+    of_truth = _multinomial((fraction_t + reweighted) / 2) / n_t * (2.0 if cross_fitted else 1.0)
+    after = _chi_square(reweighted - fraction_t, of_truth + of_reweighted, tested)
+    # Without events outside the tested bins their fractions add up to one.
+    whole = np.isclose(fraction_t[tested].sum(), 1) and np.isclose(fraction_g[tested].sum(), 1)
+    degrees = max(len(tested) - int(whole), 0)
+    return Closure(
+        edges=edges,
+        truth=fraction_t,
+        generated=fraction_g,
+        reweighted=reweighted,
+        truth_error=np.sqrt(fraction_t * (1 - fraction_t) / n_t),
+        reweighted_error=np.sqrt(np.maximum(np.diag(of_reweighted), 0.0)),
+        chi_square_before=before,
+        chi_square_after=after,
+        degrees_of_freedom=degrees,
+        p_value_before=float(chi2.sf(before, degrees)) if degrees else 1.0,
+        p_value_after=float(chi2.sf(after, degrees)) if degrees else 1.0,
+        n_effective=n_effective,
+        n_generated=n_g,
+    )
+
+
 def _histogram(bins: NDArray[np.intp], n_bins: int, weights: Array | None = None) -> Array:
     inside = (bins >= 0) & (bins < n_bins)
     chosen = None if weights is None else weights[inside]
@@ -260,3 +375,15 @@ def _shares(n_truth: Array, n_generated: Array, confidence: float) -> tuple[Arra
         low = np.where(n_truth > 0, beta.ppf(tail, n_truth, n_generated + 1), 0.0)
         high = np.where(n_generated > 0, beta.ppf(1 - tail, n_truth + 1, n_generated), 1.0)
     return low, high
+
+
+def _multinomial(fractions: Array) -> Array:
+    return np.diag(fractions) - np.outer(fractions, fractions)
+
+
+def _chi_square(difference: Array, covariance: Array, tested: NDArray[np.intp]) -> float:
+    if not len(tested):
+        return 0.0
+    # The pseudo-inverse leaves out a direction that cannot fluctuate.
+    inverse = np.linalg.pinv(covariance[np.ix_(tested, tested)], rcond=1e-10, hermitian=True)
+    return float(difference[tested] @ inverse @ difference[tested])

@@ -13,16 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov, ndtri_exp
 from scipy.stats import ks_2samp
 
+from genamp_lib.diagnostics._json import Result
+
 
 @dataclass(frozen=True)
-class ObservableRank:
+class ObservableRank(Result):
     """How differently one observable is distributed inside and outside a slice.
 
     Attributes:
@@ -42,10 +43,6 @@ class ObservableRank:
     significance: float
     median_inside: float
     median_outside: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return dict(vars(self))
 
 
 def rank_observables(
@@ -87,6 +84,20 @@ def rank_observables(
     return sorted(ranks, key=lambda one: (one.log_p_value, -one.distance))
 
 
+def allowing_for(log_p: float, n_looked_at: int) -> float:
+    """Return one-sided standard deviations of n times a p-value; 0 where chance explains it.
+
+    Args:
+        log_p: Natural logarithm of the p-value.
+        n_looked_at: Number of things that were looked at (Bonferroni).
+
+    >>> round(allowing_for(math.log(0.00135), 1), 2), allowing_for(math.log(0.1), 20)
+    (3.0, 0.0)
+    """
+    corrected = log_p + math.log(n_looked_at)
+    return max(float(-ndtri_exp(corrected)), 0.0) if corrected < 0 else 0.0
+
+
 def _mask(indices: ArrayLike, n_events: int) -> NDArray[np.bool_]:
     indices = np.asarray(indices)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
@@ -114,12 +125,11 @@ def _rank(
     distance = float(ks_2samp(within, rest, method="asymp").statistic)
     n_effective = len(within) * len(rest) / len(values)
     log_p = _log_kolmogorov(distance * math.sqrt(n_effective))
-    corrected = min(log_p + math.log(n_looked_at), 0.0)
     return ObservableRank(
         name=name,
         distance=distance,
         log_p_value=log_p,
-        significance=max(float(-ndtri_exp(corrected)), 0.0) if corrected < 0 else 0.0,
+        significance=allowing_for(log_p, n_looked_at),
         median_inside=float(np.median(within)),
         median_outside=float(np.median(rest)),
     )

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genamp_lib.diagnostics._json import plain
+from genamp_lib.diagnostics._json import Result
 from genamp_lib.diagnostics.clustering import ObservableRank
 from genamp_lib.diagnostics.slices import WeightSlice
 
@@ -22,19 +21,22 @@ FOUND = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Result):
     """One thing that the generator does wrong.
 
     Attributes:
-        mode: "missing tail", "missing feature", "wrong boundary", "smeared feature", "too few" or
-            "too many".
-        observable: Where, the observable that tells the events best from the others.
-        low: 5 % quantile of the events' observable.
-        high: 95 % quantile.
-        factor: Generated over truth events in the slice, both as fractions of their sample.
-        significance: Of the excess, in standard deviations after allowing for all that was looked
-            at.
-        text: The same in a sentence.
+        mode: Name of the failure: "missing tail", "missing feature", "wrong boundary", "smeared
+            feature", "too few", "too many", "spike", "missing spike", "wrong share of a value",
+            "code for missing values", "wrong distribution", "wrong correlation", "copied events"
+            or "repeated events".
+        observable: Observable that tells the events best from the others; empty for events as a
+            whole.
+        low: Smallest value of the events' observable, its 5 % quantile in a slice of weights.
+        high: Largest value, the 95 % quantile in a slice of weights.
+        factor: Generated over truth events in it, both as fractions of their sample.
+        significance: Standard deviations, after allowing for all that was looked at.
+        text: Sentence that says the same.
+        partner: Second observable of a pair; empty otherwise.
     """
 
     mode: str
@@ -44,10 +46,12 @@ class Finding:
     factor: float
     significance: float
     text: str
+    partner: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; infinity is a string."""
-        return {k: plain(v) for k, v in vars(self).items()}
+    @property
+    def where(self) -> str:
+        """The observable, or the pair, in code marks."""
+        return " and ".join(f"`{name}`" for name in (self.observable, self.partner) if name)
 
 
 def findings_in_slices(
@@ -56,7 +60,7 @@ def findings_in_slices(
     large: WeightSlice,
     significance: dict[str, float],
     ranks: dict[str, tuple[ObservableRank, ...]],
-    marginal: list[ObservableRank],
+    differing: set[str],
 ) -> tuple[Finding, ...]:
     """Name the failure modes of the significant slices, the most significant first.
 
@@ -69,10 +73,9 @@ def findings_in_slices(
         large: Slice of large weights.
         significance: Of "small" and "large", after allowing for all that was looked at.
         ranks: "small" and "large" -> the observables ranked in that slice.
-        marginal: The observables ranked without weights.
+        differing: Observables whose own distributions differ.
     """
     findings = []
-    differing = {one.name for one in marginal if one.significance > FOUND}
     for end, one, table in (("small", small, tables[1]), ("large", large, tables[0])):
         sigma = significance[end]
         blamed = [r.name for r in ranks[end] if r.significance > FOUND and r.name in differing]
@@ -89,30 +92,35 @@ def findings_in_slices(
         middle = np.median(inside)
         is_outer = middle < truth_low or middle > truth_high
         where = f"`{name}` mostly between {low:.4g} and {high:.4g}"
-        times = f"{_times(factor)} times as many as in the truth"
+        often = f"{times(factor)} times as many as in the truth"
         if end == "small" and _straddles(tables[0][name], inside):
             mode = "smeared feature"
             text = (
                 f"{mode}: generated events of small weight lie on both sides of the bulk of "
-                f"`{name}`, {times}; a peak is washed out."
+                f"`{name}`, {often}; a peak is washed out."
             )
         elif end == "small" and factor > 5:
             mode = "wrong boundary"
-            text = f"{mode}: events are generated where the truth has few or none, {where}; {times}"
+            text = f"{mode}: events are generated where the truth has few or none, {where}; {often}"
             text += "."
         elif end == "large" and factor < 1 / 3:
             mode = "missing tail" if is_outer else "missing feature"
-            text = f"{mode}: hardly any events are generated with {where}; {times}."
+            text = f"{mode}: hardly any events are generated with {where}; {often}."
         else:
             mode = "too many" if end == "small" else "too few"
-            text = f"{mode} generated events with {where}; {times}."
+            text = f"{mode} generated events with {where}; {often}."
         findings.append(
             Finding(mode, name, float(low), float(high), float(factor), sigma, text.strip())
         )
     return tuple(sorted(findings, key=lambda one: -one.significance))
 
 
-def _times(factor: float) -> str:
+def times(factor: float) -> str:
+    """Return a factor as it is read in a sentence.
+
+    >>> times(12.34), times(0.1234)
+    ('12', '0.12')
+    """
     return f"{factor:.0f}" if factor >= 10 else f"{factor:.2g}"
 
 

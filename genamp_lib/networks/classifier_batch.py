@@ -1,22 +1,25 @@
-"""Cross-fit the classifiers of many small experiments at once; not for one large: cross_fit.
+"""Cross-fit many classifiers at once: of many small experiments, or all folds of one.
 
-A network of a few thousand parameters leaves a core waiting for its own overhead. Here all
-networks of all experiments and folds take each step together, as batches of matrices. They share
-nothing but the order in which they see their events. Networks run in float32 on one thread; the
-same seed on the same machine gives the same numbers.
+Not for keeping the networks, nor for the paper's settings: cross_fit. A network of a few thousand
+parameters leaves a core waiting for its own overhead. Here all networks of all experiments and
+folds take each step together, as batches of matrices. They share nothing but the order in which
+they see their events. Networks run in float32 on one thread; the same seed on the same machine
+gives the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch.nn.functional import leaky_relu, softplus
 
 from genamp_lib._project import GenampError
 from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.cross_fit import fold_numbers
 from genamp_lib.networks.fitting import mean_and_scale, one_thread
 
 # Part of an artefact's key: raise it when this code changes the numbers that it gives.
@@ -66,6 +69,182 @@ def cross_fitted_logits_of_many(
         return _cross_fit(samples, settings, n_folds)
 
 
+# Folds, most passes over the training events, and passes without a better validation loss at which
+# training stops.
+N_FOLDS, N_EPOCHS, PATIENCE = 8, 40, 5
+_LEARNING_RATE, _AVERAGED = 5e-3, 0.97
+_FACTORS = 0.02, 2.0
+
+
+def fold_numbers_of_groups(
+    sizes: Sequence[int], groups: NDArray[np.intp] | None, *, seed: int
+) -> list[NDArray[np.intp]]:
+    """Divide samples at random into `N_FOLDS`, events of one group into the same.
+
+    So no classifier sees a copy of an event that it scores. Groups that are too few or too large
+    for folds of similar size are ignored.
+
+    Args:
+        sizes: Number of events of each sample.
+        groups: Group of each event, all samples one after the other; None for no groups.
+        seed: Seed of the division.
+
+    >>> [numbers.shape for numbers in fold_numbers_of_groups([20, 30], None, seed=1)]
+    [(20,), (30,)]
+    """
+    if groups is not None:
+        groups = np.unique(groups, return_inverse=True)[1]
+        fold = np.random.default_rng(seed).permutation(np.arange(groups.max() + 1) % N_FOLDS)
+        folds = np.split(fold[groups], np.cumsum(sizes)[:-1])
+        fewest = [np.bincount(one, minlength=N_FOLDS).min() for one in folds]
+        if all(n >= size / (2 * N_FOLDS) for n, size in zip(fewest, sizes, strict=True)):
+            return folds
+    return fold_numbers(sizes, n_folds=N_FOLDS, seed=seed)
+
+
+def cross_fitted_logits_at_once(
+    truth: ArrayLike,
+    generated: ArrayLike,
+    folds: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    seed: int,
+    n_epochs: int = N_EPOCHS,
+    progress: Callable[[], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score every event by a classifier that was trained without its fold, all folds at once.
+
+    For each fold a network is trained on the others but one. What is kept is the moving average of
+    its parameters, as of the epoch with the best loss on the fold left; training ends when no
+    network has got better for a while. Both classes carry the same total weight.
+
+    Args:
+        truth: Features of about unit scale, `normal_scores` for instance, (n_truth, n_features).
+        generated: Features likewise, (n_generated, n_features).
+        folds: Fold of each truth and each generated event, from 0, each fold with events of both.
+        seed: Seed of starting values and the order of events.
+        n_epochs: Most passes over the training events.
+        progress: Called after each epoch.
+
+    Returns:
+        Logits of the truth, shape (n_truth,), and of the generated events, float64.
+
+    Raises:
+        GenampError: A loss is not finite.
+
+    >>> rng = np.random.default_rng(0)
+    >>> truth, generated = rng.normal(size=(2, 80, 2))
+    >>> folds = np.arange(80) % 4
+    >>> cross_fitted_logits_at_once(truth, generated, (folds, folds), seed=1)[0].shape
+    (80,)
+    """
+    with one_thread(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        events, signs, weights = _joined(
+            [torch.as_tensor(np.asarray(x, dtype=np.float32))[None] for x in (truth, generated)]
+        )
+        events, fold = events[0], torch.as_tensor(np.concatenate(folds))
+        n_folds = int(fold.max()) + 1
+
+        def chosen(keep: Callable[[int], torch.Tensor]) -> torch.Tensor:
+            """Positions of events for each network, cut to the smallest number of them."""
+            rows = [torch.nonzero(keep(k)).flatten() for k in range(n_folds)]
+            rows = [row[torch.randperm(len(row))] for row in rows]
+            return torch.stack([row[: min(map(len, rows))] for row in rows])
+
+        train = chosen(lambda k: (fold != k) & (fold != (k + 1) % n_folds))
+        check = chosen(lambda k: fold == (k + 1) % n_folds)
+        settings = ClassifierSettings(n_layers=2, dropout=0.0)
+        networks = _Networks(n_folds, events.shape[1], settings)
+        optimiser = torch.optim.Adam(networks.parameters, lr=_LEARNING_RATE, foreach=True)
+        average = [p.detach().clone() for p in networks.parameters]
+        kept, best = [p.clone() for p in average], torch.full((n_folds,), torch.inf)
+        size, n_steps, waiting = min(max(train.shape[1] // 15, 32), 2000), 0, 0
+        for epoch in range(n_epochs):
+            order = train[:, torch.randperm(train.shape[1])]
+            for batch in order[:, : order.shape[1] // size * size].split(size, dim=1):
+                with torch.enable_grad():
+                    logits = networks(events[batch])
+                    loss = (weights[batch] * softplus(-signs[batch] * logits)).mean(1).sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                n_steps += 1
+                share = 1 - min(_AVERAGED, n_steps / (n_steps + 10))
+                torch._foreach_lerp_(average, [p.detach() for p in networks.parameters], share)
+            logits = networks.of(average, events[check])
+            losses = (weights[check] * softplus(-signs[check] * logits)).mean(1)
+            if not torch.isfinite(losses).all():
+                raise GenampError(
+                    f"classifiers: the loss must be finite, got {losses.max():g} in epoch "
+                    f"{epoch + 1}; look for features with values far from all others"
+                )
+            better = losses < best
+            best = torch.where(better, losses, best)
+            for one, current in zip(kept, average, strict=True):
+                one[better] = current[better]
+            waiting = 0 if better.any() else waiting + 1
+            if progress is not None:
+                progress()
+            if waiting >= PATIENCE:
+                break
+        scale = _calibrated(networks.of(kept, events[check]), signs[check], weights[check])
+        scored = torch.empty(len(events))
+        for k in range(n_folds):
+            own = networks.of([p[[k]] for p in kept], events[None, fold == k])[0]
+            scored[fold == k] = scale[k] * own
+    logits = scored.double().numpy()
+    return logits[: len(truth)], logits[len(truth) :]
+
+
+def _calibrated(logits: torch.Tensor, signs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the factor on each network's logits with the least loss on its validation events.
+
+    It takes back what a network claims beyond what it holds; the order of its logits stays.
+    """
+    factor = torch.ones(len(logits), 1)
+    for _ in range(20):  # Newton's steps on a convex function
+        p = torch.sigmoid(-signs * factor * logits)
+        slope = (weights * signs * logits * p).mean(1, keepdim=True)
+        curvature = (weights * logits**2 * p * (1 - p)).mean(1, keepdim=True)
+        factor = (factor + slope / curvature.clamp(min=1e-12)).clamp(*_FACTORS)
+    return factor
+
+
+def boosted_logits(
+    truth: ArrayLike,
+    generated: ArrayLike,
+    folds: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Score every event by gradient-boosted trees that were trained without it; a second opinion.
+
+    Args:
+        truth: Features, shape (n_truth, n_features).
+        generated: Features, shape (n_generated, n_features).
+        folds: Fold of each truth and each generated event; two folds are scored by one model.
+        seed: Seed of the trees.
+
+    Returns:
+        Logits of the truth and of the generated events; None where scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+    except ImportError:
+        return None
+    events = np.concatenate([truth, generated])
+    labels = np.repeat([1, 0], [len(truth), len(generated)])
+    weights = np.where(labels, 0.5 / len(truth), 0.5 / len(generated)) * len(labels)
+    fold = np.concatenate(folds) // 2
+    logits = np.empty(len(labels))
+    for k in range(fold.max() + 1):
+        others, own = fold != k, fold == k
+        trees = HistGradientBoostingClassifier(random_state=seed)
+        trees.fit(events[others], labels[others], sample_weight=weights[others])
+        logits[own] = trees.decision_function(events[own])
+    return logits[: len(truth)], logits[len(truth) :]
+
+
 class _Networks:
     """Multilayer perceptrons with the shape of `models.classifier.Classifier`, side by side."""
 
@@ -81,9 +260,15 @@ class _Networks:
 
     def __call__(self, x: torch.Tensor, *, train: bool = False) -> torch.Tensor:
         """Logits, (n, n_events), of features (n, n_events, n_features)."""
-        n_layers = len(self.parameters) // 2
+        return self.of(self.parameters, x, train=train)
+
+    def of(
+        self, parameters: list[torch.Tensor], x: torch.Tensor, *, train: bool = False
+    ) -> torch.Tensor:
+        """Logits with other parameters of the same kind."""
+        n_layers = len(parameters) // 2
         for layer in range(n_layers):
-            x = torch.baddbmm(self.parameters[2 * layer + 1], x, self.parameters[2 * layer])
+            x = torch.baddbmm(parameters[2 * layer + 1], x, parameters[2 * layer])
             if layer < n_layers - 1:
                 x = leaky_relu(x)
                 if train and self.dropout:

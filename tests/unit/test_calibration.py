@@ -149,6 +149,9 @@ def test_pulls_of_a_calibrated_posterior_are_standard_gaussian() -> None:
     # Standard errors 0.014 and 0.010; 4.5 of them, and 0.01 for second order in 5 %.
     assert abs(pulls.mean()) < 0.073 + 0.01
     assert pulls.std() == pytest.approx(1.0, abs=0.045 + 0.01)
+    # Against one draw instead of the mean, that draw's deviation adds: sqrt(2).
+    of_one = weight_pulls(truth / draws[0], np.log(draws[1:]))
+    assert of_one.std() == pytest.approx(np.sqrt(2), abs=0.064 + 0.02)
     # Densities far from one neither overflow nor matter.
     np.testing.assert_allclose(weight_pulls(truth / centre, np.log(draws) - 900.0), pulls)
 

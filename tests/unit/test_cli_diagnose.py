@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from genamp_lib.cli import app, main
-from genamp_lib.networks import cross_fit
+from genamp_lib.cli.report import _summary
+from genamp_lib.diagnostics import diagnose
 
 N = 2000
 NAMES = ",".join(f"x{i}" for i in range(10))
@@ -64,27 +66,72 @@ def test_planted_flaws_are_found_and_named_first(files, generated, verdict, obse
         assert "No difference found." in page
     assert "<script" not in page
     assert page.count("http") == 0  # in the open: the figures are base64
-    assert not list(files.glob(".*networks"))
 
 
-def test_a_stopped_run_continues_with_the_same_numbers(files, monkeypatch):
-    np.save("few.npy", np.load("smeared.npy")[:200])
-    options = ("--epochs", 2, "--n-events", 200, "--json", "out.json")
-    assert call("truth.npy", "few.npy", *options).exit_code == 0
-    whole, fit, done = (files / "out.json").read_text(), cross_fit.fit_classifier, []
+def test_strictly_monotone_maps_of_the_files_change_no_number(files):
+    table, other = (np.load(name)[:1000, :3] for name in ("truth.npy", "smeared.npy"))
+    records = []
+    for change in (lambda x: x, lambda x: np.stack([-x[:, 0], np.exp(x[:, 1]), x[:, 2] ** 3], 1)):
+        np.save("a.npy", change(table))
+        np.save("b.npy", change(other))
+        assert call("a.npy", "b.npy", "--epochs", 3, "--json", "out.json").exit_code == 0
+        records.append(json.loads((files / "out.json").read_text()))
+    first, second = records
+    assert {key: first[key] for key in ("auc", "second_auc", "verdict")} == {
+        key: second[key] for key in ("auc", "second_auc", "verdict")
+    }
+    assert first["significance"] == pytest.approx(second["significance"], rel=1e-9)
 
-    def dies_in_the_third(*arguments, **more):
-        done.append(1)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return fit(*arguments, **more)
 
-    monkeypatch.setattr(cross_fit, "fit_classifier", dies_in_the_third)
-    assert call("truth.npy", "few.npy", *options).exit_code != 0
-    result = call("truth.npy", "few.npy", *options)
-    assert "Networks of a run that was stopped" in result.output
-    assert len(done) == 3 + 3
-    assert (files / "out.json").read_text() == whole
+def test_a_spike_a_code_and_a_pair_are_named_in_the_report(files):
+    rng = np.random.default_rng(5)
+    truth, generated = rng.normal(size=(2, N, 4))
+    for sample, rho in ((truth, 0.5), (generated, 0.1)):
+        sample[:, 1] = rho * sample[:, 0] + np.sqrt(1 - rho**2) * sample[:, 1]
+    generated[:100, 2], generated[100:200, 3] = -999.0, 0.5
+    np.save("a.npy", truth)
+    np.save("b.npy", generated)
+    result = call("a.npy", "b.npy", "--epochs", 2, "--names", "pt,eta,$m_1$,phi")
+    assert result.exit_code == 0, result.output
+    assert (
+        "Code for missing values: 5 % of the generated events have exactly `$m_1$`" in result.output
+    )
+    assert "Spike: 5 % of the generated events have exactly `phi` = 0.5" in result.output
+    assert "Wrong correlation: `pt` and `eta` are correlated by 0.1" in result.output
+    page = (files / "diagnosis.html").read_text()
+    assert page.index("<code>phi</code> = 0.5") < page.index("<figure")  # findings first
+    assert "second opinion, gradient-boosted trees" in page
+
+
+def test_no_explanation_names_no_observable(monkeypatch):
+    rng = np.random.default_rng(6)
+    tables = [{name: rng.normal(size=3000) for name in "ab"} for _ in range(2)]
+    weights = np.exp(rng.normal([[0.15], [0.0]], 0.5, (2, 3000)))
+    result = diagnose(*weights, *tables)
+    assert result.verdict == "differs"
+    assert result.findings == ()
+    lines = " ".join(_summary(result))
+    assert "no observable and no pair of observables explains it" in lines
+    assert "differs most by itself" not in lines
+    assert "(0.0 standard deviations" not in lines
+
+
+def test_a_second_opinion_is_optional(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    result = call("truth.npy", "same.npy", "--n-events", 200, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "No second opinion: scikit-learn is not installed." in result.output
+
+
+def test_all_events_equal_or_copied_is_a_labelled_result(files):
+    np.save("one.npy", np.ones((300, 10)))
+    result = call("truth.npy", "one.npy", "--epochs", 1, "--n-events", 300)
+    assert result.exit_code == 0, result.output
+    assert "100 % of the generated events have exactly `0` = 1" in result.output
+    np.save("copy.npy", np.load("truth.npy"))
+    result = call("truth.npy", "copy.npy", "--epochs", 1, "--json", "out.json")
+    assert "The generated events are copies of truth events." in result.output
+    assert json.loads((files / "out.json").read_text())["auc"] == 0.5
 
 
 def test_formats_and_left_out_features(files):

@@ -1,0 +1,40 @@
+"""Classifiers of `genamp diagnose` and its peers, each: two samples and a seed in, logits out."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import cross_val_predict
+
+from genamp_lib.diagnostics import normal_scores
+from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.classifier_batch import N_FOLDS, cross_fitted_logits_at_once
+from genamp_lib.networks.cross_fit import cross_fitted_logits, fold_numbers
+
+
+def one_by_one(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
+    n_train = (len(truth) + len(generated)) * 3 // 5
+    batch = min(max(n_train // 30, 32), 1000)
+    settings = ClassifierSettings(n_epochs=40, batch_size=batch)
+    fit = cross_fitted_logits(truth, generated, settings=settings, seed=seed)
+    return fit.truth, fit.generated
+
+
+def boosted(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
+    labels = np.repeat([1, 0], [len(truth), len(generated)])
+    p = cross_val_predict(
+        HistGradientBoostingClassifier(random_state=seed),
+        np.concatenate([truth, generated]),
+        labels,
+        method="predict_proba",
+    )[:, 1]
+    logits = np.log(p) - np.log1p(-p)
+    return logits[: len(truth)], logits[len(truth) :]
+
+
+def at_once(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
+    folds = fold_numbers([len(truth), len(generated)], n_folds=N_FOLDS, seed=seed)
+    return cross_fitted_logits_at_once(*normal_scores(truth, generated), folds, seed=seed)
+
+
+METHODS = {"at once": at_once, "one by one": one_by_one, "boosted": boosted}
