@@ -70,8 +70,10 @@ class ApiDirective(SphinxDirective):
             found = vars(import_module(module)).items()
             names = chosen or [name for name, one in found if _defined_in(module, name, one)]
         module = module if module not in genamp_lib._PUBLIC.values() else "genamp_lib"
-        for name in names:
-            if inspect.isclass(one := getattr(import_module(module), name)):
+        documented = {name: getattr(import_module(module), name) for name in names}
+        # Functions first: what they return follows.
+        for name, one in sorted(documented.items(), key=lambda item: inspect.isclass(item[1])):
+            if inspect.isclass(one):
                 lines += [f".. autoclass:: {module}.{name}", "   :members:"]
                 if module == "genamp_lib" and one.__base__ is not object:
                     lines.append("   :inherited-members:")  # the base is private
