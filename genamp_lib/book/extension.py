@@ -2,7 +2,7 @@
 
     {result}`name` or {result}`chapter/name`      a number of results.json
     :::{genamp} scoreboard                        or headline, chapters, banner, provenance
-    :::{genamp-api} genamp_lib.amplification      the public names that come from this package
+    :::{genamp-api} genamp_lib.amplification      its public names, or those of a module
 
 The first two set what `site.stage` computed; a name that it does not know ends the build.
 """
@@ -10,6 +10,7 @@ The first two set what `site.stage` computed; a name that it does not know ends 
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import Any
 
 from docutils import nodes
@@ -53,24 +54,39 @@ class ComputedDirective(SphinxDirective):
 
 
 class ApiDirective(SphinxDirective):
-    """The public names of one package, in the order of `genamp_lib`."""
+    """The names that `genamp_lib` passes on from a package, or those that a module defines."""
 
     required_arguments = 1
+    optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         """Return what autodoc makes of the names."""
-        names = [n for n, where in genamp_lib._PUBLIC.items() if where == self.arguments[0]]
+        module, *chosen = " ".join(self.arguments).split()
+        names = [name for name, where in genamp_lib._PUBLIC.items() if where == module]
         lines = ["```{eval-rst}"]
-        for name in names:
-            if inspect.isclass(public := getattr(genamp_lib, name)):
-                lines += [f".. autoclass:: genamp_lib.{name}", "   :members:"]
-                # Bases of a dataclass are documented themselves; others are private.
-                lines += ["   :inherited-members:"] * (public.__base__ is not object)
+        if not names:
+            lines.append(f".. automodule:: {module}")
+            found = vars(import_module(module)).items()
+            names = chosen or [name for name, one in found if _defined_in(module, name, one)]
+        module = module if module not in genamp_lib._PUBLIC.values() else "genamp_lib"
+        documented = {name: getattr(import_module(module), name) for name in names}
+        # Functions first: what they return follows.
+        for name, one in sorted(documented.items(), key=lambda item: inspect.isclass(item[1])):
+            if inspect.isclass(one):
+                lines += [f".. autoclass:: {module}.{name}", "   :members:"]
+                if module == "genamp_lib" and one.__base__ is not object:
+                    lines.append("   :inherited-members:")  # the base is private
             else:
-                lines.append(f".. autofunction:: genamp_lib.{name}")
+                lines.append(f".. autofunction:: {module}.{name}")
         node = nodes.Element()
         self.state.nested_parse(StringList([*lines, "```"]), self.content_offset, node)
         return node.children
+
+
+def _defined_in(module: str, name: str, one: Any) -> bool:
+    is_documented = inspect.isclass(one) or inspect.isfunction(one)
+    return is_documented and one.__module__ == module and not name.startswith("_")
 
 
 def raw(text: str) -> nodes.raw:

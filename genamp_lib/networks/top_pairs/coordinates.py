@@ -96,7 +96,7 @@ class EventCoordinates(nn.Module):
         return torch.stack([pt, eta, wrapped(phi), mass], -1)
 
     def log_abs_det(self, momenta: Tensor) -> Tensor:
-        """Return log |d coordinates / d momenta|, shape (n,); a mass of zero has no density."""
+        """Return log ``|d coordinates / d momenta|``, shape (n,); a mass of zero has no density."""
         pt, _, _, mass = momenta.double().unbind(-1)
         by_pt = -torch.log(pt - PT_MIN + EPSILON * SCALE)
         by_mass = torch.log(2 * mass / (mass**2 + EPSILON * SCALE**2))
