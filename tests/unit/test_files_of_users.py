@@ -13,6 +13,7 @@ import pytest
 import uproot
 
 from genamp_lib._project import GenampError
+from genamp_lib.cli import main
 from genamp_lib.files.columns import (
     Reading,
     load_column,
@@ -503,7 +504,8 @@ def test_outputs_are_refused_before_the_work(tmp_path):
     (tmp_path / "link.json").symlink_to(data)
     os.link(data, tmp_path / "hard.json")
     for path, message in (
-        (data, "--json must not be an input"),
+        (data, "--json must not end in .npy, as data do"),
+        (tmp_path / "new.csv", "--json must not end in .csv, as data do"),
         (tmp_path / "link.json", "--json must not be an input"),
         (tmp_path / "hard.json", "--json must not be an input"),
         (tmp_path, "it is a folder"),
@@ -519,3 +521,28 @@ def test_outputs_are_refused_before_the_work(tmp_path):
     with pytest.raises(GenampError, match="--json and --plot must be different files"):
         check_outputs({"--json": new, "--plot": tmp_path / "." / "new.json"}, [data])
     check_outputs({"--json": new, "--plot": None}, [data])
+
+
+def test_json_before_a_pattern_of_members_overwrites_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for k in range(3):
+        np.save(f"member_{k}.npy", X + k)
+    before = (tmp_path / "member_0.npy").read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                "estimate",
+                "averaging",
+                "--json",
+                "member_0.npy",
+                "member_1.npy",
+                "member_2.npy",
+                "--n-train",
+                "9",
+            ]
+        )
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: member_0.npy: --json must not end in .npy, as data do\n"
+    )
+    assert (tmp_path / "member_0.npy").read_bytes() == before
