@@ -9,8 +9,17 @@ from pathlib import Path
 from genamp_lib._project import GenampError
 
 # Those of files.columns, without its imports.
-DATA_SUFFIXES = tuple(
-    [".npy", ".npz", ".h5", ".hdf5", ".parquet", ".root", ".csv", ".txt", ".tsv", ".dat", ".gz"]
+DATA_SUFFIXES = (
+    ".npy",
+    ".npz",
+    ".h5",
+    ".hdf5",
+    ".parquet",
+    ".root",
+    ".csv",
+    ".txt",
+    ".tsv",
+    ".dat",
 )
 
 

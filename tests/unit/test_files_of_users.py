@@ -529,18 +529,7 @@ def test_json_before_a_pattern_of_members_overwrites_nothing(tmp_path, monkeypat
         np.save(f"member_{k}.npy", X + k)
     before = (tmp_path / "member_0.npy").read_bytes()
     with pytest.raises(SystemExit) as caught:
-        main(
-            [
-                "estimate",
-                "averaging",
-                "--json",
-                "member_0.npy",
-                "member_1.npy",
-                "member_2.npy",
-                "--n-train",
-                "9",
-            ]
-        )
+        main(["estimate", "averaging", "--json", *(f"member_{k}.npy" for k in range(3))])
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
         "error: member_0.npy: --json must not end in .npy, as data do\n"
