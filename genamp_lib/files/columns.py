@@ -301,8 +301,9 @@ def _checked(path: Path, blocks: Iterator[NDArray], reading: Reading) -> Iterato
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if reading.missing and values.dtype.kind in "iuf":
             # In the precision of the file: -999.9 of 32 bits is not that of 64.
-            is_missing = np.isin(values, np.asarray(reading.missing).astype(values.dtype))
-            values = np.where(is_missing, np.nan, values)
+            marks = np.asarray(reading.missing)
+            marks = marks.astype(values.dtype) if values.dtype.kind == "f" else marks
+            values = np.where(np.isin(values, marks), np.nan, values)
         yield values
 
 

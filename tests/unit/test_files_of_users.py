@@ -455,11 +455,13 @@ def test_names_of_features_must_differ(tmp_path):
     assert load_features(tmp_path / "x.csv", Reading(drop=("m",)))[1].tolist() == [[3], [7]]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_missing_values_are_masked(tmp_path, dtype):
-    values = np.array([[1, -999.9], [2, 3], [-1, 4]]).astype(dtype)
+@pytest.mark.parametrize(
+    ("dtype", "mark"), [(np.float32, -999.9), (np.float64, -999.9), (np.int64, -999)]
+)
+def test_missing_values_are_masked(tmp_path, dtype, mark):
+    values = np.array([[1, mark], [2, 3], [-1, 4]]).astype(dtype)
     np.save(tmp_path / "x.npy", values)
-    _, features = load_features(tmp_path / "x.npy", Reading(missing=(-999.9, -1)))
+    _, features = load_features(tmp_path / "x.npy", Reading(missing=(mark, -1, 4.5)))
     missing = np.isnan(features)
     assert missing.tolist() == [[False, True], [False, False], [True, False]]
     np.testing.assert_array_equal(features[~missing], values[~missing])
