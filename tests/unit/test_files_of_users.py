@@ -140,7 +140,7 @@ TEXTS = {
     ),
     "a comment with names": (".csv", ["# v3", "# pt [GeV],m", "1.5,2", "2,3"], "m", {}, [2.0, 3]),
     "a column of words beside": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "m", {}, [1.5, 2.5]),
-    "words": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "kind", {}, "not a whole .csv file: "),
+    "words": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "kind", {}, "columns must hold numbers ("),
     "rows of other lengths": (
         ".csv",
         ["pt,m", "1,2", "1,2,3"],
@@ -385,6 +385,22 @@ def test_records_are_features(tmp_path):
     np.testing.assert_array_equal(features, np.stack([Y, X], axis=1))
 
 
+def test_records_with_words_and_rows_are_features_where_chosen(tmp_path):
+    records = np.empty(5, [("kind", "S2"), ("v", "f4", 2), ("m", "f8")])
+    records["kind"], records["v"], records["m"] = b"tt", np.stack([Y, X], axis=1), X
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["events"] = records
+    names, features = load_features(tmp_path / "x.h5", Reading(drop=("kind",)))
+    assert names == ["v:0", "v:1", "m"]
+    np.testing.assert_array_equal(features, np.stack([Y, X, X], axis=1))
+    with pytest.raises(GenampError, match="must hold real numbers, got"):
+        load_features(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "several.h5", "w") as file:
+        file["m"], file["kind"] = X, ["tt"] * 5
+    with pytest.raises(GenampError, match="`kind`: must hold real numbers, got object"):
+        load_features(tmp_path / "several.h5")
+
+
 def test_a_folder_of_parquet_files_is_one_table(tmp_path):
     frame = pd.DataFrame({"m": X, "pt": Y})
     (tmp_path / "events").mkdir()
@@ -397,6 +413,18 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path):
     frame[["pt"]].to_parquet(tmp_path / "events/part-2.parquet")
     with pytest.raises(GenampError, match=r"part-2\.parquet: must have the columns of .*`m`, `pt`"):
         load_column(tmp_path / "events", "pt")
+
+
+def test_parquet_columns_that_are_no_numbers_are_named(tmp_path):
+    frame = pd.DataFrame({"m": X, "kind": ["tt"] * 5, "jets": [[1.0], [], [2.0, 3.0], [], []]})
+    frame["n"] = pd.array([1, 2, None, 4, 8], dtype="Int64")
+    frame.to_parquet(tmp_path / "x.parquet")
+    for name, found in (("kind", "large_string|string"), ("jets", "list")):
+        with pytest.raises(GenampError, match=f"`{name}` must hold real numbers, got ({found})"):
+            load_column(tmp_path / "x.parquet", name)
+    names, features = load_features(tmp_path / "x.parquet", Reading(drop=("kind", "jets")))
+    assert names == ["m", "n"]
+    np.testing.assert_array_equal(features[:, 1], [1, 2, np.nan, 4, 8])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
