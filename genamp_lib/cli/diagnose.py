@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, write_json
+from genamp_lib.cli.reading import (
+    Decimal,
+    Drop,
+    Features,
+    Header,
+    Missing,
+    Separator,
+    split,
+    split_numbers,
+)
 from genamp_lib.files.counting import one_line
+from genamp_lib.files.outputs import check_outputs
 
 if TYPE_CHECKING:
     import numpy as np
 
     from genamp_lib.diagnostics import Diagnosis
+    from genamp_lib.files.columns import Reading
 
 HELP = (
     "Where is a generator wrong? True and generated events in, a report out.",
@@ -23,13 +35,15 @@ HELP = (
     "how well reweighted events agree with the truth, and which observables tell the events of "
     "extreme weight apart follow. A flaw is called found where it is significant after allowing "
     "for all that was looked at.",
-    "Files are .npy, .npz, .h5, .csv or .parquet with one row of features per event, the same "
-    "features in both. The truth must be events that the generator was not trained on.",
+    "Files are .npy, .npz, .h5, .root, .parquet or tables as text with one row of features per "
+    "event, the same features in both; --features and --drop choose among them. The truth must be "
+    "events that the generator was not trained on.",
 )
 EXAMPLES = (
     "Examples:",
     "genamp diagnose truth.npy generated.npy",
     "genamp diagnose truth.csv generated.csv --output report.html --json diagnosis.json --seed 3",
+    "genamp diagnose truth.root generated.root --drop event_number,weight --missing -999",
 )
 BREAK = "\n\n"
 FEWEST = 100  # events of a sample: twelve in a fold
@@ -48,6 +62,12 @@ def diagnose(
     names: Annotated[
         str | None, typer.Option(help="Names of the features, as in pt,eta,mass.")
     ] = None,
+    features: Features = None,
+    drop: Drop = None,
+    missing: Missing = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    header: Header = None,
     n_events: Annotated[
         int | None, typer.Option(help="Use the first N events of each file.")
     ] = None,
@@ -61,9 +81,13 @@ def diagnose(
             raise GenampError(f"{name} must be at least {least}, got {value}")
     if seed < 0:
         raise GenampError(f"--seed must not be negative, got {seed}")
-    features, samples, notes = _load(truth, generated, column, names, n_events)
+    from genamp_lib.files.columns import Reading
+
+    marks = split_numbers("--missing", missing)
+    reading = Reading(column, separator, decimal, header, split(features), split(drop), marks)
+    chosen, samples, notes = _load(truth, generated, reading, names, n_events)
     n_given = [len(sample) for sample in samples]
-    diagnosis, weights, samples, more = _diagnosis(features, samples, seed, epochs)
+    diagnosis, weights, samples, more = _diagnosis(chosen, samples, seed, epochs)
     from genamp_lib.cli.report import print_diagnosis, write_report
     from genamp_lib.networks.classifier_batch import N_FOLDS
 
@@ -77,7 +101,7 @@ def diagnose(
         "n_folds": N_FOLDS,
         "input_notes": notes,
     }
-    write_report(output, diagnosis, weights, features, samples, record)
+    write_report(output, diagnosis, weights, chosen, samples, record)
     if json_path is not None:
         write_json(json_path, {**record, **diagnosis.to_dict()})
     print_diagnosis(diagnosis, notes, output)
@@ -120,14 +144,14 @@ def _diagnosis(
 
 
 def _load(
-    truth: Path, generated: Path, column: str | None, names: str | None, n_events: int | None
+    truth: Path, generated: Path, reading: Reading, names: str | None, n_events: int | None
 ) -> tuple[list[str], list[np.ndarray], list[str]]:
     """Return the names of the features, both samples, and what was left out."""
     import numpy as np
 
     from genamp_lib.files.columns import load_features
 
-    loaded = [load_features(path, column) for path in (truth, generated)]
+    loaded = [load_features(path, reading) for path in (truth, generated)]
     (features, first), (others, second) = loaded
     for path, table in ((truth, first), (generated, second)):
         if len(table) < FEWEST:
@@ -143,8 +167,20 @@ def _load(
             raise GenampError(
                 f"--names must be {first.shape[1]} different names, got {_some(features)}"
             )
-    samples = []
+    samples, notes = [], []
     for path, table in ((truth, first), (generated, second)):
+        if reading.missing:
+            known = ~np.isnan(table).any(axis=1)
+            notes.append(
+                f"{len(table) - known.sum():,} of {len(table):,} events of {path} have a missing "
+                "value and were left out."
+            )
+            table = table[known]
+            if len(table) < FEWEST:
+                raise GenampError(
+                    f"{path}: must hold at least {FEWEST} events without a missing value, got "
+                    f"{len(table)}; leave out the features that miss most with --drop"
+                )
         if n_events is not None and len(table) < n_events:
             raise GenampError(
                 f"{path}: must hold at least --n-events {n_events} events, got {len(table)}"
@@ -161,7 +197,7 @@ def _load(
         samples.append(table)
     both = np.concatenate(samples)
     varies = both.max(axis=0) > both.min(axis=0)
-    notes = [
+    notes += [
         f"`{features[i]}` has one value in both samples and was left out."
         for i in np.flatnonzero(~varies)
     ]
@@ -177,16 +213,7 @@ def _check_outputs(output: Path, json_path: Path | None, truth: Path, generated:
         raise GenampError("TRUTH and GENERATED must be different files, got one twice")
     if output.suffix.lower() not in (".html", ".htm"):
         raise GenampError(f"--output must end in .html, got {output.name}")
-    paths = [output, *([] if json_path is None else [json_path])]
-    for path in paths:
-        if not path.parent.is_dir():
-            raise GenampError(f"{path}: cannot be written, {path.parent} is no folder; make it")
-        if path.is_dir():
-            raise GenampError(f"{path}: cannot be written, it is a folder; give a file")
-        if path.resolve() in (truth.resolve(), generated.resolve()):
-            raise GenampError(f"{path}: must not be one of the samples; give another file")
-    if json_path is not None and json_path.resolve() == output.resolve():
-        raise GenampError("--json and --output must be different files, got one twice")
+    check_outputs({"--output": output, "--json": json_path}, [truth, generated])
 
 
 def _some(names: list[str]) -> str:

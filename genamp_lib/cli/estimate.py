@@ -450,7 +450,7 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=10_000).print(table)  # as wide as it needs: nothing is cut
 
 
 def _print_verdict(estimate: Any, basis: str) -> None:

@@ -197,6 +197,7 @@ def _figures(
         plot_distribution,
         plot_roc,
     )
+    from genamp_lib.plotting.style import drawable
 
     drawn = diagnosis.observables[:N_DRAWN]
     figures = {}
@@ -227,7 +228,7 @@ def _figures(
                 for end, which, indices in both_slices:
                     part = pair[which][indices]
                     plot_distribution(part, edges, role=end, label=f"{end} weight", ax=ax)
-            ax.set(xlabel=_plain(name))
+            ax.set(xlabel=drawable(name))
             ax.legend()
         axes[0].set_ylabel("density of events")
         keep(figure_name, figure)
@@ -240,7 +241,7 @@ def _figures(
             columns = [sample[:, features.index(name)] for name in names]
             counts = np.histogram2d(*columns, bins=edges, density=True)[0]
             ax.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", rasterized=True)
-            ax.set(title=title, xlabel=_plain(names[0]), ylabel=_plain(names[1]))
+            ax.set(title=title, xlabel=drawable(names[0]), ylabel=drawable(names[1]))
         keep("pair", figure)
 
     figure, axes = panels(3)
@@ -258,7 +259,7 @@ def _figures(
         figure, axes = panels(len(drawn))
         for ax, name in zip(axes, drawn, strict=True):
             plot_closure(diagnosis.closure[name], ax=ax)
-            ax.set_xlabel(_plain(name))
+            ax.set_xlabel(drawable(name))
             ax.legend()
         keep("closure", figure)
 
@@ -274,10 +275,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     reach = 8 * (ends[3] - ends[1]) or np.inf
     low, high = max(ends[0], ends[2] - reach), min(ends[4], ends[2] + reach)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _plain(name: str) -> str:
-    return name.replace("$", r"\$")  # a name, not a formula
 
 
 def _code(text: str) -> Any:

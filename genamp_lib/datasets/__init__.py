@@ -15,7 +15,6 @@ from genamp_lib.datasets.jets import (
     load_jets,
     observables_from_particles,
     relative_mass,
-    tail_cut,
 )
 from genamp_lib.datasets.kinematics import (
     delta_phi,

@@ -220,35 +220,6 @@ def disjoint_pools(n_jets: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return order[:n_truth], order[n_truth:]
 
 
-def tail_cut(mass: np.ndarray, *, cut: float) -> np.ndarray:
-    """Select jets with mass < cut: the "tail cut" of paper B, sec. 3, by acceptance.
-
-    The density that is left is the true one below the cut over 1 - epsilon, with epsilon the
-    fraction that is removed, and nothing above. Paper B draws the same density with replacement,
-    from weights per mass bin; here no jet comes twice, so that counting errors mean what they say.
-
-    Args:
-        mass: Relative mass, shape (n,).
-        cut: Jets at or above it are removed.
-
-    Returns:
-        True for the jets that stay, shape (n,).
-
-    Raises:
-        ValueError: The cut removes no jet or all of them.
-
-    >>> tail_cut(np.array([0.1, 0.2, 0.16]), cut=0.17)
-    array([ True, False,  True])
-    """
-    mass = np.asarray(mass)
-    kept = mass < cut
-    if kept.all() or not kept.any():
-        raise ValueError(
-            f"`cut` must lie between the masses, {mass.min():.4g} to {mass.max():.4g}, got {cut}."
-        )
-    return kept
-
-
 def _observables(particles: np.ndarray, first: int) -> np.ndarray:
     particles = particles.astype(np.float64)
     eta, phi, pt = particles[..., 0], particles[..., 1], particles[..., 2] * particles[..., 3]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -165,19 +165,11 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
         else:
             place, selectors = _position_and_selectors(path, reading.column, table)
             blocks = list(table.blocks([place], selectors, 0, sys.maxsize, BLOCK_EVENTS))
-            fields = blocks[0].dtype.names if blocks else None
-            if fields is not None:
-                blocks = [np.column_stack([block[name] for name in fields]) for block in blocks]
-            blocks = list(_checked(path, iter(blocks), reading))
-            values = np.concatenate(blocks) if blocks else np.empty((0, 1))
-            if values.ndim > 2:
-                raise GenampError(
-                    f"{path}: must hold one row of features per event, got shape {values.shape}"
-                )
-            values = values[:, None] if values.ndim == 1 else values
-            every = list(fields or map(str, range(values.shape[1])))
+            every, columns = _flattened(path, blocks)
             names = _wanted(path, every, reading)
-            values = values[:, [every.index(name) for name in names]]
+            chosen = [[part[every.index(name)] for name in names] for part in columns]
+            parts = list(_checked(path, map(np.column_stack, chosen), reading))
+            values = np.concatenate(parts) if parts else np.empty((0, len(names)))
     for name, feature in zip(names, values.T, strict=True):
         counts = len(feature) > 2 and (np.diff(feature) == 1).all()
         if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
@@ -210,12 +202,32 @@ def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
     return wanted
 
 
+def _flattened(path: Path, blocks: list[NDArray]) -> tuple[list[str], list[list[NDArray]]]:
+    """Return names of the columns of 1D or 2D arrays or of records, and the columns by block."""
+    first = blocks[0] if blocks else np.empty((0, 1))
+    if first.ndim > 2:
+        raise GenampError(
+            f"{path}: must hold one row of features per event, got shape {first.shape}"
+        )
+    fields = first.dtype.names or ("",)
+    names, columns = [], [[] for _ in blocks]
+    for field in fields:
+        parts = [(block[field] if field else block).reshape(len(block), -1) for block in blocks]
+        width = parts[0].shape[1] if parts else 1
+        single = [field] if field and width == 1 else None
+        names += single or [f"{field}:{k}".lstrip(":") for k in range(width)]
+        for block, part in zip(columns, parts, strict=True):
+            block.extend(part.T)
+    return names, columns
+
+
 def _stacked(path: Path, table: Table, places: Sequence[int], reading: Reading) -> NDArray:
     """Read several columns or arrays of one length side by side, shape (n, n_places)."""
     parts = {}
     for group in [list(places)] if table.is_columns else [[place] for place in places]:
         blocks = table.blocks(group, (), 0, sys.maxsize, BLOCK_EVENTS)
-        part = [*_checked(path, blocks, reading)] or [np.empty((0, len(group)))]
+        where = path if table.is_columns else f"{path}: `{table.names[group[0]]}`"
+        part = [*_checked(where, blocks, reading)] or [np.empty((0, len(group)))]
         parts[table.names[group[0]]] = np.concatenate(part)
     shapes = {name: part.shape for name, part in parts.items()}
     is_flat = table.is_columns or all(shape[1:] in ((), (1,)) for shape in shapes.values())
@@ -292,17 +304,19 @@ def _blocks(
         yield values[:, 0] if is_single else values
 
 
-def _checked(path: Path, blocks: Iterator[NDArray], reading: Reading) -> Iterator[NDArray]:
+def _checked(where: Path | str, blocks: Iterable[NDArray], reading: Reading) -> Iterator[NDArray]:
+    """Refuse what is not real numbers; mask what stands for a missing value."""
     for values in blocks:
         if values.dtype.names is not None:
-            raise GenampError(f"{path}: a field must be named, one of {_some(values.dtype.names)}")
+            raise GenampError(f"{where}: a field must be named, one of {_some(values.dtype.names)}")
         if values.dtype.kind not in "biuf":
-            raise GenampError(f"{path}: must hold real numbers, got {values.dtype}")
+            raise GenampError(f"{where}: must hold real numbers, got {values.dtype}")
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if reading.missing and values.dtype.kind in "iuf":
             # In the precision of the file: -999.9 of 32 bits is not that of 64.
-            is_missing = np.isin(values, np.asarray(reading.missing).astype(values.dtype))
-            values = np.where(is_missing, np.nan, values)
+            marks = np.asarray(reading.missing)
+            marks = marks.astype(values.dtype) if values.dtype.kind == "f" else marks
+            values = np.where(np.isin(values, marks), np.nan, values)
         yield values
 
 
@@ -535,6 +549,12 @@ def _parquet(path: Path) -> Iterator[Table]:
                     kept = slice(max(start - row, 0), max(stop - row, 0))
                     row += batch.num_rows
                     columns = [batch[name].to_numpy(zero_copy_only=False) for name in wanted]
+                    for name, values in zip(wanted, columns, strict=True):
+                        if values.dtype.kind not in "biuf":
+                            raise GenampError(
+                                f"{path}: `{name}` must hold real numbers, got "
+                                f"{batch[name].type}; leave it out with --drop"
+                            )
                     if len(columns[0][kept]):
                         yield np.column_stack([column[kept] for column in columns])
 
@@ -582,7 +602,7 @@ def _root(path: Path) -> Iterator[Table]:
                     if values.dtype.kind == "O":
                         raise GenampError(
                             f"{path}: `{branch}` must hold one number per event, got lists; write "
-                            "one number of each, for instance that of the hardest jet"
+                            "that of the hardest jet, for instance, or leave it out with --drop"
                         )
                     columns.append(_select(path, values, selectors))
                 yield columns[0] if len(columns) == 1 else np.column_stack(columns)

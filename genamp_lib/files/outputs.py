@@ -8,6 +8,20 @@ from pathlib import Path
 
 from genamp_lib._project import GenampError
 
+# Those of files.columns, without its imports.
+DATA_SUFFIXES = (
+    ".npy",
+    ".npz",
+    ".h5",
+    ".hdf5",
+    ".parquet",
+    ".root",
+    ".csv",
+    ".txt",
+    ".tsv",
+    ".dat",
+)
+
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
     """Refuse outputs that cannot be written, or would replace an input or one another.
@@ -17,13 +31,15 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
         inputs: Paths that are read; None for those not given.
 
     Raises:
-        GenampError: A path is a folder, a device or an input, lies in no folder or in one that is
-            read-only, or is given twice.
+        GenampError: A path is a folder, a device, an input or called like data, lies in no folder
+            or in one that is read-only, or is given twice.
     """
     given = {option: path for option, path in outputs.items() if path is not None}
     read = {path.resolve() for path in inputs if path is not None}
     for option, path in given.items():
         problem = f"{path}: cannot be written"
+        if path.suffix.lower() in DATA_SUFFIXES:  # `--json member_*.npy` takes the first of them
+            raise GenampError(f"{path}: {option} must not end in {path.suffix}, as data do")
         if not path.parent.is_dir():
             raise GenampError(f"{problem}, {path.parent} is no folder; make it")
         if path.is_dir():

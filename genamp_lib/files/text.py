@@ -103,6 +103,11 @@ def text_blocks(
             f"{path}: rows must have {len(layout.names)} columns between `{layout.separator}`, got "
             f"others ({reason}); give --separator or --decimal if these marks are in numbers"
         ) from error
+    except ValueError as error:
+        raise GenampError(
+            f"{path}: columns must hold numbers ({error}); name another one, or leave out this one "
+            "with --drop"
+        ) from error
 
 
 def layout_of(path: Path, reading: Reading) -> Layout:

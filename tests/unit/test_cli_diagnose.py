@@ -6,6 +6,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -175,7 +176,18 @@ def bad(array, name="bad.npy"):
         (lambda x: [bad(x), "--names", "a,b"], "--names must be 10 different names"),
         (lambda x: [bad(x), "--output", "a.pdf"], "--output must end in .html"),
         (lambda x: [bad(x), "--output", "no/a.html"], "is no folder; make it"),
-        (lambda x: [bad(x), "--json", "bad.npy"], "must not be one of the samples"),
+        (lambda x: [bad(x), "--json", "bad.npy"], "--json must not end in .npy, as data do"),
+        (lambda x: [bad(x, "g.json.npy"), "--json", "."], "it is a folder; give a file"),
+        (lambda x: [bad(x), "--features", "0,pt"], "no column `pt`; there is `0`, `1`"),
+        (lambda x: [bad(x), "--drop", "pt"], "no column `pt`; there is `0`, `1`"),
+        (
+            lambda x: [bad(x), "--missing", "no"],
+            "--missing must be numbers, as in -999",
+        ),
+        (
+            lambda x: [bad(x * 0 - 999), "--missing", "-999"],
+            "without a missing value, got 0",
+        ),
         (lambda x: [bad(x), "--epochs", "0"], "--epochs must be at least 1, got 0"),
         (lambda x: [bad(x), "--seed", "-1"], "--seed must not be negative"),
         (lambda x: ["none.npy"], "not found; give a file"),
@@ -190,6 +202,26 @@ def test_bad_input_is_one_line(files, capsys, make, message):
     assert message in error
     assert "\n" not in error
     assert not list(files.glob("*.html"))
+
+
+def test_features_are_chosen_and_missing_values_are_counted(files):
+    """Columns of a text that pandas saved with its index; three events with a code for missing."""
+    names = ["$p_T$", "$m_{jj$", "event_number", "weight"]
+    for name in ("truth", "same"):
+        frame = pd.DataFrame(np.load(f"{name}.npy")[:200, :4], columns=names)
+        frame["event_number"] = np.arange(200) + 17
+        frame.loc[:2, "$p_T$"] = -999.0
+        frame.to_csv(f"{name}.csv")
+    arguments = ["truth.csv", "same.csv", "--epochs", 1, "--json", "out.json", "--missing", "-999"]
+    result = call(*arguments, "--drop", "event_number, weight")
+    assert result.exit_code == 0, result.output
+    assert "3 of 200 events of truth.csv have a missing value and were left out." in result.output
+    content = json.loads((files / "out.json").read_text())
+    assert content["n_truth"] == content["n_generated"] == 197
+    assert sorted(content["observables"]) == ["$m_{jj$", "$p_T$"]
+    assert call(*arguments, "--features", "$p_T$").exit_code == 0
+    refused = call(*arguments, "--drop", "event_number")
+    assert "column `weight` may be a weight of the events" in str(refused.exception)
 
 
 def test_only_constant_features(files, capsys):

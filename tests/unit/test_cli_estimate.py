@@ -366,13 +366,14 @@ def die(*_):
 
 def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
     monkeypatch.setattr(_count, "_count_part", die)
+    monkeypatch.setattr(_count, "PART_EVENTS", 10_000)  # one part alone would die here
     before = sorted(files.iterdir())
     arguments = "train.npy perfect.npy --jobs 2 --json out.json --plot out.png"
     with pytest.raises(SystemExit) as caught:
         main(["estimate", "differential", *arguments.split()])
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: worker processes died 4 times (unfinished tasks: 1), killed")
+    assert error.startswith("error: worker processes died 4 times (unfinished tasks: 3), killed")
     assert error.count("\n") == 1
     assert sorted(files.iterdir()) == before
 

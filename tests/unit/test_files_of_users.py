@@ -13,6 +13,7 @@ import pytest
 import uproot
 
 from genamp_lib._project import GenampError
+from genamp_lib.cli import main
 from genamp_lib.files.columns import (
     Reading,
     load_column,
@@ -139,7 +140,7 @@ TEXTS = {
     ),
     "a comment with names": (".csv", ["# v3", "# pt [GeV],m", "1.5,2", "2,3"], "m", {}, [2.0, 3]),
     "a column of words beside": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "m", {}, [1.5, 2.5]),
-    "words": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "kind", {}, "not a whole .csv file: "),
+    "words": (".csv", ["kind,m", "tt,1.5", "tt,2.5"], "kind", {}, "columns must hold numbers ("),
     "rows of other lengths": (
         ".csv",
         ["pt,m", "1,2", "1,2,3"],
@@ -384,6 +385,22 @@ def test_records_are_features(tmp_path):
     np.testing.assert_array_equal(features, np.stack([Y, X], axis=1))
 
 
+def test_records_with_words_and_rows_are_features_where_chosen(tmp_path):
+    records = np.empty(5, [("kind", "S2"), ("v", "f4", 2), ("m", "f8")])
+    records["kind"], records["v"], records["m"] = b"tt", np.stack([Y, X], axis=1), X
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["events"] = records
+    names, features = load_features(tmp_path / "x.h5", Reading(drop=("kind",)))
+    assert names == ["v:0", "v:1", "m"]
+    np.testing.assert_array_equal(features, np.stack([Y, X, X], axis=1))
+    with pytest.raises(GenampError, match="must hold real numbers, got"):
+        load_features(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "several.h5", "w") as file:
+        file["m"], file["kind"] = X, ["tt"] * 5
+    with pytest.raises(GenampError, match="`kind`: must hold real numbers, got object"):
+        load_features(tmp_path / "several.h5")
+
+
 def test_a_folder_of_parquet_files_is_one_table(tmp_path):
     frame = pd.DataFrame({"m": X, "pt": Y})
     (tmp_path / "events").mkdir()
@@ -396,6 +413,18 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path):
     frame[["pt"]].to_parquet(tmp_path / "events/part-2.parquet")
     with pytest.raises(GenampError, match=r"part-2\.parquet: must have the columns of .*`m`, `pt`"):
         load_column(tmp_path / "events", "pt")
+
+
+def test_parquet_columns_that_are_no_numbers_are_named(tmp_path):
+    frame = pd.DataFrame({"m": X, "kind": ["tt"] * 5, "jets": [[1.0], [], [2.0, 3.0], [], []]})
+    frame["n"] = pd.array([1, 2, None, 4, 8], dtype="Int64")
+    frame.to_parquet(tmp_path / "x.parquet")
+    for name, found in (("kind", "large_string|string"), ("jets", "list")):
+        with pytest.raises(GenampError, match=f"`{name}` must hold real numbers, got ({found})"):
+            load_column(tmp_path / "x.parquet", name)
+    names, features = load_features(tmp_path / "x.parquet", Reading(drop=("kind", "jets")))
+    assert names == ["m", "n"]
+    np.testing.assert_array_equal(features[:, 1], [1, 2, np.nan, 4, 8])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -454,11 +483,13 @@ def test_names_of_features_must_differ(tmp_path):
     assert load_features(tmp_path / "x.csv", Reading(drop=("m",)))[1].tolist() == [[3], [7]]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_missing_values_are_masked(tmp_path, dtype):
-    values = np.array([[1, -999.9], [2, 3], [-1, 4]]).astype(dtype)
+@pytest.mark.parametrize(
+    ("dtype", "mark"), [(np.float32, -999.9), (np.float64, -999.9), (np.int64, -999)]
+)
+def test_missing_values_are_masked(tmp_path, dtype, mark):
+    values = np.array([[1, mark], [2, 3], [-1, 4]]).astype(dtype)
     np.save(tmp_path / "x.npy", values)
-    _, features = load_features(tmp_path / "x.npy", Reading(missing=(-999.9, -1)))
+    _, features = load_features(tmp_path / "x.npy", Reading(missing=(mark, -1, 4.5)))
     missing = np.isnan(features)
     assert missing.tolist() == [[False, True], [False, False], [True, False]]
     np.testing.assert_array_equal(features[~missing], values[~missing])
@@ -503,7 +534,8 @@ def test_outputs_are_refused_before_the_work(tmp_path):
     (tmp_path / "link.json").symlink_to(data)
     os.link(data, tmp_path / "hard.json")
     for path, message in (
-        (data, "--json must not be an input"),
+        (data, "--json must not end in .npy, as data do"),
+        (tmp_path / "new.csv", "--json must not end in .csv, as data do"),
         (tmp_path / "link.json", "--json must not be an input"),
         (tmp_path / "hard.json", "--json must not be an input"),
         (tmp_path, "it is a folder"),
@@ -519,3 +551,17 @@ def test_outputs_are_refused_before_the_work(tmp_path):
     with pytest.raises(GenampError, match="--json and --plot must be different files"):
         check_outputs({"--json": new, "--plot": tmp_path / "." / "new.json"}, [data])
     check_outputs({"--json": new, "--plot": None}, [data])
+
+
+def test_json_before_a_pattern_of_members_overwrites_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for k in range(3):
+        np.save(f"member_{k}.npy", X + k)
+    before = (tmp_path / "member_0.npy").read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        main(["estimate", "averaging", "--json", *(f"member_{k}.npy" for k in range(3))])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: member_0.npy: --json must not end in .npy, as data do\n"
+    )
+    assert (tmp_path / "member_0.npy").read_bytes() == before

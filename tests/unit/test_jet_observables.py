@@ -1,16 +1,11 @@
-"""Jet observables against their formulas written as loops, their symmetries, and the tail cut."""
+"""Jet observables against their formulas written as loops, their symmetries, and pools of jets."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from genamp_lib.datasets.jets import (
-    JET_OBSERVABLES,
-    disjoint_pools,
-    observables_from_particles,
-    tail_cut,
-)
+from genamp_lib.datasets.jets import JET_OBSERVABLES, disjoint_pools, observables_from_particles
 
 
 def random_jets(n_jets=7, n_particles=6, seed=1):
@@ -137,13 +132,3 @@ class TestDisjointPools:
     def test_one_jet(self):
         with pytest.raises(ValueError, match="`n_jets` must be at least 2, got 1"):
             disjoint_pools(1, seed=1)
-
-
-class TestTailCut:
-    def test_jet_at_the_cut_is_removed(self):
-        assert tail_cut(np.array([0.16, 0.17, 0.18]), cut=0.17).tolist() == [True, False, False]
-
-    @pytest.mark.parametrize("cut", [0.05, 0.3, np.nan])
-    def test_cut_that_does_nothing_or_all(self, cut):
-        with pytest.raises(ValueError, match=r"must lie between the masses, 0\.1 to 0\.2, got"):
-            tail_cut(np.array([0.1, 0.2]), cut=cut)
