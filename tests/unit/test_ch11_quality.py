@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,7 +122,7 @@ def test_members_are_measured_once(store: ArtefactStore) -> None:
     assert [used["origin"] for used in store.used[n_used:]] == ["local", "local"]
     fresh, _ = measured(ArtefactStore(published=store.local, local=store.local, fresh=True))
     for other in (again, fresh):
-        np.testing.assert_equal(vars(other), vars(one))
+        np.testing.assert_equal(asdict(other), asdict(one))
     assert set(one.peaks) == {"m_w", "m_t"}
     assert set(one.densities) == set(EDGES)
 
