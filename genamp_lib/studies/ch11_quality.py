@@ -56,7 +56,6 @@ EDGES: Mapping[str, Array] = {
 }
 # Where peaks are looked for, and the smoothing, all in GeV.
 _PEAKS = {"m_w": (50.0, 120.0, 2.0), "m_t": (100.0, 300.0, 4.0)}
-_PEAK_NAMES = {"W": "m_w", "top": "m_t"}
 _PARTS = {"closer than 0.5, before the cuts": "close", "outside of the cuts": "outside"}
 
 
@@ -368,10 +367,7 @@ def _of_member(member: Quality, distance: float, n_before_cuts: int) -> Summary:
 
 def _of_peaks(peaks: Mapping[str, Peak]) -> Summary:
     return {
-        f"{label} peak, {field} / GeV": (
-            getattr(peaks[name], field),
-            getattr(peaks[name], f"{field}_error"),
-        )
-        for label, name in _PEAK_NAMES.items()
-        for field in ("position", "width")
+        f"{label} peak, {what} / GeV": (getattr(peak, what), getattr(peak, f"{what}_error"))
+        for label, peak in (("W", peaks["m_w"]), ("top", peaks["m_t"]))
+        for what in ("position", "width")
     }

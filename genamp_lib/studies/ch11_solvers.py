@@ -11,7 +11,7 @@ import torch
 
 from genamp_lib.datasets.top_pairs import TOP_PAIR_OBSERVABLES
 from genamp_lib.networks.fitting import one_thread
-from genamp_lib.networks.top_pairs.flow_matching import CHUNK, FlowMatching
+from genamp_lib.networks.top_pairs.flow_matching import CHUNK
 from genamp_lib.networks.top_pairs.members import TopPairGenerator
 from genamp_lib.networks.top_pairs.solver import Solving
 from genamp_lib.store import Arrays, ArtefactStore, Stage
@@ -70,29 +70,25 @@ def measure_solvers(
     common = {"solvers": [asdict(solver) for solver in every], "n_events": n_events, "seed": seed}
     stages = [Stage(STAGE, CODE_VERSION, {**common, "task": g.key}) for g in generators]
     work = [(generator, every, n_events, seed) for generator in generators]
-    results = []
-    for arrays in store.map(stages, _run, work, label=label):
-        rows = zip(every, arrays["ks"].tolist(), arrays["events_per_second"].tolist(), strict=True)
-        results.append(
-            [
-                SolverCheck(solving, dict(zip(TOP_PAIR_OBSERVABLES, ks, strict=True)), rate)
-                for solving, ks, rate in rows
-            ]
-        )
-    return results
+    return [
+        [
+            SolverCheck(solving, dict(zip(TOP_PAIR_OBSERVABLES, ks.tolist(), strict=True)), rate)
+            for solving, ks, rate in zip(
+                every, arrays["ks"], arrays["events_per_second"].tolist(), strict=True
+            )
+        ]
+        for arrays in store.map(stages, compare_solvers, work, label=label)
+    ]
 
 
-def _run(work: tuple[TopPairGenerator, Sequence[Solving], int, int]) -> Arrays:
+def compare_solvers(work: tuple[TopPairGenerator, Sequence[Solving], int, int]) -> Arrays:
+    """Return "ks", the distances of each solver's events to the first one's, and rates.
+
+    Args:
+        work: Generator, solvers, number and seed of the base events.
+    """
     generator, solvers, n_events, seed = work
-    return compare_solvers(generator.flow, solvers, n_events=n_events, seed=seed)
-
-
-def compare_solvers(
-    flow: FlowMatching, solvers: Sequence[Solving], *, n_events: int, seed: int
-) -> Arrays:
-    """Return "ks", the distances of each solver's events to the first one's, and rates."""
-    distances, rates = [], []
-    expected = None
+    flow, distances, rates, expected = generator.flow, [], [], None
     with one_thread():
         base = flow.base.sample(n_events, generator=torch.Generator().manual_seed(seed))
         for solving in solvers:

@@ -19,6 +19,8 @@ from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
 from genamp_lib.networks.top_pairs.members import fitted_generators, sample_generators
 from genamp_lib.store import ArtefactStore
 
+Array = NDArray[np.float64]
+
 # Generators of each architecture that are kept in the repository.
 N_KEPT = 10
 # Steps of 512 events that take a core five minutes.
@@ -26,21 +28,13 @@ STEPS: dict[Architecture, int] = {"transformer": 6_000, "lgatr-slim": 3_400, "ll
 
 
 class Division(NamedTuple):
-    """Events by their place in the file; each part has shape (n, n_particles, 4).
+    """Parts of a sample, by their place in the file; each has shape (n, n_particles, 4)."""
 
-    Attributes:
-        train: Training events of the trials of set-ups.
-        holdout: Events that trials are compared with.
-        spent_holdout: Events that earlier set-ups were compared with; no longer for judging.
-        fresh_train: Training events of the chosen set-up.
-        fresh_holdout: Events that it is compared with, once.
-    """
-
-    train: NDArray[np.float64]
-    holdout: NDArray[np.float64]
-    spent_holdout: NDArray[np.float64]
-    fresh_train: NDArray[np.float64]
-    fresh_holdout: NDArray[np.float64]
+    train: Array  # training events of the trials of set-ups
+    holdout: Array  # what trials are compared with
+    spent_holdout: Array  # what earlier set-ups were compared with; no longer for judging
+    fresh_train: Array  # training events of the chosen set-up
+    fresh_holdout: Array  # what it is compared with, once
 
 
 def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000) -> Division:
@@ -117,7 +111,7 @@ def ensemble_tasks(
 
 def sample_ensemble(
     architecture: Architecture, n_generated: int, *, n_members: int = N_KEPT, seed: int = 1
-) -> NDArray[np.float64]:
+) -> Array:
     """Generate top pairs with the kept generators of one architecture.
 
     Training one takes a core five minutes.

@@ -37,10 +37,15 @@ def flow() -> FlowMatching:
     return made.eval()
 
 
+def of(flow: FlowMatching, key: str = "") -> TopPairGenerator:
+    arrays = {name: array.detach().numpy() for name, array in flow.arrays().items()}
+    return TopPairGenerator(flow.settings, key, arrays)
+
+
 def test_more_steps_are_closer_and_the_reference_is_itself(flow: FlowMatching) -> None:
     fine = Solving("rk4", 20)
     solvers = [fine, fine, Solving("midpoint", 2), Solving("midpoint", 12)]
-    arrays = compare_solvers(flow, solvers, n_events=1500, seed=2)
+    arrays = compare_solvers((of(flow), solvers, 1500, 2))
     largest = arrays["ks"].max(axis=1)
     assert largest[0] == largest[1] == 0.0
     assert largest[2] > 2 * largest[3] > 0.0
@@ -48,8 +53,7 @@ def test_more_steps_are_closer_and_the_reference_is_itself(flow: FlowMatching) -
 
 
 def test_solvers_are_measured_once(flow: FlowMatching, tmp_path) -> None:
-    arrays = {name: array.detach().numpy() for name, array in flow.arrays().items()}
-    generators = [TopPairGenerator(flow.settings, key, arrays) for key in ("one", "two")]
+    generators = [of(flow, "one"), of(flow, "two")]
     store = ArtefactStore(published=tmp_path, local=tmp_path, fresh=False)
 
     def measured(n_events: int = 40):

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from genamp_lib.networks.fitting import check_positive
 from genamp_lib.networks.top_pairs.coordinates import (
     ETA,
     LARGEST_ETA,
@@ -59,9 +60,7 @@ class VelocitySettings:
                 f"`architecture` must be one of {', '.join(ARCHITECTURES)}, "
                 f"got {self.architecture!r}."
             )
-        for name in ("n_blocks", "n_heads", "width", "n_vectors", "frame_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        check_positive(self, "n_blocks", "n_heads", "width", "n_vectors", "frame_width")
         if self.width % self.n_heads:
             raise ValueError(
                 f"`width` must be a multiple of `n_heads` = {self.n_heads}, got {self.width}."
@@ -76,11 +75,7 @@ _N_FREQUENCIES = 4
 
 
 class Inputs(nn.Module):
-    """What every network sees of a particle and does not change in a rotation about the beam.
-
-    Which particle it is, the time, and what `new_velocity` calls numbers about the event are among
-    it.
-    """
+    """What every network sees of a particle and a rotation about the beam does not change."""
 
     def __init__(self, coordinates: EventCoordinates, n_seen: int, n_directions: int) -> None:
         super().__init__()
@@ -198,53 +193,38 @@ class _FourVectorVelocity(nn.Module):
         return own + along(scalars[..., 2:], directions)
 
 
-class LGATrSlimVelocity(_FourVectorVelocity):
-    """L-GATr with vectors and scalars only (lgatr.LGATrSlim)."""
-
-    def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
-        from lgatr import LGATrSlim
-
-        super().__init__(inputs)
-        self.network = LGATrSlim(
-            num_blocks=settings.n_blocks,
-            in_v_channels=2 + len(_REFERENCES),
-            out_v_channels=1,
-            hidden_v_channels=settings.n_vectors,
-            in_s_channels=self.scalars.n_channels,
-            out_s_channels=self.n_scalars_out,
-            hidden_s_channels=settings.width,
-            num_heads=settings.n_heads,
-        )
-
-    def outputs(self, coordinates: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's vectors and scalars."""
-        return self.network(self.vectors(coordinates), scalars)
-
-
 class LGATrVelocity(_FourVectorVelocity):
-    """L-GATr with all multivectors (lgatr.LGATr); ten times slower on a processor."""
+    """L-GATr: lgatr.LGATrSlim, or lgatr.LGATr, which is ten times slower on a processor."""
 
     def __init__(self, settings: VelocitySettings, inputs: Inputs) -> None:
-        from lgatr import LGATr
+        from lgatr import LGATr, LGATrSlim
 
         super().__init__(inputs)
-        self.network = LGATr(
+        self.is_slim = settings.architecture == "lgatr-slim"
+        kind, of = (LGATrSlim, "v") if self.is_slim else (LGATr, "mv")
+        heads = {"num_heads": settings.n_heads}
+        options = {
+            f"in_{of}_channels": 2 + len(_REFERENCES),
+            f"out_{of}_channels": 1,
+            f"hidden_{of}_channels": settings.n_vectors,
+            **(heads if self.is_slim else {"attention": heads, "mlp": {}}),
+        }
+        self.network = kind(
             num_blocks=settings.n_blocks,
-            in_mv_channels=2 + len(_REFERENCES),
-            out_mv_channels=1,
-            hidden_mv_channels=settings.n_vectors,
-            in_s_channels=self.scalars.n_channels,
+            in_s_channels=inputs.n_channels,
             out_s_channels=self.n_scalars_out,
             hidden_s_channels=settings.width,
-            attention={"num_heads": settings.n_heads},
-            mlp={},
+            **options,
         )
 
     def outputs(self, coordinates: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's vectors and scalars."""
         from lgatr import embed_vector, extract_vector
 
-        multivectors, scalars = self.network(embed_vector(self.vectors(coordinates)), scalars)
+        vectors = self.vectors(coordinates)
+        if self.is_slim:
+            return self.network(vectors, scalars)
+        multivectors, scalars = self.network(embed_vector(vectors), scalars)
         return extract_vector(multivectors), scalars
 
 
@@ -338,7 +318,7 @@ def new_velocity(
     """
     kinds = {
         "transformer": TransformerVelocity,
-        "lgatr-slim": LGATrSlimVelocity,
+        "lgatr-slim": LGATrVelocity,
         "lgatr": LGATrVelocity,
         "lloca": LLoCaVelocity,
     }

@@ -47,16 +47,12 @@ class EventCoordinates(nn.Module):
 
     def __init__(self, n_particles: int) -> None:
         super().__init__()
+        self.n_particles = n_particles
         shape = (n_particles, 4)
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
         # Covariance of log_pt, eta and log_mass of all particles, for a base density like the data.
         self.register_buffer("covariance", torch.eye(3 * n_particles, dtype=torch.float64))
-
-    @property
-    def n_particles(self) -> int:
-        """Particles of an event."""
-        return len(self.mean)
 
     def fit(self, momenta: Tensor) -> None:
         """Take means, scales and covariance from training events, shape (n, n_particles, 4).
@@ -76,9 +72,9 @@ class EventCoordinates(nn.Module):
         self.scale.fill_(1.0)
         raw = self.encode(momenta)
         mean, scale = mean_and_scale(raw.flatten(1))
-        for channel in (LOG_PT, LOG_MASS):
-            self.mean[:, channel] = mean.reshape(-1, 4)[:, channel]
-            self.scale[:, channel] = scale.reshape(-1, 4)[:, channel]
+        standardised = [LOG_PT, LOG_MASS]
+        self.mean[:, standardised] = mean.reshape(-1, 4)[:, standardised]
+        self.scale[:, standardised] = scale.reshape(-1, 4)[:, standardised]
         self.covariance.copy_(torch.cov(_without_phi(self.encode(momenta)).T))
 
     def encode(self, momenta: Tensor) -> Tensor:
@@ -143,13 +139,9 @@ class NormalBase(nn.Module):
 
     def __init__(self, coordinates: EventCoordinates) -> None:
         super().__init__()
+        self.n_particles = coordinates.n_particles
         variances = torch.diag(coordinates.covariance.diag())
         self.register_buffer("root", torch.linalg.cholesky(variances))
-
-    @property
-    def n_particles(self) -> int:
-        """Particles of an event."""
-        return len(self.root) // 3
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw coordinates, shape (n, n_particles, 4), float32."""

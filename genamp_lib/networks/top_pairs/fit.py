@@ -32,7 +32,7 @@ from genamp_lib.datasets.top_pairs import (
     exchanges,
     passes_cuts,
 )
-from genamp_lib.networks.fitting import fit_by_steps, one_thread, split_events
+from genamp_lib.networks.fitting import check_positive, fit_by_steps, one_thread, split_events
 from genamp_lib.networks.top_pairs.coordinates import ETA, PHI, wrapped
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatching, FlowMatchingSettings
 
@@ -84,9 +84,7 @@ class FlowMatchingTraining:
                 f"`optimiser` must be one of {', '.join(get_args(Optimiser))}, "
                 f"got {self.optimiser!r}."
             )
-        for name in ("n_steps", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        check_positive(self, "n_steps", "batch_size", "learning_rate")
         if not self.chi2_scale >= 0.0:
             raise ValueError(f"`chi2_scale` must not be negative, got {self.chi2_scale}.")
 
@@ -141,14 +139,9 @@ class FlowMatchingTask:
         training |= {"n_warmup": N_WARMUP, "average_steps": AVERAGE_STEPS, "augment": True}
         training |= {"weight_decay": WEIGHT_DECAY, "largest_gradient": LARGEST_GRADIENT}
         training |= {"validation_fraction": VALIDATION_FRACTION}
-        described = {
-            "train": hashlib.sha256(events.tobytes()).hexdigest(),
-            "flow": flow,
-            "training": training,
-            "seed": self.seed,
-            "bootstrap": self.bootstrap,
-            "split_seed": self.split_seed,
-        }
+        described = {name: getattr(self, name) for name in ("seed", "bootstrap", "split_seed")}
+        described["train"] = hashlib.sha256(events.tobytes()).hexdigest()
+        described |= {"flow": flow, "training": training}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -322,11 +315,9 @@ def _copies(momenta: np.ndarray, *, chi2_scale: float, seed: int) -> np.ndarray:
     symmetric = exchanges(momenta.shape[1])
     assigned = assignments(momenta.shape[1])[: None if chi2_scale else 1]
     rng = np.random.default_rng(seed)
-    cumulative = np.ones((len(momenta), 1))
-    if chi2_scale:
-        chi2 = assignment_chi2(momenta)
-        likelihood = np.exp(-(chi2 - chi2.min(1, keepdims=True)) / chi2_scale)
-        cumulative = np.cumsum(likelihood, axis=1) / likelihood.sum(1, keepdims=True)
+    chi2 = assignment_chi2(momenta)[:, : len(assigned)]
+    likelihood = np.exp(-(chi2 - chi2.min(1, keepdims=True)) / (chi2_scale or 1.0))
+    cumulative = np.cumsum(likelihood, axis=1) / likelihood.sum(1, keepdims=True)
     copies = np.empty((_N_COPIES, *momenta.shape))
     for copy in copies:
         which = (cumulative[:, :-1] < rng.random((len(momenta), 1))).sum(axis=1)

@@ -135,9 +135,7 @@ class FlowMatching(nn.Module):
         """
         mine = self.arrays()
         wrong = set(mine) ^ set(arrays)
-        wrong |= {
-            name for name in set(mine) & set(arrays) if mine[name].shape != arrays[name].shape
-        }
+        wrong |= {k for k in set(mine) & set(arrays) if mine[k].shape != arrays[k].shape}
         if wrong:
             raise ValueError(
                 f"`arrays` must be of a flow with the same settings, got others for {min(wrong)} "
@@ -262,10 +260,7 @@ class FlowMatching(nn.Module):
             coordinates = state[0].detach().requires_grad_()
             velocity = self._velocity_at(time, coordinates)
             divergence = torch.zeros(len(coordinates))
-            for particle in range(velocity.shape[1]):
-                for channel in range(4):
-                    (gradient,) = torch.autograd.grad(
-                        velocity[:, particle, channel].sum(), coordinates, retain_graph=True
-                    )
-                    divergence += gradient[:, particle, channel]
+            for k, output in enumerate(velocity.flatten(1).unbind(1)):
+                (gradient,) = torch.autograd.grad(output.sum(), coordinates, retain_graph=True)
+                divergence += gradient.flatten(1)[:, k]
         return velocity.detach(), divergence

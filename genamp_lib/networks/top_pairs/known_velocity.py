@@ -59,7 +59,8 @@ _SMALLEST_S, _LARGEST_S, _N_S = 0.08, 4.0, 12
 _LOWEST, _HIGHEST, _STEP = -8.0, 8.0, 0.1
 # Bins of a hundredth. Densities are smeared by six of them, cut off at four standard deviations, so
 # that 10,000 events do.
-_N_BINS, _KERNEL, _N_KERNEL = 2400, 0.06, 24
+_EDGES = torch.linspace(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE, 2401).double()
+_KERNEL, _N_KERNEL = 0.06, 24
 # Normal events that densities are compared with, and a density added to both, two of these events
 # in a bin: ratios go to one where there are few events.
 _N_NORMAL, _FEW, _SEED = 200_000, 1e-3, 1
@@ -167,8 +168,7 @@ class ObservableVelocity(nn.Module):
         counts, expected = (self._counts(x) for x in (events.float(), normal))
         # Towards one where both have few events.
         ratios = (counts + _FEW) / (expected + _FEW)
-        edges = _edges()
-        middles = 0.5 * (edges[1:] + edges[:-1])
+        middles = 0.5 * (_EDGES[1:] + _EDGES[:-1])
         at = _LOWEST + _STEP * torch.arange(self.scores.shape[-1], dtype=torch.float64)
         smearings = torch.logspace(math.log10(_SMALLEST_S), math.log10(_LARGEST_S), _N_S)
         # The last one, of distances, has an edge that ratios smear: the network gets its direction
@@ -182,10 +182,9 @@ class ObservableVelocity(nn.Module):
     def _counts(self, events: Tensor) -> Tensor:
         """Return densities of the observables, smeared by a little, (N_OBSERVABLES, n_bins)."""
         values = torch.cat([self.observables(x)[0] for x in events.split(10_000)]).double()
-        edges = _edges()
-        inside = values.clamp(edges[0], edges[-1] - 1e-6)
-        counts = torch.stack([torch.histogram(x, edges).hist for x in inside.T]) / len(values)
-        width = edges[1] - edges[0]
+        inside = values.clamp(_EDGES[0], _EDGES[-1] - 1e-6)
+        counts = torch.stack([torch.histogram(x, _EDGES).hist for x in inside.T]) / len(values)
+        width = _EDGES[1] - _EDGES[0]
         steps = torch.arange(-_N_KERNEL, _N_KERNEL + 1) * width
         kernel = torch.exp(-0.5 * (steps / _KERNEL) ** 2)
         smeared = nn.functional.conv1d(
@@ -231,17 +230,13 @@ class ObservableVelocity(nn.Module):
         """Return the derivatives of log r_s, linear between the entries of the tables."""
         log_step = math.log(_LARGEST_S / _SMALLEST_S) / (_N_S - 1)
         row = ((s / _SMALLEST_S).log() / log_step).clamp(0.0, _N_S - 1.001)
-        column = ((values - _LOWEST) / _STEP).clamp(0.0, self.scores.shape[-1] - 1.001)
+        n_values = self.scores.shape[-1]
+        column = ((values - _LOWEST) / _STEP).clamp(0.0, n_values - 1.001)
         i, j = row.detach().floor(), column.detach().floor()
         down, right = row - i, column - j
         flat = self.scores.flatten(1).T  # (n_s n_values, N_OBSERVABLES)
-        index = (i * self.scores.shape[-1] + j).long()
-        n_values = self.scores.shape[-1]
+        index = (i * n_values + j).long()
         near = [flat.gather(0, index + k) for k in (0, 1, n_values, n_values + 1)]
         upper = near[0] * (1 - right) + near[1] * right
         lower = near[2] * (1 - right) + near[3] * right
         return upper * (1 - down) + lower * down
-
-
-def _edges() -> Tensor:
-    return torch.linspace(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE, _N_BINS + 1).double()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from genamp_lib.networks.fitting import check_positive
+
 # torchdiffeq's explicit_adams is not among them: at 40 steps it leaves events far off.
 Solver = Literal["rk4", "midpoint"]
 _CALLS_PER_STEP = {"rk4": 4, "midpoint": 2}
@@ -44,10 +46,7 @@ class Solving:
             raise ValueError(
                 f"`solver` must be one of {', '.join(_CALLS_PER_STEP)}, got {self.solver!r}."
             )
-        if self.n_steps < 1:
-            raise ValueError(f"`n_steps` must be positive, got {self.n_steps}.")
-        if not self.time_power > 0.0:
-            raise ValueError(f"`time_power` must be positive, got {self.time_power}.")
+        check_positive(self, "n_steps", "time_power")
 
     @property
     def n_calls(self) -> int:
