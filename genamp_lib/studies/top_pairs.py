@@ -57,9 +57,8 @@ def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000
             "`n_train` and `n_holdout` must be positive, twice the first and three times the "
             f"second at most {len(momenta)} events, got {n_train} and {n_holdout}."
         )
-    edges = np.cumsum([0, n_train, n_holdout, n_holdout, n_train, n_holdout])
-    parts = pairwise(edges.tolist())
-    return Division(*(momenta[low:high] for low, high in parts))
+    edges = np.cumsum([0, n_train, n_holdout, n_holdout, n_train, n_holdout]).tolist()
+    return Division(*(momenta[low:high] for low, high in pairwise(edges)))
 
 
 def ensemble_tasks(

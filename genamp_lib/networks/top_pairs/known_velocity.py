@@ -163,8 +163,8 @@ class ObservableVelocity(nn.Module):
 
     def fit(self, events: Tensor) -> None:
         """Take the densities of observables from coordinates of events, (n, n_particles, 4)."""
-        generator = torch.Generator().manual_seed(_SEED)
-        normal = NormalBase(self.observables.coordinates).sample(_N_NORMAL, generator=generator)
+        base = NormalBase(self.observables.coordinates)
+        normal = base.sample(_N_NORMAL, generator=torch.Generator().manual_seed(_SEED))
         counts, expected = (self._counts(x) for x in (events.float(), normal))
         # Towards one where both have few events.
         ratios = (counts + _FEW) / (expected + _FEW)
@@ -218,9 +218,8 @@ class ObservableVelocity(nn.Module):
         s = time[:, None] * norms
         shift = s * self._score(values, s)
         unit = roots / norms[..., None]
-        overlap = unit @ unit.transpose(1, 2)
-        ridge = _RIDGE * torch.eye(N_OBSERVABLES)
-        steps = torch.linalg.solve(overlap + ridge, (1 + _RIDGE) * shift)
+        overlap = unit @ unit.transpose(1, 2) + _RIDGE * torch.eye(N_OBSERVABLES)
+        steps = torch.linalg.solve(overlap, (1 + _RIDGE) * shift)
         directions = gradients * open_[:, None] / norms[..., None, None]
         velocity = normal - (steps[..., None, None] * directions).sum(1)
         seen = torch.cat([values.clamp(-6.0, 6.0), s.log(), shift], 1)
