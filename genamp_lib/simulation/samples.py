@@ -400,13 +400,15 @@ def _shower_checks(kept: Showers, exact: Showers) -> dict[str, float]:
 
 
 def jet_datasets(arrays: Mapping[str, np.ndarray]) -> Datasets:
-    """Return `particles`, `jets` and `multiplicity` of jets in JetNet's layout."""
-    layout = {
-        "particles": ("particle_features", {"fields": list(PARTICLE_FIELDS)}),
-        "jets": ("jet_features", {"fields": list(JET_FIELDS)}),
+    """Return `particles`, `jets` and `multiplicity` of jets in JetNet's layout.
+
+    The order is that of the shipped files: it is in the bytes.
+    """
+    return {
+        "jet_features": (arrays["jets"], {"fields": list(JET_FIELDS)}),
+        "particle_features": (arrays["particles"], {"fields": list(PARTICLE_FIELDS)}),
+        "multiplicity": (arrays["multiplicity"], {}),
     }
-    named = {name: layout.get(name, (name, {})) for name in arrays}
-    return {dataset: (arrays[name], about) for name, (dataset, about) in named.items()}
 
 
 def event_datasets(events: Events) -> Datasets:

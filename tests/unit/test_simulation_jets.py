@@ -237,6 +237,8 @@ def test_written_file_is_read_back_and_has_the_same_bytes_later(tmp_path):
         "jets": rng.uniform(size=(7, 4)).astype(np.float32),
         "multiplicity": np.arange(7, dtype=np.uint16),
     }
+    # The order in which the shipped samples, whose checksums are in the registry, were written.
+    assert list(jet_datasets(arrays)) == ["jet_features", "particle_features", "multiplicity"]
     write_sample(tmp_path / "first.h5", jet_datasets(arrays), {"kind": "gluon"})
     time.sleep(1.1)  # HDF5's time stamps count seconds
     write_sample(tmp_path / "second.h5", jet_datasets(arrays), {"kind": "gluon"})
