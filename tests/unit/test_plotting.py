@@ -78,7 +78,7 @@ def test_marks_stand_at_their_numbers() -> None:
 
 
 def test_estimate_is_drawn_with_its_interval() -> None:
-    estimate = averaging_amplification_from_probabilities([0.19, 0.2, 0.185, 0.21], n_train=100)
+    estimate = averaging_amplification_from_probabilities([0.19, 0.2, 0.185, 0.21], n_train=200)
     ax = plot_estimate(estimate, N)
     assert_labelled(ax)
     assert ax.get_legend() is not None
