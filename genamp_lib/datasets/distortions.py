@@ -18,15 +18,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distortion:
-    """A generator's density over the truth's, as a function of one observable, constant in bins.
+    """A generator's density over the truth's, as a function of one observable, constant in bins."""
 
-    Attributes:
-        edges: Bin edges, increasing, shape (n_bins + 1,).
-        ratio: p_generated / p_truth in each bin, not negative, shape (n_bins,).
-    """
-
-    edges: Array
-    ratio: Array
+    edges: Array  # increasing, (n_bins + 1,)
+    ratio: Array  # p_generated / p_truth in each bin, not negative, (n_bins,)
 
     def true_weights(self, values: ArrayLike) -> Array:
         """Return p_truth / p_generated of each event; infinite where nothing is generated.

@@ -25,8 +25,8 @@ from genamp_lib.datasets.kinematics import (
 from genamp_lib.datasets.rows import Rows, check_finite, check_shapes, load_rows, provenance_of
 from genamp_lib.datasets.sources import DataSource
 
-TOP_PAIR_EXTRA_JETS = (0, 1, 2, 3, 4)  # shipped: 0 and 4
-Z_JETS = (1, 2, 3)
+# Process -> the particles of each event, before the further jets.
+HARD_PARTICLES = {"top_pairs": ("b1", "q1", "q2", "b2", "q3", "q4"), "z_jets": ("mu1", "mu2")}
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,13 @@ class Events(Rows):
         return total
 
 
-def top_pair_particles(n_extra_jets: int) -> tuple[str, ...]:
-    """Return the particles of a top-pair sample in the order of paper A.
+def particles_of(process: str, n_jets: int) -> tuple[str, ...]:
+    """Return the particles of a sample with `n_jets` further jets, in their order.
 
-    >>> top_pair_particles(1)
-    ('b1', 'q1', 'q2', 'b2', 'q3', 'q4', 'j1')
-    """
-    return ("b1", "q1", "q2", "b2", "q3", "q4", *_jets(n_extra_jets))
-
-
-def z_jets_particles(n_jets: int) -> tuple[str, ...]:
-    """Return the particles of a Z sample in their order.
-
-    >>> z_jets_particles(2)
+    >>> particles_of("z_jets", 2)
     ('mu1', 'mu2', 'j1', 'j2')
     """
-    return ("mu1", "mu2", *_jets(n_jets))
-
-
-def _jets(n: int) -> tuple[str, ...]:
-    return tuple(f"j{index}" for index in range(1, n + 1))
+    return (*HARD_PARTICLES[process], *(f"j{index}" for index in range(1, n_jets + 1)))
 
 
 def load_top_pairs(
@@ -127,10 +114,9 @@ def load_top_pairs(
         events = load_top_pairs()
         m_tt = events.mass_of("b1", "q1", "q2", "b2", "q3", "q4")
     """
-    if n_extra_jets not in TOP_PAIR_EXTRA_JETS:
+    if n_extra_jets not in range(5):
         raise GenampError(f"`n_extra_jets` must be from 0 to 4, got {n_extra_jets!r}.")
-    particles = top_pair_particles(n_extra_jets)
-    read = partial(_read, "top_pairs", particles, f"ttbar+{n_extra_jets}jet")
+    read = partial(_read, "top_pairs", n_extra_jets, f"ttbar+{n_extra_jets}jet")
     return load_rows(read, f"top_pairs_{n_extra_jets}j", source, "n_events", n_events)
 
 
@@ -157,20 +143,16 @@ def load_z_jets(
     >>> events.mass_of("mu1", "mu2").shape
     (1000,)
     """
-    if n_jets not in Z_JETS:
+    if n_jets not in (1, 2, 3):
         raise GenampError(f"`n_jets` must be 1, 2 or 3, got {n_jets!r}.")
-    read = partial(_read, "z_jets", z_jets_particles(n_jets), "block0_values")
+    read = partial(_read, "z_jets", n_jets, "block0_values")
     return load_rows(read, f"z_jets_{n_jets}j", source, "n_events", n_events)
 
 
 def _read(
-    process: str,
-    particles: tuple[str, ...],
-    public_name: str,
-    path: Path,
-    file: Any,
-    n_events: int | None,
+    process: str, n_jets: int, public_name: str, path: Path, file: Any, n_events: int | None
 ) -> Events:
+    particles = particles_of(process, n_jets)
     made, chi2 = provenance_of(file), None
     if "momenta" in file:
         names = tuple(str(name) for name in file["momenta"].attrs.get("particles", ()))

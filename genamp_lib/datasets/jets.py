@@ -132,14 +132,12 @@ def load_jets(
 
 
 def _read(path: Path, file: Any, n_jets: int | None) -> Jets:
-    check_shapes(
-        path, file, {"particle_features": ("n", "n_particles", 4), "jet_features": ("n", 4)}
-    )
-    lengths = {len(file["particle_features"]), len(file["jet_features"])}
+    shapes = {"particle_features": ("n", "n_particles", 4), "jet_features": ("n", 4)}
+    check_shapes(path, file, shapes)
+    lengths = {len(file[name]) for name in shapes}
     if len(lengths) != 1:
         raise GenampError(f"{path}: both datasets must have as many rows, got {sorted(lengths)}")
-    names = ("particle_features", "jet_features")
-    arrays = {name: file[name][:n_jets].astype(np.float32, copy=False) for name in names}
+    arrays = {name: file[name][:n_jets].astype(np.float32, copy=False) for name in shapes}
     check_finite(path, arrays)
     pt_rel, mask = np.moveaxis(arrays["particle_features"], -1, 0)[2:]
     if not ((mask == 0) | (mask == 1)).all():
@@ -153,16 +151,8 @@ def _read(path: Path, file: Any, n_jets: int | None) -> Jets:
     return Jets(*arrays.values(), multiplicity, provenance_of(file))
 
 
-JET_OBSERVABLES = (
-    "mass",
-    "sum_pt_rel",
-    "leading_pt_rel",
-    "n_90",
-    "width",
-    "pt_dispersion",
-    "e2",
-    "d2",
-)
+JET_OBSERVABLES = ("mass", "sum_pt_rel", "leading_pt_rel", "n_90")
+JET_OBSERVABLES += ("width", "pt_dispersion", "e2", "d2")
 
 # Jets at a time in the sums over pairs: 30 x 30 distances of 2000 jets are 14 MB.
 _CHUNK = 2000

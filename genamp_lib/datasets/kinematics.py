@@ -102,18 +102,17 @@ def delta_r(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return np.hypot(eta_1 - eta_2, delta_phi(phi_1, phi_2))
 
 
-def mass_of_sum(momenta: ArrayLike, axis: int = -2) -> NDArray[np.float64]:
-    """Return the invariant mass of the sum of cylindrical momenta over `axis`.
+def mass_of_sum(momenta: ArrayLike) -> NDArray[np.float64]:
+    """Return the invariant mass of the sum of cylindrical momenta over the last axis but one.
 
     m^2 = (sum of E + pz)(sum of E - pz) - (sum of px)^2 - (sum of py)^2, where each E - pz is
     taken as (m^2 + pt^2) / (E + pz) for pz > 0, so that a boost along the beam costs no precision.
 
     Args:
         momenta: Shape (..., n_particles, 4): pt, eta, phi, mass.
-        axis: Of the particles.
 
     Returns:
-        Shape of `momenta` without `axis` and the last one.
+        Shape (...).
 
     Two massless particles have m^2 = 2 pt1 pt2 (cosh(delta eta) - cos(delta phi)):
 
@@ -123,7 +122,6 @@ def mass_of_sum(momenta: ArrayLike, axis: int = -2) -> NDArray[np.float64]:
     >>> np.sqrt(2 * 30 * 40 * (np.cosh(0.5) - 1)).round(9)
     np.float64(17.501494693)
     """
-    momenta = np.moveaxis(np.asarray(momenta, dtype=np.float64), axis, -2)
     pt, eta, phi, mass = _columns(momenta)
     large = np.hypot(pt * np.cosh(eta), mass) + np.abs(pt * np.sinh(eta))
     transverse = np.hypot(pt, mass)

@@ -46,10 +46,6 @@ def radius(features: ArrayLike) -> Array:
 class Ring:
     """The Gaussian ring in `n_features` dimensions, Eq. (5) of paper A.
 
-    Attributes:
-        n_features: Dimensions of the space, at least 2.
-        angles: "flat" or "sphere", see the module; the same thing in two dimensions.
-
     >>> ring = Ring(2)
     >>> events = ring.sample(1000, seed=1)
     >>> events.shape, round(radius(events).mean(), 2)
@@ -58,8 +54,8 @@ class Ring:
     -0.4542
     """
 
-    n_features: int
-    angles: Angles = "flat"
+    n_features: int  # at least 2
+    angles: Angles = "flat"  # the same thing as "sphere" in two dimensions
 
     def __post_init__(self) -> None:
         if self.n_features < 2:

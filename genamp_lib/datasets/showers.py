@@ -171,16 +171,8 @@ def _read_public(path: Path, file: Any, n_showers: int | None) -> dict[str, np.n
 
 
 _OF_A_SHOWER = ("total_energy", "response", "overflow_fraction", "depth")
-_OF_A_LAYER = (
-    "energy",
-    "fraction",
-    "brightest",
-    "sparsity",
-    "eta_centroid",
-    "phi_centroid",
-    "eta_width",
-    "phi_width",
-)
+_OF_A_LAYER = ("energy", "fraction", "brightest", "sparsity")
+_OF_A_LAYER += ("eta_centroid", "phi_centroid", "eta_width", "phi_width")
 SHOWER_OBSERVABLES = (
     *_OF_A_SHOWER,
     *(f"{name}_{layer}" for name in _OF_A_LAYER for layer in range(len(LAYER_SHAPES))),

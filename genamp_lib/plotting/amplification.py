@@ -11,9 +11,9 @@ from matplotlib.colors import LogNorm
 from numpy.typing import ArrayLike
 
 from genamp_lib.amplification import AveragingEstimate, TrueAmplification
-from genamp_lib.plotting.style import COLOURS
+from genamp_lib.plotting.style import COLOURS, log_axes, mark
 
-N_GENERATED_LABEL = r"generated events $n_\mathrm{gen}$"
+_UNCERTAINTY = "uncertainty of the integral"
 _LABELS = {
     "stat": r"$\sigma_\mathrm{stat}$",
     "model": r"$\sigma_\mathrm{model}$",
@@ -48,7 +48,7 @@ def plot_uncertainties(
     >>> ax.get_xscale(), len(ax.lines)
     ('log', 2)
     """
-    ax = _uncertainty_axes(ax)
+    ax = log_axes(ax, _UNCERTAINTY)
     n_generated = np.asarray(n_generated, dtype=np.float64)
     for role, sigma in (("stat", stat), ("model", model), ("total", total)):
         if sigma is not None:
@@ -81,7 +81,7 @@ def plot_measured(
         label: Text after the symbol in the legend.
         ax: Axes to draw on; new ones when None.
     """
-    ax = _uncertainty_axes(ax)
+    ax = log_axes(ax, _UNCERTAINTY)
     sigma = np.asarray(sigma, dtype=np.float64)
     low, high = (np.asarray(edge, dtype=np.float64) for edge in interval)
     ax.errorbar(
@@ -97,28 +97,18 @@ def plot_measured(
     return ax
 
 
-def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float | None = None) -> Axes:
+def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float) -> Axes:
     """Mark where sigma_stat crosses sigma_model, and the number of training events.
 
     Args:
         ax: Axes of `plot_uncertainties`.
         n_equiv: Equivalent number of events, where the lines cross.
         sigma: sigma_model at the crossing.
-        n_train: Training events; no mark when None.
+        n_train: Training events.
     """
     ax.plot([n_equiv], [sigma], "o", color=COLOURS["ink"], markersize=7, zorder=5)
-    marks = [(n_equiv, r"$n_\mathrm{equiv}$")]
-    if n_train is not None:
-        marks.append((n_train, r"$n_\mathrm{train}$"))
-    for number, (position, text) in enumerate(marks):
-        ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
-        ax.annotate(
-            text,
-            (position, 0.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(5, 8 + 18 * number),  # one above the other: they may be close
-            textcoords="offset points",
-        )
+    mark(ax, n_equiv, r"$n_\mathrm{equiv}$", height=8)
+    mark(ax, n_train, r"$n_\mathrm{train}$", height=26)  # one above the other: they may be close
     return ax
 
 
@@ -187,16 +177,10 @@ def plot_averaging_scan(
         raise ValueError("`estimates` must be of counts with finite n_generated, at least one.")
     last = estimates[-1]
     n = np.geomspace(sizes.min() / 1.5, sizes.max() * 1.5, 100)
-    true_model = truth.sigma(definition) if truth is not None else None
     ax = plot_uncertainties(n, stat=last.sigma_stat(n), ax=ax)
-    if true_model is not None:
-        ax.plot(
-            n,
-            np.hypot(last.sigma_stat(n), true_model),
-            color=COLOURS["ink"],
-            linestyle=":",
-            label="true deviation",
-        )
+    if truth is not None:
+        true = np.hypot(last.sigma_stat(n), truth.sigma(definition))
+        ax.plot(n, true, color=COLOURS["ink"], linestyle=":", label="true deviation")
     # G's interval upside down is that of sigma_model.
     low, high = np.array(
         [
@@ -268,14 +252,17 @@ def plot_amplifications(
     color = COLOURS[role]
     ax.axvline(1.0, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
     ax.hlines(rows, low, high, color=color, linewidth=1.5)
-    for at, beyond, marker in (
-        (left, edges[:, 0] < left, "<"),
-        (right, edges[:, 1] > right, ">"),
-    ):
-        ax.plot(np.full(beyond.sum(), at), rows[beyond], marker, color=color, clip_on=False)
+    for at, beyond, arrow in ((left, edges[:, 0] < left, "<"), (right, edges[:, 1] > right, ">")):
+        ax.plot(np.full(beyond.sum(), at), rows[beyond], arrow, color=color, clip_on=False)
     shown = (values >= left) & (values <= right)
-    marker = _ROLE_MARKERS.get(role, "o")
-    ax.plot(values[shown], rows[shown], marker, color=color, markersize=6, label=label)
+    ax.plot(
+        values[shown],
+        rows[shown],
+        _ROLE_MARKERS.get(role, "o"),
+        color=color,
+        markersize=6,
+        label=label,
+    )
     for row, verdict in zip(rows, verdicts, strict=False):
         ax.annotate(
             verdict,
@@ -359,15 +346,4 @@ def plot_coverage(
     ax.tick_params(axis="x", which="minor", bottom=False, top=False)
     ax.set_xlim(-0.5, np.size(n_members) - 0.5)
     ax.set(xlabel="members", ylabel="fraction of intervals that hold the truth")
-    return ax
-
-
-def _uncertainty_axes(ax: Axes | None) -> Axes:
-    ax = plt.subplots()[1] if ax is None else ax
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel=N_GENERATED_LABEL,
-        ylabel="uncertainty of the integral",
-    )
     return ax

@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike
 
 from genamp_lib.amplification import DifferentialEstimate, kolmogorov_band
 from genamp_lib.amplification.kolmogorov import effective_size, finite_size_shift
-from genamp_lib.plotting.amplification import N_GENERATED_LABEL
-from genamp_lib.plotting.style import COLOURS
+from genamp_lib.plotting.style import COLOURS, log_axes, mark
 
-DISTANCE_LABEL = "Kolmogorov-Smirnov distance $M$"
+_DISTANCE = "Kolmogorov-Smirnov distance $M$"
 # One, two and three standard deviations, the bands of Fig. 7.
 BANDS = (0.6827, 0.9545, 0.9973)
 
@@ -37,7 +36,7 @@ def plot_expected_distance(
         bands: Confidence levels of the bands, ascending.
         ax: Axes to draw on; new ones when None.
     """
-    ax = _distance_axes(ax)
+    ax = log_axes(ax, _DISTANCE)
     n = np.asarray(n, dtype=np.float64)
     scale = np.sqrt(effective_size(estimate.n_reference, n))
     shift = finite_size_shift(estimate.n_reference, n)  # of K, Eq. (34), for finite samples
@@ -58,9 +57,6 @@ def plot_distance_curve(
     distances: ArrayLike,
     estimate: DifferentialEstimate,
     *,
-    label: str = "generated events",
-    role: str = "total",
-    expected: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw distances over the number of generated events beside those of true events.
@@ -73,9 +69,6 @@ def plot_distance_curve(
             `KolmogorovAccumulator.curve`.
         distances: Their distances to the reference, shape (k,).
         estimate: What `differential_amplification` returned for all of them.
-        label: Legend of the curve, for instance the statistic.
-        role: A key of `COLOURS`.
-        expected: Whether to draw `plot_expected_distance` too; once is enough for several curves.
         ax: Axes to draw on; new ones when None.
 
     >>> from genamp_lib import KolmogorovAccumulator, differential_amplification
@@ -88,21 +81,18 @@ def plot_distance_curve(
     >>> len(ax.lines)
     3
     """
-    n_generated = np.asarray(n_generated, dtype=np.float64)
-    if expected:
-        low, high = n_generated[0], n_generated[-1]
-        edges = [x for x in (estimate.n_equiv, estimate.n_train) if math.isfinite(x) and x > 0]
-        grid = np.geomspace(min(low, *edges, low), max(high, *edges, high), 200)
-        plot_expected_distance(grid, estimate, ax=(ax := _distance_axes(ax)))
-    ax = _distance_axes(ax)
-    ax.plot(n_generated, distances, "o-", markersize=3.5, color=COLOURS[role], label=label)
+    numbers = (n_generated[0], n_generated[-1], estimate.n_equiv, estimate.n_train)
+    shown = [number for number in numbers if math.isfinite(number) and number > 0]
+    ax = plot_expected_distance(np.geomspace(min(shown), max(shown), 200), estimate, ax=ax)
+    color = COLOURS["total"]
+    ax.plot(n_generated, distances, "o-", markersize=3.5, color=color, label="generated events")
     if math.isfinite(estimate.n_equiv):
         ax.plot(
             [estimate.n_equiv],
             estimate.expected_distance([estimate.n_equiv]),
             "D",
             markersize=7,
-            color=COLOURS[role],
+            color=color,
             markeredgecolor=COLOURS["ink"],
             zorder=5,
             label=rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}",
@@ -117,7 +107,6 @@ def plot_distance_band(
     *,
     label: str,
     role: str = "total",
-    linestyle: str = "-",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw distances of several generators over n_generated: median, and a band of 16 to 84 %.
@@ -130,20 +119,19 @@ def plot_distance_band(
         distances: Shape (n_generators, k); sizes that not all of them reach (NaN) are left out.
         label: Legend.
         role: A key of `COLOURS`.
-        linestyle: Of matplotlib.
         ax: Axes to draw on; new ones when None.
 
     >>> ax = plot_distance_band([10, 100], [[0.2, 0.1], [0.3, np.nan]], label="radius")
     >>> [len(line.get_xdata()) for line in ax.lines]
     [1]
     """
-    ax = _distance_axes(ax)
+    ax = log_axes(ax, _DISTANCE)
     distances = np.asarray(distances, dtype=np.float64)
     complete = np.isfinite(distances).all(axis=0)
     n, kept = np.asarray(n_generated)[complete], distances[:, complete]
     low, middle, high = np.quantile(kept, [0.15865, 0.5, 0.84135], axis=0)
     ax.fill_between(n, low, high, color=COLOURS[role], alpha=0.3, linewidth=0)
-    ax.plot(n, middle, color=COLOURS[role], linestyle=linestyle, label=label)
+    ax.plot(n, middle, color=COLOURS[role], label=label)
     return ax
 
 
@@ -157,12 +145,11 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
         estimate: What `differential_amplification` returned.
         ax: Axes to draw on; new ones when None.
     """
-    ax = _distance_axes(ax)
-    low, high = estimate.interval
-    marks = [estimate.n_equiv, low * estimate.n_train, high * estimate.n_train, estimate.n_train]
-    finite = [mark for mark in marks if math.isfinite(mark) and mark > 0]
-    n = np.geomspace(min(finite) / 5, max(finite) * 20, 200)
-    plot_expected_distance(n, estimate, bands=(), ax=ax)
+    ends = np.multiply(estimate.interval, estimate.n_train)
+    numbers = np.array([estimate.n_equiv, *ends, estimate.n_train])
+    finite = numbers[np.isfinite(numbers) & (numbers > 0)]
+    n = np.geomspace(finite.min() / 5, finite.max() * 20, 200)
+    ax = plot_expected_distance(n, estimate, bands=(), ax=ax)
     # Where infinitely many generated events would stay: M without what their number adds to it.
     # A perfect generator stays where true events do, which is 0 for an exact distribution.
     if math.isfinite(estimate.n_equiv) or math.isfinite(estimate.n_reference):
@@ -172,29 +159,17 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
             linestyle="-.",
             label=r"generated events, $n_\mathrm{gen}\to\infty$",
         )
-    left, right = np.clip(np.array([low, high]) * estimate.n_train, n[0], n[-1])
     ax.axvspan(
-        left,
-        right,
+        *np.clip(ends, n[0], n[-1]),
         color=COLOURS["total"],
         alpha=0.15,
         linewidth=0,
         label=rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %",
         zorder=0,
     )
-    for position, text, height in (
-        (estimate.n_train, r"$n_\mathrm{train}$", 8),
-        (estimate.n_equiv, r"$n_\mathrm{equiv}$", 28),  # legible also where the two are close
-    ):
-        if math.isfinite(position):
-            ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
-            ax.annotate(
-                text,
-                (position, 0.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(5, height),
-                textcoords="offset points",
-            )
+    mark(ax, estimate.n_train, r"$n_\mathrm{train}$", height=8)
+    if math.isfinite(estimate.n_equiv):  # higher, legible also where the two are close
+        mark(ax, estimate.n_equiv, r"$n_\mathrm{equiv}$", height=28)
     ax.set(xlim=(n[0], n[-1]), xlabel="true events $n$")
     ax.legend()
     return ax
@@ -235,9 +210,3 @@ def _reference(estimate: DifferentialEstimate) -> str:
 def _count(number: float) -> str:
     """Return a number of events as a person writes it, for mathtext and plain text alike."""
     return f"{number:,.0f}".replace(",", "\N{THIN SPACE}")
-
-
-def _distance_axes(ax: Axes | None) -> Axes:
-    ax = plt.subplots()[1] if ax is None else ax
-    ax.set(xscale="log", yscale="log", xlabel=N_GENERATED_LABEL, ylabel=DISTANCE_LABEL)
-    return ax

@@ -30,52 +30,17 @@ _SLIDERS = {
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def explorer(
-    *,
-    lower: ArrayLike,
-    upper: ArrayLike,
-    n_train: ArrayLike,
-    n_generated: ArrayLike,
-    probability: ArrayLike,
-    amplification: ArrayLike,
-    sigma_stat: ArrayLike,
-    sigma_model: ArrayLike,
-    sigma_total: ArrayLike,
-    start: Mapping[str, float],
-) -> HTML:
+def explorer(arrays: Mapping[str, ArrayLike], *, start: Mapping[str, float]) -> HTML:
     """Return sliders over the edges of an interval and n_train, with curves and numbers.
 
-    Entries for which lower >= upper are not read and may be NaN.
-
-    Args:
-        lower: Lower edges, ascending, shape (a,).
-        upper: Upper edges, ascending, shape (b,).
-        n_train: Numbers of training events, shape (t,).
-        n_generated: Numbers of generated events for the curves, ascending, shape (n,).
-        probability: Probability of the interval, shape (a, b).
-        amplification: G, shape (a, b, t).
-        sigma_stat: Shape (a, b, n).
-        sigma_model: Shape (a, b, t).
-        sigma_total: Root of M_I, shape (a, b, t, n).
-        start: Where the sliders stand first: "lower", "upper", "n_train"; the nearest is taken.
-
-    Raises:
-        ValueError: A shape is wrong, an edge has no partner, or a number is not finite.
+    `arrays` are the ascending axes `lower` (a,), `upper` (b,), `n_train` (t,), `n_generated` (n,);
+    `probability` (a, b), `amplification` (a, b, t), `sigma_stat` (a, b, n), `sigma_model`
+    (a, b, t) and `sigma_total` (a, b, t, n), not read where lower >= upper. `start` is where the
+    sliders stand first, at the nearest value.
     """
     from IPython.display import HTML
     from jinja2 import Template
 
-    arrays = {
-        "lower": lower,
-        "upper": upper,
-        "n_train": n_train,
-        "n_generated": n_generated,
-        "probability": probability,
-        "amplification": amplification,
-        "sigma_stat": sigma_stat,
-        "sigma_model": sigma_model,
-        "sigma_total": sigma_total,
-    }
     arrays = {name: np.asarray(array, dtype=float) for name, array in arrays.items()}
     table = _table(arrays)
     position = {name: int(np.abs(arrays[name] - start[name]).argmin()) for name in _SLIDERS}
@@ -106,16 +71,11 @@ def explorer(
 
 def _table(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return what the page looks up, as plain JSON types."""
-    lower, upper, n_train = arrays["lower"], arrays["upper"], arrays["n_train"]
-    n_generated = arrays["n_generated"]
-    square = (len(lower), len(upper))
-    shapes = {
-        "probability": square,
-        "amplification": (*square, len(n_train)),
-        "sigma_stat": (*square, len(n_generated)),
-        "sigma_model": (*square, len(n_train)),
-        "sigma_total": (*square, len(n_train), len(n_generated)),
-    }
+    axes = [arrays[name] for name in ("lower", "upper", "n_train", "n_generated")]
+    lower, upper, n_train, n_generated = axes
+    a, b, t, n = map(len, axes)
+    shapes = {"probability": (a, b), "amplification": (a, b, t), "sigma_stat": (a, b, n)}
+    shapes |= {"sigma_model": (a, b, t), "sigma_total": (a, b, t, n)}
     valid = lower[:, np.newaxis] < upper
     if not (valid.any(axis=0).all() and valid.any(axis=1).all()):
         raise ValueError(
@@ -131,17 +91,15 @@ def _table(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     def interval(i: int, j: int) -> dict[str, Any] | None:
         if not valid[i, j]:
             return None
+        n_equiv = arrays["amplification"][i, j] * n_train
         fits = [
             {
                 "model": _short(arrays["sigma_model"][i, j, k]),
                 "total": [_short(sigma) for sigma in arrays["sigma_total"][i, j, k]],
-                "n_equiv": _short(arrays["amplification"][i, j, k] * n_train[k]),
-                "texts": [
-                    _readable(arrays["amplification"][i, j, k]),
-                    _readable(arrays["amplification"][i, j, k] * n_train[k]),
-                ],
+                "n_equiv": _short(n_equiv[k]),
+                "texts": [_readable(arrays["amplification"][i, j, k]), _readable(n_equiv[k])],
             }
-            for k in range(len(n_train))
+            for k in range(t)
         ]
         # A straight line on logarithmic axes: its ends are enough.
         return {
@@ -150,18 +108,16 @@ def _table(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
             "fits": fits,
         }
 
-    sigmas = np.concatenate(
-        [arrays[name][valid].ravel() for name in ("sigma_stat", "sigma_model", "sigma_total")]
-    )
+    sigmas = np.concatenate([arrays[name][valid].ravel() for name in shapes if "sigma" in name])
     return {
-        "intervals": [[interval(i, j) for j in range(len(upper))] for i in range(len(lower))],
-        "n_generated": [_short(n) for n in n_generated],
+        "intervals": [[interval(i, j) for j in range(b)] for i in range(a)],
+        "n_generated": [_short(number) for number in n_generated],
         "first_upper": valid.argmax(axis=1).tolist(),
-        "last_lower": (len(lower) - 1 - valid[::-1].argmax(axis=0)).tolist(),
+        "last_lower": (a - 1 - valid[::-1].argmax(axis=0)).tolist(),
         "labels": {
             "lower": [f"{edge:g}" for edge in lower],
             "upper": [f"{edge:g}" for edge in upper],
-            "n_train": [f"{n:,.0f}" for n in n_train],
+            "n_train": [f"{number:,.0f}" for number in n_train],
         },
         "x_range": np.log10(n_generated[[0, -1]]).round(3).tolist(),
         # The lowest model uncertainties (symmetric intervals) may leave the frame.

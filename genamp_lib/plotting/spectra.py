@@ -21,6 +21,26 @@ _LINES = (
 )
 
 
+def draw_density(
+    ax: Axes, values: np.ndarray, edges: np.ndarray, label: str, colour: str, line: object
+) -> None:
+    """Draw n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values, empty bins no bar."""
+    counts = np.histogram(values, edges)[0]
+    scale = 1.0 / (max(len(values), 1) * np.diff(edges))
+    is_log = ax.get_xscale() == "log"
+    centres = np.sqrt(edges[1:] * edges[:-1]) if is_log else (edges[1:] + edges[:-1]) / 2
+    ax.stairs(counts * scale, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
+    filled = counts > 0
+    ax.errorbar(
+        centres[filled],
+        (counts * scale)[filled],
+        yerr=(np.sqrt(counts) * scale)[filled],
+        fmt="none",
+        ecolor=colour,
+        elinewidth=1.0,
+    )
+
+
 def plot_spectra(
     samples: Mapping[str, ArrayLike],
     edges: ArrayLike,
@@ -50,23 +70,8 @@ def plot_spectra(
         raise ValueError(f"`samples` must be 1 to {len(_LINES)}, got {len(samples)}.")
     ax = plt.subplots()[1] if ax is None else ax
     edges = np.asarray(edges, dtype=np.float64)
-    centres = (edges[1:] + edges[:-1]) / 2
-    if ax.get_xscale() == "log":
-        centres = np.sqrt(edges[1:] * edges[:-1])
-    for (label, values), (colour, line) in zip(samples.items(), _LINES, strict=False):
-        values = np.asarray(values, dtype=np.float64)
-        counts = np.histogram(values, edges)[0]
-        scale = 1.0 / (max(len(values), 1) * np.diff(edges))
-        ax.stairs(counts * scale, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
-        filled = counts > 0
-        ax.errorbar(
-            centres[filled],
-            (counts * scale)[filled],
-            yerr=(np.sqrt(counts) * scale)[filled],
-            fmt="none",
-            ecolor=colour,
-            elinewidth=1.0,
-        )
+    for (label, values), look in zip(samples.items(), _LINES, strict=False):
+        draw_density(ax, np.asarray(values, dtype=np.float64), edges, label, *look)
     for name, position in (references or {}).items():
         ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":")
         ax.annotate(
@@ -127,7 +132,7 @@ def plot_members(
     upper, lower = axes
     known = truth > 0
     centres = (edges[1:] + edges[:-1]) / 2
-    relative = np.divide(errors, truth, out=np.zeros_like(truth), where=known)
+    relative = np.where(known, errors / np.where(known, truth, 1.0), 0.0)
     upper.errorbar(
         centres[known],
         truth[known],
@@ -140,15 +145,10 @@ def plot_members(
     )
     for (label, densities), (colour, line) in zip(members.items(), _LINES[1:], strict=False):
         densities = np.asarray(densities, dtype=np.float64)
-        mean, spread = (
-            densities.mean(axis=0),
-            densities.std(axis=0, ddof=min(1, len(densities) - 1)),
-        )
+        mean = densities.mean(axis=0)
+        spread = densities.std(axis=0, ddof=min(1, len(densities) - 1))
         upper.stairs(mean, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
-        ratio, band = (
-            np.divide(x, truth, out=np.full_like(truth, np.nan), where=known)
-            for x in (mean, spread)
-        )
+        ratio, band = np.stack([mean, spread]) / np.where(known, truth, np.nan)
         lower.stairs(ratio, edges, color=colour, linestyle=line, linewidth=1.5)
         lower.stairs(
             ratio + band, edges, baseline=ratio - band, color=colour, alpha=0.25, fill=True

@@ -1,9 +1,11 @@
-"""One look for all figures: HEP axes, SVG, colours that survive dark mode. Draws nothing itself."""
+"""One look for all figures: HEP axes, SVG, colours that survive dark mode; axes and marks."""
 
 from __future__ import annotations
 
 import matplotlib
+import matplotlib.pyplot as plt
 from matplotlib import style
+from matplotlib.axes import Axes
 
 # Roles and their colours, after paper A: sigma_stat green, sigma_model orange, their sum blue.
 # Contrast with the page is at least 3:1 in light mode and, lightness turned over, in dark mode.
@@ -44,6 +46,26 @@ _SETTINGS = {
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }
+
+
+def log_axes(ax: Axes | None, ylabel: str) -> Axes:
+    """Return `ax`, or new axes, with a logarithmic axis of the number of generated events."""
+    ax = plt.subplots()[1] if ax is None else ax
+    xlabel = r"generated events $n_\mathrm{gen}$"
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    return ax
+
+
+def mark(ax: Axes, position: float, text: str, *, height: float) -> None:
+    """Draw an upright dotted line, its name `height` points above the foot."""
+    ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
+    ax.annotate(
+        text,
+        (position, 0.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, height),
+        textcoords="offset points",
+    )
 
 
 def drawable(name: str) -> str:

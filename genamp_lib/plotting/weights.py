@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from genamp_lib.diagnostics import Closure, WeightCalibration, WeightSlice, roc_curve
+from genamp_lib.plotting.spectra import draw_density
 from genamp_lib.plotting.style import COLOURS
 
 # Roles and how they are drawn, in all figures of paper B: told apart without colours too.
-_LINES: dict[str, dict[str, Any]] = {
-    "truth": {"color": COLOURS["ink"], "linestyle": "-"},
-    "generated": {"color": COLOURS["total"], "linestyle": "--"},
-    "small": {"color": COLOURS["model"], "linestyle": "--"},
-    "large": {"color": COLOURS["second"], "linestyle": "-"},
-    "other": {"color": COLOURS["stat"], "linestyle": "-."},
+_LINES = {
+    "truth": (COLOURS["ink"], "-"),
+    "generated": (COLOURS["total"], "--"),
+    "small": (COLOURS["model"], "--"),
+    "large": (COLOURS["second"], "-"),
+    "other": (COLOURS["stat"], "-."),
 }
 # Points of a drawn ROC curve: more do not show, and an SVG file holds each of them.
 _N_ROC_POINTS = 400
@@ -48,22 +47,7 @@ def plot_distribution(
     ax = plt.subplots()[1] if ax is None else ax
     values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     # The last bin of numpy's histogram contains its upper edge.
-    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    scale = 1.0 / (max(len(values), 1) * np.diff(edges))
-    line = _LINES[role]
-    ax.stairs(counts * scale, edges, label=label, linewidth=1.5, **line)
-    filled = counts > 0
-    centres = (edges[:-1] + edges[1:]) / 2
-    if ax.get_xscale() == "log":
-        centres = np.sqrt(edges[:-1] * edges[1:])
-    ax.errorbar(
-        centres[filled],
-        (counts * scale)[filled],
-        yerr=(np.sqrt(counts) * scale)[filled],
-        fmt="none",
-        ecolor=line["color"],
-        elinewidth=1.0,
-    )
+    draw_density(ax, np.clip(values, edges[0], edges[-1]), edges, label, *_LINES[role])
     return ax
 
 
@@ -92,8 +76,7 @@ def plot_roc(
     >>> ax.get_xscale(), len(ax.lines)
     ('log', 2)
     """
-    if ax is None:
-        ax = plt.subplots()[1]
+    ax = plt.subplots()[1] if ax is None else ax
     if not ax.lines:
         ax.plot([1e-6, 1], [1e-6, 1], ":", color=COLOURS["reference"], linewidth=1.0)
     truth, generated = (np.asarray(x, dtype=np.float64) for x in (truth_passing, generated_passing))
@@ -216,8 +199,7 @@ def plot_calibration(
     'weight'
     """
     ax = plt.subplots()[1] if ax is None else ax
-    drawn = np.isfinite(calibration.pulls) & np.isfinite(calibration.high)
-    drawn &= calibration.ratio > 0
+    drawn = np.isfinite(calibration.pulls + calibration.high) & (calibration.ratio > 0)
     x, y = calibration.mean_weight[drawn], calibration.ratio[drawn]
     errors = [y - calibration.low[drawn], calibration.high[drawn] - y]
     ax.errorbar(x, y, errors, fmt="o", markersize=4, color=color, label=label)
@@ -242,10 +224,11 @@ def plot_closure(closure: Closure, *, ax: Axes | None = None) -> Axes:
     """
     ax = plt.subplots()[1] if ax is None else ax
     edges = np.array(closure.edges)
+    widths = np.diff(edges)[[1, -2]] if len(edges) > 3 else (1.0, 1.0)
     if np.isinf(edges[0]):
-        edges[0] = 2 * edges[1] - edges[2] if len(edges) > 3 else edges[1] - 1.0
+        edges[0] = edges[1] - widths[0]
     if np.isinf(edges[-1]):
-        edges[-1] = 2 * edges[-2] - edges[-3] if len(edges) > 3 else edges[-2] + 1.0
+        edges[-1] = edges[-2] + widths[1]
     filled = closure.truth > 0
     centres = ((edges[:-1] + edges[1:]) / 2)[filled]
     truth = closure.truth[filled]

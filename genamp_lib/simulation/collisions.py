@@ -5,8 +5,10 @@ Not for choosing events: simulation.top_pairs and simulation.z_jets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,40 +17,47 @@ from genamp_lib._project import GenampError
 from genamp_lib.datasets.kinematics import pseudorapidity, to_cylindrical
 from genamp_lib.simulation.detector import calorimeter_response, jet_energy_scale
 
+PACKAGES = ("pythia8mc", "fastjet", "awkward")
 EVENTS_PER_BATCH = 250
+BEAMS = ("Beams:idA = 2212", "Beams:idB = 2212", "Beams:eCM = 13000.")
 # A neutral pion has the response of its two photons (the card gives it the electromagnetic one),
 # so it need not decay: a quarter of the particles less.
-COMMON_SETTINGS = (
-    "Beams:idA = 2212",
-    "Beams:idB = 2212",
-    "Beams:eCM = 13000.",
-    "111:mayDecay = off",
+COMMON_SETTINGS = (*BEAMS, "111:mayDecay = off")
+HADRONIC_TOP_PAIRS = (
+    "Top:gg2ttbar = on",
+    "Top:qqbar2ttbar = on",
+    "24:onMode = off",
+    "24:onIfAny = 1 2 3 4 5",
 )
+RADIUS = 0.4  # of jets as measured
+
+Arrays = dict[str, np.ndarray]
+Counts = dict[str, int]
 
 
 @dataclass(frozen=True)
 class Particles:
-    """All entries of Pythia's event records, one behind the other.
-
-    Attributes:
-        n_events: Number of events.
-        event: Shape (n,): to which event an entry belongs, ascending.
-        pdg_id: Shape (n,).
-        status: Shape (n,): positive for particles of the final state.
-        momenta: Shape (4, n), float64: energy, px, py, pz in GeV.
-        daughter_pdg_id: Shape (n,): of the first daughter, 0 if there is none.
-    """
+    """All n entries of Pythia's event records, one behind the other."""
 
     n_events: int
-    event: np.ndarray
+    event: np.ndarray  # (n,), to which event an entry belongs, ascending
     pdg_id: np.ndarray
-    status: np.ndarray
-    momenta: np.ndarray
-    daughter_pdg_id: np.ndarray
+    status: np.ndarray  # positive for particles of the final state
+    momenta: np.ndarray  # (4, n), float64: energy, px, py, pz in GeV
+    daughter_pdg_id: np.ndarray  # of the first daughter, 0 if there is none
 
-    def hadronising_quarks(self, flavour: int) -> np.ndarray:
-        """Return a mask of the quarks of a flavour as they are when they turn into hadrons."""
-        return (np.abs(self.pdg_id) == flavour) & (np.abs(self.daughter_pdg_id) > 100)
+
+def measured_settings(process: Sequence[str], events_per_shard: int, mpi: bool) -> dict[str, Any]:
+    """Return what all chains with a detector depend on; "pythia" is for `start_pythia`."""
+    return {
+        "events_per_shard": events_per_shard,
+        "events_per_batch": EVENTS_PER_BATCH,
+        "pythia": [*COMMON_SETTINGS, *process, f"PartonLevel:MPI = {'on' if mpi else 'off'}"],
+        "multiparton_interactions": mpi,
+        "detector": "delphes_card_ATLAS.tcl, smearing per particle",
+        "jet_radius": RADIUS,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
 
 
 def start_pythia(settings: Sequence[str], seed: int) -> Any:
@@ -71,15 +80,33 @@ def start_pythia(settings: Sequence[str], seed: int) -> Any:
     return pythia
 
 
-def generate(pythia: Any, n_events: int) -> Iterator[Particles]:
-    """Generate events in batches; the last one may be smaller."""
+def batches(pythia: Any, n_events: int, batch_size: int) -> Iterator[Any]:
+    """Generate events in batches of records, awkward arrays; the last one may be smaller."""
     n_made = 0
     while n_made < n_events:
-        batch = pythia.nextBatch(min(EVENTS_PER_BATCH, n_events - n_made))
+        batch = pythia.nextBatch(min(batch_size, n_events - n_made))
         if len(batch) == 0:
             raise GenampError("Pythia makes no events with these settings")
         n_made += len(batch)
-        yield flat_particles(batch.prt)
+        yield batch.prt
+
+
+def run_chain(
+    settings: Sequence[str],
+    seed: int,
+    n_events: int,
+    select: Callable[[Particles, np.random.Generator], tuple[list[Arrays], Counts]],
+) -> tuple[Arrays, Counts]:
+    """Generate events; join the arrays and sum the counts that `select` makes of each batch."""
+    rng = np.random.default_rng([seed, 1])
+    parts: list[Arrays] = []
+    counts: Counter[str] = Counter()
+    for records in batches(start_pythia(settings, seed), n_events, EVENTS_PER_BATCH):
+        particles = flat_particles(records)
+        selected, counted = select(particles, rng)
+        parts += selected
+        counts.update({"events": particles.n_events, **counted})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, dict(counts)
 
 
 def flat_particles(records: Any) -> Particles:
@@ -105,15 +132,10 @@ def flat_particles(records: Any) -> Particles:
 
 @dataclass(frozen=True)
 class JetTable:
-    """Jets of a batch of events: by event, and by falling pt in each.
+    """Jets of a batch of events: by event, and by falling pt in each."""
 
-    Attributes:
-        momenta: Shape (n_jets, 4), float64: pt, eta, phi, mass.
-        n_jets: Shape (n_events,).
-    """
-
-    momenta: np.ndarray
-    n_jets: np.ndarray
+    momenta: np.ndarray  # (number of jets, 4), float64: pt, eta, phi, mass
+    n_jets: np.ndarray  # (n_events,)
 
     def of_events(self, events: np.ndarray, n: int) -> np.ndarray:
         """Return the `n` hardest jets of events that have as many, shape (n_events, n, 4)."""
@@ -124,23 +146,16 @@ class JetTable:
 def measured_jets(
     particles: Particles,
     chosen: np.ndarray,
+    rng: np.random.Generator,
     *,
-    radius: float,
     raw_pt_min: float,
     pt_min: float,
     abs_eta_max: float,
-    rng: np.random.Generator,
 ) -> JetTable:
     """Measure particles with the calorimeters, cluster them and apply the jet energy scale.
 
-    Args:
-        particles: Entries of the event records.
-        chosen: Mask of those that reach the detector.
-        radius: R of the anti-kT algorithm.
-        raw_pt_min: GeV, of a jet before the energy scale.
-        pt_min: GeV, after it.
-        abs_eta_max: Of a jet.
-        rng: For the response.
+    `chosen` is a mask of the particles that reach the detector, `raw_pt_min` is that of a jet
+    before the energy scale, in GeV.
     """
     import awkward as ak
     import fastjet
@@ -153,7 +168,7 @@ def measured_jets(
     n_seen = np.bincount(particles.event[chosen][seen], minlength=particles.n_events)
 
     table = ak.zip({"px": px, "py": py, "pz": pz, "E": energy}, with_name="Momentum4D")
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
     jets = fastjet.ClusterSequence(ak.unflatten(table, n_seen), definition)
     jets = jets.inclusive_jets(raw_pt_min)
     event = np.repeat(np.arange(particles.n_events), ak.to_numpy(ak.num(jets)))

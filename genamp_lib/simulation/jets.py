@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from genamp_lib._project import GenampError
-from genamp_lib.simulation.collisions import start_pythia
+from genamp_lib.simulation.collisions import (
+    BEAMS,
+    HADRONIC_TOP_PAIRS,
+    PACKAGES,
+    batches,
+    start_pythia,
+)
 
 # Raise it whenever the code below changes the numbers.
 CHAIN_VERSION = 1
@@ -22,29 +28,17 @@ CHAIN_VERSION = 1
 KINDS: dict[str, tuple[str, ...]] = {
     "gluon": ("HardQCD:gg2gg = on", "HardQCD:qqbar2gg = on"),
     "light": ("HardQCD:gg2qqbar = on", "HardQCD:qq2qq = on", "HardQCD:qqbar2qqbarNew = on"),
-    "top": (
-        "Top:gg2ttbar = on",
-        "Top:qqbar2ttbar = on",
-        "24:onMode = off",
-        "24:onIfAny = 1 2 3 4 5",
-    ),
+    "top": HADRONIC_TOP_PAIRS,
 }
 # Everything that is not named here is Pythia's default: Monash tune, NNPDF2.3 LO, multiparton
 # interactions, shower and hadronisation on. The partons' pt window is JetNet's, 1 TeV within 1 %.
-PYTHIA_SETTINGS = (
-    "Beams:idA = 2212",
-    "Beams:idB = 2212",
-    "Beams:eCM = 13000.",
-    "PhaseSpace:pTHatMin = 995.",
-    "PhaseSpace:pTHatMax = 1005.",
-)
+PYTHIA_SETTINGS = (*BEAMS, "PhaseSpace:pTHatMin = 995.", "PhaseSpace:pTHatMax = 1005.")
 RADIUS = 0.8  # of jets, where nothing else is asked for
 PT_RANGE = (800.0, 1600.0)  # GeV
 ABS_ETA_MAX = 2.5
 N_PARTICLES = 30
 NEUTRINOS = (12, 14, 16)
 EVENTS_PER_BATCH = 100
-PACKAGES = ("pythia8mc", "fastjet", "awkward")
 
 
 def require_extra(packages: Sequence[str] = PACKAGES) -> None:
@@ -101,11 +95,7 @@ def make_jets(
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
 
     parts, n_made = [], 0
-    while n_made < n_events:
-        batch = pythia.nextBatch(min(EVENTS_PER_BATCH, n_events - n_made))
-        if len(batch) == 0:
-            raise GenampError(f"Pythia makes no events for jets of kind `{kind}`, seed {seed}")
-        particles = batch.prt
+    for particles in batches(pythia, n_events, EVENTS_PER_BATCH):
         visible = particles.status > 0
         for neutrino in NEUTRINOS:
             visible = visible & (abs(particles.id) != neutrino)
@@ -115,7 +105,7 @@ def make_jets(
             with_name="Momentum4D",
         )
         parts.append(_select_jets(momenta, definition, first_event=n_made))
-        n_made += len(batch)
+        n_made += len(particles)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

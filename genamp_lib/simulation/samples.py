@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from genamp_lib._project import (
     sha256_of_file,
     write_json,
 )
-from genamp_lib.datasets.events import Events, top_pair_particles, z_jets_particles
+from genamp_lib.datasets.events import Events, particles_of
 from genamp_lib.datasets.jets import JET_FIELDS, PARTICLE_FIELDS, relative_mass
 from genamp_lib.datasets.kinematics import CYLINDRICAL_FIELDS
 from genamp_lib.datasets.showers import (
@@ -60,10 +59,10 @@ GUESSED_EFFICIENCY = {
     "z_jets_2j": 0.046,
     "z_jets_3j": 0.0118,
 }
-# Process -> chain of a shard, name of the argument for jets, its values, names of particles.
-EVENT_CHAINS: dict[str, tuple[ModuleType, str, tuple[int, ...], Callable]] = {
-    "top_pairs": (top_pairs, "n_extra_jets", (0, 4), top_pair_particles),
-    "z_jets": (z_jets, "n_jets", z_jets.N_JETS, z_jets_particles),
+# Process -> chain of a shard, name of the argument for jets, its values.
+EVENT_CHAINS = {
+    "top_pairs": (top_pairs, "n_extra_jets", (0, 4)),
+    "z_jets": (z_jets, "n_jets", z_jets.N_JETS),
 }
 LAYOUTS = ("sparse", "calogan")
 # Name of a dataset -> its array and its attributes.
@@ -87,7 +86,7 @@ def simulate_jets(
     if not 0 < radius < math.pi / 2:
         raise GenampError(f"`radius` must be between 0 and pi/2, got {radius}.")
     counts = {"n_jets": n_jets, "jobs": jobs, "events_per_shard": events_per_shard}
-    _check(Path(output), counts, seed, overwrite, jets.PACKAGES)
+    _check(output, counts, seed, overwrite)
     name = sample_name(kind, radius)
     settings = jets.chain_settings(kind, events_per_shard, radius=radius)
     run = partial(
@@ -104,20 +103,11 @@ def simulate_jets(
     n_events = len(shards) * events_per_shard
     exact = {array: values[:n_jets] for array, values in merged.items()}
     rounded = {**exact, "particles": round_mantissa(exact["particles"], JET_BITS)}
-    provenance = {
-        "name": name,
-        "kind": kind,
-        "seed": seed,
-        "n_jets": n_jets,
-        "n_shards": len(shards),
-        "n_events": n_events,
-        "jets_per_event": round(len(merged["jets"]) / n_events, 5),
-        "mantissa_bits": JET_BITS,
-        "settings": settings,
-        "checks": _jet_checks(rounded, exact["particles"]),
-    }
-    write_sample(Path(output), jet_datasets(rounded), provenance)
-    return _write_record(Path(output), shards, provenance, n_rows=n_jets, jobs=jobs)
+    about = {"name": name, "kind": kind, "n_jets": n_jets, "n_events": n_events}
+    about |= {"jets_per_event": round(len(merged["jets"]) / n_events, 5), "mantissa_bits": JET_BITS}
+    about |= {"seed": seed, "settings": settings}
+    checks = _jet_checks(rounded, exact["particles"])
+    return _write(output, jet_datasets(rounded), about, checks, shards, n_rows=n_jets, jobs=jobs)
 
 
 def sample_name(kind: str, radius: float = jets.RADIUS) -> str:
@@ -148,14 +138,14 @@ def simulate_events(
     Without multiparton interactions, `mpi`, it is a few times as fast. Samples with other `n_jets`
     and the same seed come from the same shards, which are not made twice.
     """
-    chain, argument, choices, names_of = EVENT_CHAINS[process]
+    chain, argument, choices = EVENT_CHAINS[process]
     if n_jets not in choices:
         *others, last = choices
         wanted = f"{', '.join(map(str, others))} or {last}"
         raise GenampError(f"`{argument}` must be {wanted}, got {n_jets}.")
-    output, name, particles = Path(output), f"{process}_{n_jets}j", names_of(n_jets)
+    name, particles = f"{process}_{n_jets}j", particles_of(process, n_jets)
     counts = {"n_events": n_events, "jobs": jobs, "events_per_shard": events_per_shard}
-    _check(output, counts, seed, overwrite, chain.PACKAGES)
+    _check(output, counts, seed, overwrite)
     n_selected = n_jets if process == "z_jets" else len(particles)
     suffix = "" if mpi == (process == "top_pairs") else f"_mpi_{'on' if mpi else 'off'}"
     settings = chain.chain_settings(events_per_shard, mpi=mpi)
@@ -175,19 +165,10 @@ def simulate_events(
     momenta = round_mantissa(merged["momenta"][rows][:, : len(particles)], EVENT_BITS)
     chi2 = merged["chi2"][rows] if "chi2" in merged else None
     events = Events(momenta, particles, process, chi2=chi2)
-    provenance = {
-        "name": name,
-        "process": process,
-        "seed": seed,
-        "n_events": n_events,
-        "n_shards": len(shards),
-        "cut_flow": total_counts(shards),
-        "mantissa_bits": EVENT_BITS,
-        "settings": settings,
-        "checks": _event_checks(events),
-    }
-    write_sample(output, event_datasets(events), provenance)
-    return _write_record(output, shards, provenance, n_rows=n_events, jobs=jobs)
+    about = {"name": name, "process": process, "n_events": n_events, "mantissa_bits": EVENT_BITS}
+    about |= {"cut_flow": total_counts(shards), "seed": seed, "settings": settings}
+    data, checks = event_datasets(events), _event_checks(events)
+    return _write(output, data, about, checks, shards, n_rows=n_events, jobs=jobs)
 
 
 def simulate_showers(
@@ -215,7 +196,7 @@ def simulate_showers(
             f"{list(energy_range)}"
         )
     counts = {"n_showers": n_showers, "jobs": jobs, "showers_per_shard": showers_per_shard}
-    _check(Path(output), counts, seed, overwrite, showers.PACKAGES)
+    _check(output, counts, seed, overwrite, showers.PACKAGES)
     name = f"showers_{particle}"
     chosen = {"particle": particle, "energy_range": tuple(energy_range)}
     settings = showers.chain_settings(particle, showers_per_shard, energy_range=energy_range)
@@ -232,19 +213,12 @@ def simulate_showers(
     exact = Showers(**{key: x[:n_showers] for key, x in merged.items()}, particle=particle)
     is_sparse = layout == "sparse"
     kept = round_showers(exact) if is_sparse else exact
-    provenance = {
-        "name": name,
-        "particle": particle,
-        "seed": seed,
-        "n_showers": n_showers,
-        "n_shards": len(shards),
-        "mantissa_bits": SHOWER_BITS if is_sparse else 23,
-        "units": {"energy": "GeV", "deposits": "MeV"},
-        "settings": settings,
-        "checks": _shower_checks(kept, exact),
-    }
-    write_sample(Path(output), shower_datasets(kept, layout), provenance, close_each=True)
-    return _write_record(Path(output), shards, provenance, n_rows=n_showers, jobs=jobs)
+    about = {"name": name, "particle": particle, "n_showers": n_showers}
+    about |= {"mantissa_bits": SHOWER_BITS if is_sparse else 23, "seed": seed, "settings": settings}
+    about["units"] = {"energy": "GeV", "deposits": "MeV"}
+    data, checks = shower_datasets(kept, layout), _shower_checks(kept, exact)
+    rows = {"n_rows": n_showers, "jobs": jobs}
+    return _write(output, data, about, checks, shards, close_each=True, **rows)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str] | Mapping[str, Any]) -> None:
@@ -253,18 +227,18 @@ def _check_choice(name: str, value: str, choices: Sequence[str] | Mapping[str, A
 
 
 def _check(
-    output: Path,
+    output: Path | str,
     counts: Mapping[str, int],
     seed: int,
     overwrite: bool,
-    packages: Sequence[str],
+    packages: Sequence[str] = jets.PACKAGES,
 ) -> None:
     for name, number in counts.items():
         if number < 1:
             raise GenampError(f"`{name}` must be positive, got {number}.")
     if seed < 0:
         raise GenampError(f"`seed` must not be negative, got {seed}.")
-    if output.exists() and not overwrite:
+    if Path(output).exists() and not overwrite:
         raise GenampError(f"{output}: exists; remove it or pass --overwrite")
     jets.require_extra(packages)
 
@@ -324,31 +298,24 @@ def round_showers(whole: Showers) -> Showers:
     return replace(whole, **dict(zip(LAYERS, layers, strict=True)), overflow=overflow)
 
 
-def _six_digits(checks: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") for name, value in checks.items()}
-
-
 def _jet_checks(arrays: Mapping[str, np.ndarray], exact: np.ndarray) -> dict[str, float]:
     """Numbers to compare a sample with; `exact` are the particles before rounding."""
     mass, exact_mass = relative_mass(arrays["particles"]), relative_mass(exact)
     change = np.abs(mass - exact_mass)[exact_mass > 0] / exact_mass[exact_mass > 0]
     multiplicity = arrays["multiplicity"]
-    return _six_digits(
-        {
-            "mean_pt_gev": arrays["jets"][:, 0].mean(dtype=np.float64),
-            "std_pt_gev": arrays["jets"][:, 0].std(dtype=np.float64),
-            "mean_mass_gev": arrays["jets"][:, 2].mean(dtype=np.float64),
-            "mean_multiplicity": multiplicity.mean(),
-            "fraction_all_constituents_stored": (multiplicity <= jets.N_PARTICLES).mean(),
-            "mean_sum_pt_rel": arrays["particles"][..., 2].sum(axis=1, dtype=np.float64).mean(),
-            "mean_relative_mass": mass.mean(),
-            "relative_mass_q10": np.quantile(mass, 0.1),
-            "relative_mass_q50": np.quantile(mass, 0.5),
-            "relative_mass_q90": np.quantile(mass, 0.9),
-            "rounding_max_change_of_relative_mass": change.max(),
-            "rounding_rms_change_of_relative_mass": np.sqrt((change**2).mean()),
-        }
-    )
+    pt, _, jet_mass, _ = arrays["jets"].T.astype(np.float64)
+    return {
+        "mean_pt_gev": pt.mean(),
+        "std_pt_gev": pt.std(),
+        "mean_mass_gev": jet_mass.mean(),
+        "mean_multiplicity": multiplicity.mean(),
+        "fraction_all_constituents_stored": (multiplicity <= jets.N_PARTICLES).mean(),
+        "mean_sum_pt_rel": arrays["particles"][..., 2].sum(axis=1, dtype=np.float64).mean(),
+        "mean_relative_mass": mass.mean(),
+        **{f"relative_mass_q{q}": np.quantile(mass, q / 100) for q in (10, 50, 90)},
+        "rounding_max_change_of_relative_mass": change.max(),
+        "rounding_rms_change_of_relative_mass": np.sqrt((change**2).mean()),
+    }
 
 
 def _event_checks(events: Events) -> dict[str, float]:
@@ -376,7 +343,7 @@ def _event_checks(events: Events) -> dict[str, float]:
         if len(array)
         for percent in (16, 50, 84)
     }
-    return _six_digits({**quantiles, **fractions})
+    return {**quantiles, **fractions}
 
 
 def _shower_checks(kept: Showers, exact: Showers) -> dict[str, float]:
@@ -396,7 +363,7 @@ def _shower_checks(kept: Showers, exact: Showers) -> dict[str, float]:
         for name in ("fraction", "sparsity", "brightest", "eta_width"):
             checks[f"mean_{name}_{layer}"] = values[f"{name}_{layer}"].mean()
         checks[f"fraction_without_layer_{layer}"] = (values[f"energy_{layer}"] == 0).mean()
-    return _six_digits(checks)
+    return checks
 
 
 def jet_datasets(arrays: Mapping[str, np.ndarray]) -> Datasets:
@@ -476,9 +443,22 @@ def write_sample(
         file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
 
 
-def _write_record(
-    output: Path, shards: list[Shard], provenance: Mapping[str, Any], *, n_rows: int, jobs: int
+def _write(
+    output: Path | str,
+    datasets: Datasets,
+    about: Mapping[str, Any],
+    checks: Mapping[str, float],
+    shards: list[Shard],
+    *,
+    n_rows: int,
+    jobs: int,
+    close_each: bool = False,
 ) -> dict[str, Any]:
+    """Write a sample and its record, with six digits of each check."""
+    output = Path(output)
+    provenance = {**about, "n_shards": len(shards)}
+    provenance["checks"] = {name: float(f"{value:.6g}") for name, value in checks.items()}
+    write_sample(output, datasets, provenance, close_each=close_each)
     record = {
         "file": output.name,
         "sha256": sha256_of_file(output),

@@ -26,17 +26,11 @@ LARGEST_SEED = 900_000_000
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard.
+    """A finished shard."""
 
-    Attributes:
-        arrays: Arrays of one length.
-        cpu_seconds: Processor time that making it took.
-        counts: What `make` counted, e.g. a cut flow; empty if it counts nothing.
-    """
-
-    arrays: Arrays = field(repr=False)
-    cpu_seconds: float
-    counts: Counts
+    arrays: Arrays = field(repr=False)  # of one length
+    cpu_seconds: float  # of making it
+    counts: Counts  # what `make` counted, e.g. a cut flow; empty if it counts nothing
 
     @property
     def n_rows(self) -> int:

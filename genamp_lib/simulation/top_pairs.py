@@ -6,7 +6,6 @@ are those of datasets.top_pairs. How the events differ from the paper's: data/RE
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -25,26 +24,20 @@ from genamp_lib.datasets.top_pairs import (
 )
 from genamp_lib.simulation import detector
 from genamp_lib.simulation.collisions import (
-    COMMON_SETTINGS,
-    EVENTS_PER_BATCH,
+    HADRONIC_TOP_PAIRS,
+    Arrays,
+    Counts,
     JetTable,
     Particles,
-    generate,
     measured_jets,
-    start_pythia,
+    measured_settings,
+    run_chain,
 )
-from genamp_lib.simulation.jets import PACKAGES
 
 # Raise it whenever the code below, in collisions or in detector changes the numbers.
 CHAIN_VERSION = 1
 
-PROCESS = (
-    "Top:gg2ttbar = on",
-    "Top:qqbar2ttbar = on",
-    "24:onMode = off",
-    "24:onIfAny = 1 2 3 4 5",
-)
-RADIUS = 0.4
+PROCESS = HADRONIC_TOP_PAIRS
 # The card's jet finder drops jets below 20 GeV before the energy scale lifts them.
 RAW_PT_MIN = 20.0  # GeV
 N_JETS = (6, 10)  # "+0j" and "+4j"
@@ -55,13 +48,8 @@ def chain_settings(events_per_shard: int, *, mpi: bool = True) -> dict[str, Any]
     return {
         "chain": "top pairs",
         "chain_version": CHAIN_VERSION,
-        "events_per_shard": events_per_shard,
-        "events_per_batch": EVENTS_PER_BATCH,
-        "pythia": _pythia_settings(mpi),
-        "multiparton_interactions": mpi,
-        "detector": "delphes_card_ATLAS.tcl, smearing per particle",
+        **measured_settings(PROCESS, events_per_shard, mpi),
         "jet_algorithm": "anti-kT, E scheme",
-        "jet_radius": RADIUS,
         "jet_raw_pt_min_gev": RAW_PT_MIN,
         "jet_pt_min_gev": PT_MIN,
         "jet_abs_eta_max": ABS_ETA_MAX,
@@ -71,12 +59,7 @@ def chain_settings(events_per_shard: int, *, mpi: bool = True) -> dict[str, Any]
         "chi2_w_mass_gev": W_MASS,
         "chi2_sigma_w_gev": SIGMA_W,
         "chi2_sigma_top_gev": SIGMA_TOP,
-        "versions": {package: version(package) for package in PACKAGES},
     }
-
-
-def _pythia_settings(mpi: bool) -> list[str]:
-    return [*COMMON_SETTINGS, *PROCESS, f"PartonLevel:MPI = {'on' if mpi else 'off'}"]
 
 
 def make_events(
@@ -95,36 +78,22 @@ def make_events(
         `assign_jets`, zero where an event has 6 jets only; `n_jets` (n,); `chi2` (n,). And the
         cut flow.
     """
-    rng = np.random.default_rng([seed, 1])
-    pythia = start_pythia(_pythia_settings(mpi), seed)
-    parts: list[dict[str, np.ndarray]] = []
-    counts = {"events": 0}
-    for n_jets in N_JETS:
-        counts |= {f"jets_{n_jets}": 0, f"tagged_{n_jets}": 0, f"selected_{n_jets}": 0}
-    for particles in generate(pythia, n_events):
-        counts["events"] += particles.n_events
-        # Muons leave nothing in the card's towers, as neutrinos.
-        jets = measured_jets(
-            particles,
-            particles.status > 0,
-            radius=RADIUS,
-            raw_pt_min=RAW_PT_MIN,
-            pt_min=PT_MIN,
-            abs_eta_max=ABS_ETA_MAX,
-            rng=rng,
-        )
-        for n_jets in N_JETS:
-            parts.append(_select(particles, jets, n_jets, counts, rng))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, counts
+    pythia = measured_settings(PROCESS, n_events, mpi)["pythia"]
+    return run_chain(pythia, seed, n_events, _select)
 
 
-def _select(
-    particles: Particles,
-    table: JetTable,
-    n_jets: int,
-    counts: dict[str, int],
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+def _select(particles: Particles, rng: np.random.Generator) -> tuple[list[Arrays], Counts]:
+    # Muons leave nothing in the card's towers, as neutrinos.
+    is_final = particles.status > 0
+    cuts = {"raw_pt_min": RAW_PT_MIN, "pt_min": PT_MIN, "abs_eta_max": ABS_ETA_MAX}
+    table = measured_jets(particles, is_final, rng, **cuts)
+    (six, of_six), (ten, of_ten) = (_passing(particles, table, n, rng) for n in N_JETS)
+    return [six, ten], of_six | of_ten
+
+
+def _passing(
+    particles: Particles, table: JetTable, n_jets: int, rng: np.random.Generator
+) -> tuple[Arrays, Counts]:
     """Apply Eq. (38) to the events with `n_jets` jets and put the jets in order."""
     events = np.flatnonzero(table.n_jets == n_jets)
     jets = table.of_events(events, n_jets)
@@ -134,18 +103,17 @@ def _select(
     jets, tagged = jets[has_tags], tagged[has_tags]
     is_apart = passes_cuts(jets)  # pt and eta were cut before jets were counted
     jets, tagged = jets[is_apart], tagged[is_apart]
-    counts[f"jets_{n_jets}"] += len(events)
-    counts[f"tagged_{n_jets}"] += int(has_tags.sum())
-    counts[f"selected_{n_jets}"] += len(jets)
+    flow = {"jets": len(events), "tagged": int(has_tags.sum()), "selected": len(jets)}
 
     order, chi2 = assign_jets(jets, tagged)
     momenta = np.zeros((len(jets), max(N_JETS), 4), dtype=np.float32)
     momenta[:, :n_jets] = np.take_along_axis(jets, order[..., None], axis=1)
-    return {
+    arrays = {
         "momenta": momenta,
         "n_jets": np.full(len(jets), n_jets, dtype=np.uint8),
         "chi2": chi2.astype(np.float32),
     }
+    return arrays, {f"{cut}_{n_jets}": count for cut, count in flow.items()}
 
 
 def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> np.ndarray:
@@ -163,7 +131,9 @@ def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> n
     row = np.full(particles.n_events, -1)
     row[events] = np.arange(len(events))
     for flavour in (4, 5):
-        chosen = particles.hadronising_quarks(flavour) & (row[particles.event] >= 0)
+        # As they are when they turn into hadrons.
+        chosen = (np.abs(particles.pdg_id) == flavour) & (np.abs(particles.daughter_pdg_id) > 100)
+        chosen &= row[particles.event] >= 0
         _, px, py, pz = particles.momenta[:, chosen]
         pt = np.hypot(px, py)
         quarks = np.stack([pt, pseudorapidity(pt, pz), np.arctan2(py, px), 0 * pt], axis=-1)

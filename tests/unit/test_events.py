@@ -16,8 +16,8 @@ import pytest
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets.events import Events, load_top_pairs, load_z_jets
 from genamp_lib.datasets.kinematics import to_cartesian
+from genamp_lib.simulation import collisions, samples, z_jets
 from genamp_lib.simulation import jets as jet_chain
-from genamp_lib.simulation import samples, top_pairs, z_jets
 from genamp_lib.simulation.samples import (
     event_datasets,
     simulate_events,
@@ -254,7 +254,7 @@ def toy_shard(index, seed, *, n_events, mpi):
 
 @pytest.fixture
 def toy_chain(monkeypatch):
-    for module in (jet_chain, z_jets, top_pairs):
+    for module in (jet_chain, collisions):
         monkeypatch.setattr(module, "version", lambda package: "1.0")
     monkeypatch.setattr(z_jets, "make_events", toy_shard)
 

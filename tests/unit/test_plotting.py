@@ -78,7 +78,7 @@ def test_marks_stand_at_their_numbers() -> None:
 
 
 def test_estimate_is_drawn_with_its_interval() -> None:
-    estimate = averaging_amplification_from_probabilities([0.19, 0.2, 0.185, 0.21], n_train=100)
+    estimate = averaging_amplification_from_probabilities([0.19, 0.2, 0.185, 0.21], n_train=200)
     ax = plot_estimate(estimate, N)
     assert_labelled(ax)
     assert ax.get_legend() is not None
@@ -180,8 +180,12 @@ def explorer_arguments() -> dict:
         "sigma_stat": stat,
         "sigma_model": np.sqrt(model),
         "sigma_total": np.sqrt(total),
-        "start": {"lower": 0.0, "upper": 0.5, "n_train": 1000},
     }
+
+
+def explorer_page(start: dict | None = None, **changed: np.ndarray) -> str:
+    start = start or {"lower": 0.0, "upper": 0.5, "n_train": 1000}
+    return explorer({**explorer_arguments(), **changed}, start=start).data
 
 
 def table_of(page: str) -> dict:
@@ -190,7 +194,7 @@ def table_of(page: str) -> dict:
 
 def test_explorer_holds_the_library_s_numbers() -> None:
     arguments = explorer_arguments()
-    page = explorer(**arguments).data
+    page = explorer_page()
     assert "integral <i>I</i> = <b>0.1915</b>" in page
     assert "<i>G</i> = <b>69.9</b>" in page
     assert "<sub>equiv</sub> = <b>69,900</b>" in page
@@ -206,19 +210,19 @@ def test_explorer_holds_the_library_s_numbers() -> None:
 
 
 def test_explorer_keeps_the_edges_in_order() -> None:
-    table = table_of(explorer(**explorer_arguments()).data)
+    table = table_of(explorer_page())
     assert table["first_upper"] == [0, 0, 1]
     assert table["last_lower"] == [1, 2]
     assert table["intervals"][2][0] is None
     # A start in the wrong order is mended.
     start = {"lower": 0.5, "upper": 0.5, "n_train": 100}
-    page = explorer(**{**explorer_arguments(), "start": start}).data
+    page = explorer_page(start)
     assert re.search(r'value="1" data-parameter="upper"', page)
 
 
 def test_explorer_is_accessible_deterministic_and_asks_nobody() -> None:
-    page = explorer(**explorer_arguments()).data
-    assert page == explorer(**explorer_arguments()).data
+    page = explorer_page()
+    assert page == explorer_page()
     assert "http" not in page
     assert "//" not in re.sub(r"^\s*//.*$", "", page, flags=re.MULTILINE)
     assert page.count('type="range"') == 3
@@ -226,8 +230,8 @@ def test_explorer_is_accessible_deterministic_and_asks_nobody() -> None:
         assert re.search(rf'<label>.*<input [^>]*data-parameter="{parameter}"', page)
     assert 'aria-live="polite"' in page
     assert re.search(r'class="genamp-explorer-plot" role="img" aria-label="[^"]{40,}"', page)
-    other = {**explorer_arguments(), "n_train": np.array([100, 2000])}
-    ids = [re.search(r'id="(genamp-\w+)"', p)[1] for p in (page, explorer(**other).data)]
+    other = explorer_page(n_train=np.array([100, 2000]))
+    ids = [re.search(r'id="(genamp-\w+)"', p)[1] for p in (page, other)]
     assert ids[0] != ids[1]
 
 
@@ -241,7 +245,7 @@ def test_explorer_is_accessible_deterministic_and_asks_nobody() -> None:
 )
 def test_explorer_refuses_tables_with_holes(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        explorer(**{**explorer_arguments(), **changed})
+        explorer_page(**changed)
 
 
 def test_estimates_without_an_interval_are_drawn_without_a_band() -> None:

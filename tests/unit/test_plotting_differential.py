@@ -105,16 +105,6 @@ def test_a_perfect_generator_has_no_crossing() -> None:
     assert drawn(plot_distance_sketch(estimate))
 
 
-def test_second_curve_on_the_same_axes_draws_no_second_expectation() -> None:
-    estimate, (sizes, distances) = estimate_of(0.1)
-    ax = plot_distance_curve(sizes, distances, estimate, label="radius")
-    plot_distance_curve(
-        sizes, distances / 2, estimate, label="score", role="model", expected=False, ax=ax
-    )
-    assert sum("true events" in text for text in legend(ax).split("; ")) == 1
-    assert "score" in legend(ax)
-
-
 def test_sketch_crosses_at_n_equiv() -> None:
     estimate, _ = estimate_of(0.1)
     ax = plot_distance_sketch(estimate)

@@ -13,7 +13,7 @@ N_SIGMA = 4.9
 
 @pytest.fixture
 def needs_extra():
-    for package in chain.PACKAGES:
+    for package in collisions.PACKAGES:
         pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
 
 
@@ -81,7 +81,7 @@ def test_chain_is_the_plain_loop(needs_extra, monkeypatch):
     monkeypatch.setattr(
         detector, "muon_efficiency", lambda pt, eta: 1.0 * ((pt > 10) & (np.abs(eta) < 2.5))
     )
-    monkeypatch.setattr(chain, "EVENTS_PER_BATCH", 50)
+    monkeypatch.setattr(collisions, "EVENTS_PER_BATCH", 50)
     arrays, counts = chain.make_events(0, seed, n_events=n_events)
 
     pythia = pythia8mc.Pythia("", False)
