@@ -49,24 +49,14 @@ def map_tasks(
     """Return `[function(task) for task in tasks]`, computed here, by processes or by machines.
 
     The results are the same bits however the work is shared, if `function` depends on nothing but
-    its task: give each task its own seed. Processes run one thread each; a worker shares nothing
-    on. Work of a worker that died is done again, at most three times.
+    its task: give each task its own seed. Function and tasks must be picklable; exceptions come
+    through unchanged. Processes run one thread each; a worker shares nothing on. Work of a worker
+    that died is done again, at most three times.
 
-    Args:
-        function: Pure and picklable. Its exceptions come through unchanged.
-        tasks: Its arguments, picklable.
-        jobs: Processes on this machine; not used with a scheduler. A single task stays here.
-        scheduler: Address of a Dask scheduler, as "tcp://host:8786", whose workers have genamp and
-            see the files that `function` reads. Needs the extra `genamp[dask]`. If `jobs` is None
-            as well, both are what `genamp run` was given: one process if it was given nothing.
-        label: Name of the work in the progress line on stderr; without one, or for a single task,
-            there is no line.
-        done: Number of tasks finished earlier, counted in that line.
-
-    Raises:
-        GenampError: `jobs` is out of range, workers died too often, the scheduler cannot be
-            reached or has no workers.
-        TypeError: `function` or a task cannot be sent to another process.
+    A Dask scheduler, as "tcp://host:8786", is used in place of `jobs` processes; its workers have
+    genamp and see the files that `function` reads. If both are None they are what `genamp run` was
+    given. Without a label, or for a single task, there is no line of progress; `done` tasks that
+    were finished earlier count in it.
 
     >>> map_tasks(abs, [-3, 2, -1])
     [3, 2, 1]
@@ -88,10 +78,7 @@ def finished_tasks(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of the task, result) as tasks finish: for results too large to keep them all.
 
-    Arguments and errors are those of `map_tasks`; the order is by chance where work is shared.
-
-    >>> sorted(finished_tasks(abs, [-3, 2, -1]))
-    [(0, 3), (1, 2), (2, 1)]
+    As `map_tasks`; the order is by chance where work is shared.
     """
     if jobs is None and scheduler is None:
         given, scheduler = os.environ.get(JOBS_VARIABLE, "1"), os.environ.get(SCHEDULER_VARIABLE)
@@ -166,10 +153,7 @@ def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tup
 def _by_machines(
     scheduler: str, function: Callable[[Task], Result], tasks: list[tuple[int, Task]]
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (index, result) as they come; Dask runs again what a dead worker was doing.
-
-    A few tasks wait at the scheduler, the others here.
-    """
+    """Yield (index, result) as they come; Dask runs again what a dead worker was doing."""
     with _connected(scheduler) as client:
         from distributed import as_completed
 
@@ -272,11 +256,6 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
 
     On a terminal a bar; else a line for every tenth of the work, at least ten seconds apart, so
     that short work says nothing.
-
-    Args:
-        label: Name of the work.
-        total: Number of tasks still to do.
-        done: Number of tasks finished earlier.
     """
     from rich import progress as rich
     from rich.console import Console

@@ -44,14 +44,12 @@ class Stage:
 
     Attributes:
         name: Letters, digits and hyphens, e.g. "jets-classifier".
-        version: Raise it whenever the stage's code changes its numbers.
+        version: Number that is raised whenever the stage's code changes its numbers.
         configuration: Settings and seeds, JSON types only.
         inputs: Name of each input file -> its SHA-256.
 
-    >>> stage = Stage("demo", version=1, configuration={"seed": 3})
-    >>> stage.key == Stage("demo", version=1, configuration={"seed": 3}).key
-    True
-    >>> stage.key == Stage("demo", version=2, configuration={"seed": 3}).key
+    >>> first, second = (Stage("demo", version=v, configuration={"seed": 3}) for v in (1, 2))
+    >>> first.key == second.key
     False
     """
 
@@ -104,9 +102,9 @@ class ArtefactStore:
         result is kept as soon as it is there, so that a killed run continues.
 
         Args:
-            stages: What is wanted.
-            function: Pure and picklable; called with the tasks whose stages have no artefact.
-            tasks: One for each stage.
+            stages: Artefacts that are wanted.
+            function: Pure and picklable function of the tasks whose stages have no artefact.
+            tasks: One task for each stage.
             jobs: Number of processes that share the work instead.
             label: Name of the work in the progress line; that of the stages when None.
 
@@ -146,10 +144,10 @@ class ArtefactStore:
         """Return the arrays of one stage that is made of parts; these are kept until it is there.
 
         Args:
-            stage: What is wanted.
-            function: Pure and picklable; makes a part.
-            tasks: One for each part.
-            merge: Makes the whole of the parts, which it gets in the order of the tasks.
+            stage: Artefact that is wanted.
+            function: Pure and picklable function that makes a part.
+            tasks: One task for each part.
+            merge: Function that makes the whole of the parts, in the order of the tasks.
 
         Raises:
             GenampError: As `map`.
@@ -167,10 +165,7 @@ class ArtefactStore:
         return self.map([stage], whole, [None], jobs=1, label="")[0]
 
     def unfinished(self, stage: Stage) -> Path:
-        """Return the folder of what a stage is made from: parts and checkpoints.
-
-        It is removed when the stage is kept.
-        """
+        """Return the folder of a stage's parts and checkpoints; keeping the stage removes it."""
         return self.local / f"{stage.name}-{stage.key}-unfinished"
 
     def _find(self, stage: Stage) -> Found | None:
@@ -217,11 +212,7 @@ def numbered(parts: Sequence[Arrays]) -> Arrays:
 
 
 def named(arrays: Arrays, prefix: str) -> Arrays:
-    """Return the arrays whose names begin with a prefix, named without it.
-
-    >>> named(numbered([{"loss": np.zeros(2)}, {"loss": np.ones(2)}]), "1.")
-    {'loss': array([1., 1.])}
-    """
+    """Return the arrays whose names begin with a prefix, named without it."""
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
@@ -242,11 +233,7 @@ def write_artefact(path: Path, stage: Stage, arrays: Arrays, *, wall_seconds: fl
 
 
 def read_artefact(path: Path, stage: Stage) -> Arrays:
-    """Read and verify the artefact of `stage` at `path`.
-
-    Raises:
-        GenampError: A file is missing or damaged, or the record is of another stage.
-    """
+    """Read and verify the artefact of `stage` at `path`."""
     remedy = f"remove {path.stem}.* in {path.parent}, or rerun the chapter with --fresh"
     if not path.exists():
         raise GenampError(f"artefact `{path.stem}`: has a record but no .safetensors; {remedy}")

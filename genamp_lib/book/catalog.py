@@ -43,11 +43,7 @@ class Parameter:
     help: str
 
     def parse(self, value: Any) -> Any:
-        """Return `value` (a command-line text or a YAML value) as this parameter's type.
-
-        Raises:
-            GenampError: The value has another type.
-        """
+        """Return `value` (a command-line text or a YAML value) as this parameter's type."""
         if isinstance(value, str) and self.annotation.startswith("list"):
             value = yaml.safe_load(value)
         try:
@@ -61,25 +57,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook: what it says of itself, and its cells.
+    """One notebook: what it says of itself, and its cells."""
 
-    Attributes:
-        name: File name without extension, e.g. "01_gaussian_1d".
-        path: The MyST text notebook.
-        title: First heading.
-        summary: One sentence, from the front matter.
-        samples: Names of the event samples that it reads, from the front matter.
-        parameters: Name -> parameter, in the order of the cell.
-        notebook: The notebook as nbformat sees it, without outputs.
-    """
-
-    name: str
-    path: Path
-    title: str
-    summary: str
+    name: str  # file name without extension, e.g. "01_gaussian_1d"
+    path: Path  # the MyST text notebook
+    title: str  # first heading
+    summary: str  # from the front matter, as are the samples
     samples: tuple[str, ...]
-    parameters: Mapping[str, Parameter]
-    notebook: NotebookNode
+    parameters: Mapping[str, Parameter]  # in the order of the cell
+    notebook: NotebookNode  # without outputs
 
     @property
     def code(self) -> str:
@@ -87,11 +73,7 @@ class Chapter:
         return "\n# cell\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
 
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters, defaults replaced by `overrides`.
-
-        Raises:
-            GenampError: A name is unknown or a value has the wrong type.
-        """
+        """Return all parameters, defaults replaced by `overrides`."""
         for name in overrides:
             if name not in self.parameters:
                 hint = choices(name, self.parameters)
@@ -103,33 +85,21 @@ class Chapter:
 
 
 def choices(got: str, names: Iterable[str]) -> str:
-    """Say which names are right, the nearest first.
-
-    >>> choices("n_trian", ["n_train", "seed"])
-    'did you mean `n_train`? choose from n_train, seed'
-    """
+    """Say which names are right, the nearest first."""
     names = list(names)
     near = difflib.get_close_matches(got, names, n=1)
     return (f"did you mean `{near[0]}`? " if near else "") + f"choose from {', '.join(names)}"
 
 
 def load_chapters(root: Path) -> dict[str, Chapter]:
-    """Read all notebooks of the project, in the order of their names: chapters, then datasheets.
-
-    Raises:
-        GenampError: A notebook does not keep the rules for chapters.
-    """
+    """Read all notebooks of the project, in the order of their names: chapters, then datasheets."""
     patterns = ("[0-9][0-9]_*.md", "data_*.md")
     paths = [path for one in patterns for path in sorted((root / "notebooks").glob(one))]
     return {path.stem: read_chapter(path) for path in paths}
 
 
 def find_chapter(chapters: Mapping[str, Chapter], name: str) -> Chapter:
-    """Return the chapter with this name, or with this number ("01", "1").
-
-    Raises:
-        GenampError: There is none; the message names those that exist.
-    """
+    """Return the chapter with this name, or with this number ("01", "1")."""
     for chapter in chapters.values():
         if name == chapter.name or (name.isdigit() and name.zfill(2) == chapter.name[:2]):
             return chapter
@@ -137,11 +107,7 @@ def find_chapter(chapters: Mapping[str, Chapter], name: str) -> Chapter:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one MyST notebook.
-
-    Raises:
-        GenampError: It has no title, no parameters cell, or an untyped parameter.
-    """
+    """Read one MyST notebook with a title and a cell of typed parameters."""
     notebook = jupytext.read(path)
     about = notebook.metadata.get("genamp", {})
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
@@ -193,16 +159,7 @@ def _read_parameters(source: str, where: str) -> dict[str, Parameter]:
 
 
 def load_preset(root: Path, name: str, chapters: Mapping[str, Chapter]) -> dict[str, dict]:
-    """Return all parameters of every chapter under a preset; its own where the preset has none.
-
-    Args:
-        root: Project folder; presets are its notebooks/presets/*.yml.
-        name: File name without extension.
-        chapters: Chapters by name, from `load_chapters`.
-
-    Raises:
-        GenampError: The preset, a chapter or a parameter in it is unknown, or a type is wrong.
-    """
+    """Return all parameters of every chapter under a preset; its own where the preset has none."""
     paths = {path.stem: path for path in sorted((root / "notebooks" / "presets").glob("*.yml"))}
     if name not in paths:
         raise GenampError(f"unknown preset `{name}`; {choices(name, paths)}")

@@ -25,23 +25,14 @@ CONFIDENCE = 0.6827
 
 @dataclass(frozen=True)
 class Result:
-    """One number of a chapter.
+    """One number of a chapter."""
 
-    Attributes:
-        name: Unique in the chapter, snake_case.
-        value: The number; may be infinite.
-        interval: (low, high), or None where the number is exact up to floating point.
-        confidence: Confidence level of `interval`; None where there is none.
-        unit: Unit symbol, empty for a pure number.
-        meaning: What it is, one phrase.
-    """
-
-    name: str
-    value: float
-    interval: tuple[float, float] | None
-    confidence: float | None
-    unit: str
-    meaning: str
+    name: str  # unique in the chapter, snake_case
+    value: float  # may be infinite
+    interval: tuple[float, float] | None  # None where the number is exact
+    confidence: float | None  # of the interval
+    unit: str  # empty for a pure number
+    meaning: str  # one phrase
 
     @property
     def text(self) -> str:
@@ -70,11 +61,7 @@ class Result:
 
 
 def format_number(number: float, scale: float | None) -> str:
-    """Format a number with two significant digits of `scale`, or with five digits when it is None.
-
-    >>> format_number(0.50734, 0.0021), format_number(math.inf, 1.0), format_number(123456.0, 900.0)
-    ('0.5073', '∞', '123460')
-    """
+    """Format a number with two significant digits of `scale`, or with five if it is None."""
     if math.isinf(number):
         return "∞" if number > 0 else "-∞"
     if scale is None:
@@ -95,8 +82,6 @@ class Results:
     >>> results = Results(chapter="01_gaussian_1d", seed=1)
     >>> results.add("mean", 0.5, "a mean", error=0.1).text
     '0.50 [0.40, 0.60]'
-    >>> results.add_fraction("share", 9, 10, "a share").text
-    '0.90 [0.77, 0.96]'
     """
 
     def __init__(self, *, chapter: str, seed: int) -> None:
@@ -175,11 +160,7 @@ class Results:
         return self.add(name, count / total, meaning, interval=binomial_interval(count, total))
 
     def write(self, *, artefacts: list[dict[str, str]] | None = None) -> None:
-        """Write results.json into the run's folder.
-
-        Args:
-            artefacts: List of `ArtefactStore.used`, for the chapter's provenance.
-        """
+        """Write results.json into the run's folder, with `ArtefactStore.used`."""
         folder = Path(
             os.environ.get(RUN_FOLDER_VARIABLE)
             or project_root() / "_build" / "interactive" / self.chapter
@@ -204,13 +185,6 @@ def show_table(
         rows: Cells of each row: texts, numbers, or results, which show their interval.
         name: Label that the page can refer to with `numref`; it needs a caption.
         caption: Title of the table.
-
-    >>> half = Result("half", 0.5, None, None, "", "a half")
-    >>> print(show_table(["case", "value"], [["one", half], ["two", 2]]).data)
-    | case | value |
-    |---|---|
-    | one | 0.5 |
-    | two | 2 |
     """
     from IPython.display import Markdown
 
@@ -241,13 +215,7 @@ def read_results(path: Path | str) -> dict[str, Result]:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of a chapter.
-
-    Attributes:
-        folder: The run's files, notebook.ipynb and source.md among them.
-        record: Provenance of the run, as in its record.json.
-        results: The numbers by name.
-    """
+    """A finished run: its folder, its record.json (provenance) and its numbers by name."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -255,11 +223,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the run in `folder`, or None when there is no whole one.
-
-    Raises:
-        GenampError: Its results are not those of a chapter.
-    """
+    """Return the run in `folder`, or None when there is no whole one."""
     record = read_record(folder)
     return record and Run(folder, record, read_results(folder / "results.json"))
 

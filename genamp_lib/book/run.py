@@ -91,33 +91,19 @@ class Book:
 
 @dataclass(frozen=True)
 class Job:
-    """One chapter that is to be run.
-
-    Attributes:
-        book: All chapters, with the preset that its parameters started from.
-        chapter: The chapter.
-        parameters: All its parameters.
-        folder: Folder that the run goes to.
-        reasons: Reasons why it is run, in words.
-        fresh: Whether artefacts are ignored.
-        changed: Parameters that a user changed against the preset; none for a preset's own run.
-    """
+    """One chapter that is to be run, with all its parameters."""
 
     book: Book
     chapter: Chapter
     parameters: Mapping[str, Any]
-    folder: Path
-    reasons: Sequence[str]
-    fresh: bool
-    changed: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path  # where the run goes
+    reasons: Sequence[str]  # in words
+    fresh: bool  # whether artefacts are ignored
+    changed: Mapping[str, Any] = field(default_factory=dict)  # by a user, against the preset
 
 
 def open_book(preset: str = "default") -> Book:
-    """Read the chapters of the project around the working folder.
-
-    Raises:
-        GenampError: There is no such preset, or a notebook or a preset is wrong.
-    """
+    """Read the chapters of the project around the working folder."""
     root = project_root()
     chapters = load_chapters(root)
     return Book(root, preset, chapters, load_preset(root, preset, chapters))
@@ -136,22 +122,8 @@ def rerun(
     """Run one chapter, with other parameters if given, and return the folder of the run.
 
     Without parameters the run replaces the published one of the preset. With parameters it gets a
-    folder of its own, named after them, with a page at site/chapters/NAME.html in it.
-
-    Args:
-        name: Chapter, by name or number.
-        parameters: Parameters to change, as values or as texts; a path given as `source` may be
-            relative to the working folder.
-        preset: Name of the preset that all others come from.
-        fresh: Whether artefacts are ignored.
-        jobs: Processes that share its trainings.
-        scheduler: Address of a Dask scheduler to share them with instead.
-        fetch: Download of a public file by name, called where `source` is "public".
-
-    Raises:
-        GenampError: A name, a type or a file is wrong, or another process runs the same.
-        ChapterFailed: The chapter did not run to its end.
-
+    folder of its own, named after them, with a page at site/chapters/NAME.html in it. A path given
+    as `source` may be relative to the working folder. `fetch` downloads a public file by name.
     """
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
@@ -218,11 +190,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def plan_jobs(book: Book) -> list[Job]:
-    """Return the chapters that must be run, with the reasons; the runs of the others still hold.
-
-    Raises:
-        GenampError: A sample is missing.
-    """
+    """Return the chapters that must be run, with the reasons; the runs of the others still hold."""
     jobs, fresh = [], book.preset in FRESH_PRESETS
     for name, chapter in book.chapters.items():
         parameters, folder = book.parameters[name], book.folder(name)
@@ -266,13 +234,8 @@ def run_jobs(
 ) -> dict[str, str]:
     """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
 
-    Args:
-        jobs: Chapters to run.
-        n_parallel: Chapters at a time.
-        sharing: Environment variables that tell the chapters with whom to share their own work.
-
-    Returns:
-        Chapter -> what went wrong, for those that failed. On Ctrl-C the kernels are ended first.
+    Returns chapter -> what went wrong, for those that failed. `sharing` holds environment variables
+    that tell the chapters with whom to share their work. On Ctrl-C the kernels are ended first.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's
     kernels: list[NotebookClient] = []

@@ -97,11 +97,7 @@ class Row:
 
 
 def load_paper_numbers(root: Path) -> list[PaperNumber]:
-    """Read book/paper_numbers.yml.
-
-    Raises:
-        GenampError: An entry does not keep the schema, or an id occurs twice.
-    """
+    """Read book/paper_numbers.yml."""
     path = root / "book" / "paper_numbers.yml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
@@ -127,13 +123,6 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
 
     Agreement means that what the paper's number can mean overlaps our 95.45 % interval, taken as
     our 68.27 % interval with both half-widths doubled; of an infinite number, those of its inverse.
-
-    >>> paper = PaperNumber(id="x", chapter="c", result="r", paper="A", where="", quantity="",
-    ...                     value=70, source="printed", tolerance=0.5, agreement="two digits")
-    >>> verdict(paper, Result("r", 71.0, (70.6, 71.4), 0.6827, "", ""))[0]
-    'agrees'
-    >>> verdict(paper, Result("r", 71.0, None, None, "", ""))[0]
-    'differs'
     """
     if paper.not_comparable:
         return "not comparable", paper.not_comparable
@@ -148,15 +137,7 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
 
 
 def compare(numbers: Iterable[PaperNumber], runs: Mapping[str, Run]) -> list[Row]:
-    """Compare all papers' numbers with ours.
-
-    Args:
-        numbers: The papers' numbers, from `load_paper_numbers`.
-        runs: Chapter -> its run; chapters that have not been run are left out.
-
-    Raises:
-        GenampError: A number refers to a result that its chapter does not write.
-    """
+    """Compare all papers' numbers with ours; chapters that have not been run are not in `runs`."""
     return [_compare(number, runs.get(number.chapter)) for number in numbers]
 
 
@@ -176,19 +157,7 @@ def _compare(number: PaperNumber, run: Run | None) -> Row:
 
 
 def update_readme(path: Path, rows: Sequence[Row], chapters: Iterable[Chapter]) -> bool:
-    """Write the chapters and the headline numbers between the marks of a README.
-
-    Args:
-        path: The README.
-        rows: Rows of the scoreboard, from `compare`.
-        chapters: All pages; those with a number are listed.
-
-    Returns:
-        Whether the file changed.
-
-    Raises:
-        GenampError: The marks are missing, or a headline number has not been run.
-    """
+    """Write chapters and headline numbers between a README's marks; return if it changed."""
     missing = [row.paper.id for row in rows if row.paper.headline and row.ours is None]
     if missing:
         raise GenampError(f"`{missing[0]}` has not been run; run `genamp build` first")

@@ -61,21 +61,10 @@ def build_site(
     *,
     strict: bool = True,
 ) -> bool:
-    """Stage and render the site, unless its sources are those of the site that is there.
+    """Stage and render the site; return False if its sources are those of the site that is there.
 
-    Args:
-        root: Project folder.
-        chapters: All chapters by name.
-        runs: Runs of those that have been run.
-        target: Folder of the site; replaced as a whole.
-        strict: Whether every warning is an error.
-
-    Returns:
-        Whether anything was rendered.
-
-    Raises:
-        SiteError: jupyter-book failed or warned; the site that was there stays.
-        GenampError: A page quotes a number, or asks for a table, that nothing computed.
+    `target` is replaced as a whole, or stays when a page is wrong; `strict` makes every warning of
+    jupyter-book an error.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.stage-"
@@ -138,11 +127,7 @@ def _stage(
 
 
 def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
-    """Return the notebook of a page: the prose of today with the outputs of the run.
-
-    Editing a sentence so shows without a rerun; the code cells are the same, or the chapter would
-    have been rerun.
-    """
+    """Return the notebook of a page: the prose of today with the outputs of the run."""
     notebook = jupytext.read(chapter.path)
     provenance = "Not run."
     if run:

@@ -29,12 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def library_files(code: str) -> set[str]:
     """Return the library's files that `code` depends on, relative to the package's folder.
 
-    Args:
-        code: Python source, for instance the code cells of a notebook.
-
-    Raises:
-        SyntaxError: The code is not Python.
-
     >>> files = library_files("from genamp_lib import averaging_amplification")
     >>> "amplification/averaging.py" in files, "amplification/differential.py" in files
     (True, False)
@@ -108,16 +102,7 @@ def _file(module: str) -> str | None:
 def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that can change a chapter's numbers, as plain JSON types that can be compared.
 
-    Args:
-        chapter: The chapter.
-        parameters: All its parameters, resolved.
-
-    Returns:
-        Checksum of the `code`, the `parameters`, checksums of `library` modules and of `samples`,
-        and `versions` of dependencies.
-
-    Raises:
-        GenampError: A sample that it reads, or the file given as `source`, is missing.
+    Checksums of the code, of library modules and of samples, the parameters, and versions.
     """
     modules = library_files(chapter.code)
     texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in modules}
@@ -136,12 +121,7 @@ def fingerprint(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[str, An
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say in plain words what differs between two fingerprints, one phrase per kind of change.
-
-    >>> same = {"code": "a", "library": {}, "samples": {}, "versions": {}}
-    >>> changes({**same, "parameters": {"n": 1}}, {**same, "parameters": {"n": 2}})
-    ['parameter n: 1 -> 2']
-    """
+    """Say in plain words what differs between two fingerprints, one phrase per kind of change."""
     reasons = [] if old.get("code") == new["code"] else ["its code cells changed"]
     for field, label in (
         ("parameters", "parameter"),

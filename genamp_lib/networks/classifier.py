@@ -30,21 +30,9 @@ CODE_VERSION = 1
 
 
 class Classifier(Standardised):
-    """A multilayer perceptron from event features to one logit, as in Tab. 1 of paper B.
+    """A multilayer perceptron from raw features (n, n_features) to logits (n,), Tab. 1 of paper B.
 
-    Each hidden layer is linear, leaky ReLU, dropout. The logit is log p_truth / p_generated once
-    the network is trained on classes of equal total weight.
-
-    Shapes: features (n, n_features), as they are -> logits (n,), float32.
-
-    Args:
-        n_features: Features per event.
-        settings: Size of the network.
-
-    >>> classifier = Classifier(2, ClassifierSettings(n_layers=1, n_hidden=3))
-    >>> classifier.set_standardisation(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
-    >>> classifier(torch.zeros(7, 2)).shape
-    torch.Size([7])
+    The logit is log p_truth / p_generated once it is trained on classes of equal total weight.
     """
 
     def __init__(self, n_features: int, settings: ClassifierSettings) -> None:
@@ -64,26 +52,15 @@ class Classifier(Standardised):
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """Network and training, with the optimiser of Tab. 1 of paper B.
-
-    Attributes:
-        n_layers: Number of hidden layers.
-        n_hidden: Nodes of each hidden layer.
-        dropout: Fraction of the hidden nodes that is dropped in training.
-        n_epochs: Passes over the training events; the best one on validation events is kept.
-        batch_size: Events per step, both classes together.
-        learning_rate: Learning rate of Adam at the start.
-        decay_factor: Factor on the learning rate when the validation loss stops falling.
-        patience: Epochs without a better validation loss before that.
-    """
+    """Network and training, with the optimiser of Tab. 1 of paper B."""
 
     n_layers: int = 3
     n_hidden: int = 64
     dropout: float = 0.1
-    n_epochs: int = 30
-    batch_size: int = 1000
-    learning_rate: float = 1e-3
-    decay_factor: float = 0.1
+    n_epochs: int = 30  # the best one on validation events is kept
+    batch_size: int = 1000  # both classes together
+    learning_rate: float = 1e-3  # of Adam at the start
+    decay_factor: float = 0.1  # on the learning rate after `patience` epochs without a better loss
     patience: int = 5
 
     def __post_init__(self) -> None:
@@ -97,11 +74,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class ClassifierFit(LossCurves):
-    """A fitted classifier and its mean binary cross entropy, in training with dropout.
-
-    Attributes:
-        classifier: Network with the parameters of the best epoch, in evaluation mode.
-    """
+    """A classifier at its best epoch, in evaluation mode, and its cross entropy (with dropout)."""
 
     classifier: Classifier = field(repr=False)
 
@@ -119,29 +92,9 @@ def fit_classifier(
     """Fit one classifier of truth (1) against generated (0) events by binary cross entropy.
 
     Both classes get the same total weight, whatever their sizes: the logit estimates
-    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B.
-
-    Args:
-        truth: Features, shape (n_truth, n_features).
-        generated: Features, shape (n_generated, n_features).
-        validation_truth: Events for the learning rate and the choice of the epoch, as `truth`.
-        validation_generated: The same of the generated events.
-        settings: Network and training.
-        seed: Seed of the starting values, the order of the events and the dropout.
-        watch: Function of the number of each finished epoch, counted from 1, and the classifier as
-            it is then, in evaluation mode, to be read only.
-
-    Raises:
-        ValueError: An array is empty, not 2D or not finite, the numbers of features differ, or a
-            feature is constant.
-        GenampError: The loss is not finite.
-
-    >>> rng = np.random.default_rng(0)
-    >>> train, validation = rng.normal(size=(2, 2, 50, 1)) + [[[1.0]], [[-1.0]]]
-    >>> fit = fit_classifier(train[0], train[1], validation_truth=validation[0],
-    ...     validation_generated=validation[1], settings=ClassifierSettings(n_epochs=2), seed=1)
-    >>> fit.validation_loss.shape
-    (2,)
+    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B. Samples are
+    (n_events, n_features); those of validation choose learning rates and the epoch. `watch` is
+    called after each epoch, counted from 1, with the classifier, to be read only.
     """
     train = check_events(truth, generated)
     validation = check_events(validation_truth, validation_generated, "validation_")
@@ -181,11 +134,7 @@ def fit_classifier(
 
 
 def signs_and_weights(n_truth: int, n_generated: int) -> tuple[Tensor, Tensor]:
-    """Return 1 for truth and -1 for generated events, and weights of mean one that balance them.
-
-    >>> signs_and_weights(1, 3)
-    (tensor([ 1., -1., -1., -1.]), tensor([2.0000, 0.6667, 0.6667, 0.6667]))
-    """
+    """Return 1 for truth and -1 for generated events, and weights of mean one that balance them."""
     sizes = (n_truth, n_generated)
     signs = torch.cat([torch.ones(n_truth), -torch.ones(n_generated)])
     weights = torch.cat([torch.full((n,), 0.5 * sum(sizes) / n) for n in sizes])
@@ -199,16 +148,7 @@ def cross_entropies(logits: Tensor, signs: Tensor, weights: Tensor) -> Tensor:
 
 
 def ensemble_logits(classifiers: Sequence[Classifier], features: ArrayLike) -> np.ndarray:
-    """Return the logit of the mean output C of classifiers, shape (n,), float64.
-
-    Args:
-        classifiers: Members of the ensemble; one is allowed.
-        features: Features, shape (n, n_features).
-
-    >>> classifier = Classifier(2, ClassifierSettings())
-    >>> ensemble_logits([classifier, classifier], np.zeros((4, 2))).shape
-    (4,)
-    """
+    """Return the logit of the mean output C of classifiers, (n,), float64, of raw features."""
     inputs = torch.as_tensor(np.asarray(features, dtype=np.float32))
     with torch.no_grad():
         return mean_output_logits([c.eval()(inputs).double().numpy() for c in classifiers])
@@ -223,15 +163,7 @@ def classifier_to_arrays(fit: ClassifierFit) -> Arrays:
 def classifier_from_arrays(
     arrays: Mapping[str, np.ndarray], settings: ClassifierSettings
 ) -> ClassifierFit:
-    """Rebuild what `classifier_to_arrays` took apart.
-
-    Args:
-        arrays: Parameters, standardisation and loss curves by name.
-        settings: Settings that the classifier was fitted with.
-
-    Raises:
-        GenampError: The arrays are not those of a classifier with these settings.
-    """
+    """Rebuild what `classifier_to_arrays` took apart, fitted with these settings."""
     state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     try:
         losses = [state.pop(name).numpy() for name in ("train_loss", "validation_loss")]
@@ -247,16 +179,7 @@ def classifier_from_arrays(
 
 
 def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> list[Tensor]:
-    """Return the features of both samples as float32 tensors, or say what is wrong with them.
-
-    Args:
-        truth: Features, shape (n_truth, n_features).
-        generated: Features, shape (n_generated, n_features).
-        prefix: Beginning of the samples' names in messages.
-
-    Raises:
-        ValueError: An array is empty, not 2D or not finite, or the numbers of features differ.
-    """
+    """Return the features of both samples as float32 tensors, or say what is wrong with them."""
     samples = []
     for name, events in ((f"{prefix}truth", truth), (f"{prefix}generated", generated)):
         with np.errstate(over="ignore"):  # infinite in float32, which is said below

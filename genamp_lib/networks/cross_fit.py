@@ -31,17 +31,11 @@ from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Logits of all events, each from classifiers that never saw the event.
-
-    Attributes:
-        truth: Logits of the truth events, shape (n_truth,), float64.
-        generated: Logits of the generated events, shape (n_generated,), float64.
-        fits: The fitted classifiers, one tuple of members per fold.
-    """
+    """Logits of all events, float64, each from classifiers that never saw the event."""
 
     truth: np.ndarray
     generated: np.ndarray
-    fits: tuple[tuple[ClassifierFit, ...], ...] = field(repr=False)
+    fits: tuple[tuple[ClassifierFit, ...], ...] = field(repr=False)  # one tuple of members per fold
 
 
 def cross_fitted_logits(
@@ -70,14 +64,13 @@ def cross_fitted_logits(
         seed: Seed of the folds and the trainings.
         n_folds: Number of folds, at least 3.
         n_members: Classifiers per fold, at most `n_folds` - 1.
-        store: Where each classifier is kept as an artefact; None keeps nothing.
+        store: Store of the classifiers, one artefact each; None keeps nothing.
         stage: With `store`: name, version and inputs of the artefacts, and the configuration that
             `truth` and `generated` follow from; this function's own arguments are added to it.
         label: Name of the work in the progress line; that of the stage when None.
 
     Raises:
-        ValueError: As `fit_classifier`, or a number is out of range, a sample has fewer events
-            than folds, or only one of `store` and `stage` is given.
+        ValueError: A sample or a number is out of range, or `store` or `stage` is missing.
         GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
 
     >>> rng = np.random.default_rng(0)
@@ -120,16 +113,7 @@ def cross_fitted_logits(
 
 
 def fold_numbers(sizes: Sequence[int], *, n_folds: int, seed: int) -> list[np.ndarray]:
-    """Divide samples at random into folds: the fold of each event, one array per sample.
-
-    Args:
-        sizes: Number of events of each sample.
-        n_folds: Number of folds; their sizes differ by at most one.
-        seed: Seed of the division.
-
-    >>> [numbers.tolist() for numbers in fold_numbers([3, 2], n_folds=3, seed=1)]
-    [[0, 1, 2], [0, 1]]
-    """
+    """Divide samples at random into folds of equal size: the fold of each event, by sample."""
     rng = np.random.default_rng(seed)
     return [rng.permutation(np.arange(size) % n_folds) for size in sizes]
 
@@ -147,25 +131,7 @@ def cross_fit_pairs(
     store: ArtefactStore,
     stage: Stage,
 ) -> dict[str, CrossFit]:
-    """Do `cross_fitted_logits` for many pairs, whose classifiers are kept as one artefact.
-
-    Args:
-        pairs: Name -> features of truth and generated events, as in `cross_fitted_logits`, and the
-            seed of its folds and trainings.
-        settings: Network and training of each classifier.
-        n_folds: Number of folds, at least 3.
-        n_members: Classifiers per fold, at most `n_folds` - 1.
-        store: Where the artefact is kept; a killed run continues with the pairs that were not done.
-        stage: Name, version and inputs of the artefact, and the configuration that the events
-            follow from; this function's own arguments are added to it.
-
-    Returns:
-        Name -> logits and classifiers.
-
-    Raises:
-        ValueError: As `cross_fitted_logits`.
-        GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
-    """
+    """Do `cross_fitted_logits` for many named pairs, whose classifiers are kept as one artefact."""
     own = {"n_folds": n_folds, "n_members": n_members}
     whole = _with(
         stage,

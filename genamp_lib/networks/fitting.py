@@ -27,12 +27,7 @@ from genamp_lib._project import GenampError, replace_file
 
 @dataclass(frozen=True)
 class LossCurves:
-    """How the loss went.
-
-    Attributes:
-        train_loss: Mean loss over the batches of each epoch, shape (n_epochs,).
-        validation_loss: Loss on the validation events after each epoch, shape (n_epochs,).
-    """
+    """Mean losses of each epoch: over its batches, and on the validation events after it."""
 
     train_loss: np.ndarray
     validation_loss: np.ndarray
@@ -60,32 +55,14 @@ def fit_by_epochs(
     key: str = "",
     watch: Callable[[int], None] | None = None,
 ) -> tuple[list[dict[str, Tensor]], LossCurves]:
-    """Train for some epochs and keep the states of those with the lowest validation loss.
+    """Train in place; return the states of the best epochs, the best first, and the losses of all.
 
-    Args:
-        network: What is trained, in place; it ends in evaluation mode, after the last epoch.
-        losses: Function from indices of training events, one batch, to terms of its mean loss.
-            Each is differentiated on its own, so that a batch may be larger than memory allows.
-        validation_loss: Mean loss on the validation events, computed in evaluation mode.
-        optimiser: Optimiser of the network.
-        schedule: Learning rates; `ReduceLROnPlateau` looks at the validation loss of each epoch,
-            any other schedule takes a step after each batch.
-        name: Name of the network in messages.
-        n_train: Number of training events.
-        n_epochs: Passes over them, each in another order.
-        batch_size: Events per batch.
-        n_best: States to keep.
-        seeds: Seed of torch's generator for each epoch; None goes on with what is there, and then
-            a continued training has other numbers.
-        checkpoint: File that holds the state after the last finished epoch, to continue from.
-        key: Name of the training, which a checkpoint must have.
-        watch: Function of the number of each finished epoch, counted from 1.
-
-    Returns:
-        States of the best epochs, the best first, and the losses of all.
-
-    Raises:
-        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
+    `losses` gives terms of the mean loss of a batch (indices of training events), each
+    differentiated on its own, so that a batch may be larger than memory allows.
+    `ReduceLROnPlateau` looks at the validation loss of each epoch, any other schedule takes a
+    step after each batch. `seeds` are those of torch's generator for each epoch; without them a
+    training that continues from a checkpoint has other numbers. `key` names the training in its
+    checkpoint, and `name` in messages; `watch` gets the number of each finished epoch, from 1.
     """
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
     history: list[tuple[float, float]] = []
@@ -148,30 +125,11 @@ def fit_by_steps(
 ) -> Tensor:
     """Train for some steps; a training that is stopped and continued ends with the same bits.
 
-    For that the random numbers of a step must follow from its number. The learning rate is that of
-    `warmup_cosine`, times the entry "factor" of a group of parameters if it has one.
-
-    Args:
-        gradients: Function that computes the loss of a step, counted from 0, and its gradients,
-            and returns what is kept of the loss: one number, or one for each member.
-        optimisers: Optimisers of the parameters.
-        tensors: Parameters and all else that changes, by name; a checkpoint is read into them.
-        name: Name of the training in messages.
-        n_steps: Number of steps.
-        learning_rate: Learning rate at its peak.
-        n_warmup: Steps over which the learning rate rises.
-        loss_steps: Steps between two looks at whether the loss is finite.
-        after: Function of the number of finished steps, called after each one.
-        checkpoint: File that holds the state of a training, to continue from.
-        checkpoint_steps: Steps between two states; what a kill can lose.
-        key: Name of the training, which a checkpoint must have.
-        stop_at: Number of steps to stop after, to be continued later; None does all.
-
-    Returns:
-        The losses of all steps that are done, shape (n_done,) or (n_done, n_members).
-
-    Raises:
-        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
+    For that the random numbers of a step must follow from its number. `gradients` computes the
+    loss of a step, counted from 0, and its gradients, and returns one number, or one per member.
+    The learning rate is that of `warmup_cosine`, times the entry "factor" of a group of parameters.
+    `tensors` are parameters and all else that changes; a checkpoint is read into them. `after` gets
+    the number of finished steps; `loss_steps` are between two looks at whether the loss is finite.
     """
     losses: list[Tensor] = []
     if checkpoint is not None and checkpoint.exists():
@@ -215,25 +173,14 @@ def _check_finite(losses: Tensor, name: str, n_done: int) -> None:
 
 
 def warmup_cosine(step: int, *, n_steps: int, n_warmup: int) -> float:
-    """Return the learning rate of a step, counted from 0, as a fraction of its peak.
-
-    It rises linearly for `n_warmup` steps and falls to zero along a cosine.
-
-    >>> [round(warmup_cosine(step, n_steps=100, n_warmup=10), 2) for step in (0, 9, 50, 99)]
-    [0.1, 0.98, 0.5, 0.0]
-    """
+    """Return the learning rate of a step, from 0: a linear rise to one, a cosine to zero."""
     rise = min(1.0, (step + 1) / n_warmup)
     return rise * 0.5 * (1.0 + math.cos(math.pi * step / n_steps))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside, so that numbers do not depend on a machine's cores.
-
-    >>> with one_thread():
-    ...     torch.get_num_threads()
-    1
-    """
+    """Let torch use one thread inside, so that numbers do not depend on a machine's cores."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -259,28 +206,14 @@ class Standardised(nn.Module):
         self.register_buffer("feature_scale", torch.ones(n_features, dtype=dtype))
 
     def set_standardisation(self, features: Tensor) -> None:
-        """Take mean and standard deviation from training events, shape (n, n_features).
-
-        Raises:
-            ValueError: A feature is the same for all events.
-        """
+        """Take mean and standard deviation from training events, shape (n, n_features)."""
         mean, scale = mean_and_scale(features)
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
 
 
 def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature, in float64.
-
-    Args:
-        features: Training events, shape (n, n_features).
-
-    Raises:
-        ValueError: A feature is the same for all events.
-
-    >>> mean_and_scale(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))[0].tolist()
-    [1.0, 3.0]
-    """
+    """Return mean and standard deviation of each feature, in float64; none may be constant."""
     constant = torch.nonzero(features.amax(0) == features.amin(0)).flatten().tolist()
     if constant:
         raise ValueError(
@@ -302,7 +235,7 @@ def split_events(
 
     Args:
         n_train: Number of training events.
-        validation_fraction: Part of the events for validation.
+        validation_fraction: Fraction of the events for validation.
         seed: Seed of the division and of the draw.
         bootstrap: Whether to draw with replacement.
 
@@ -341,10 +274,7 @@ def check_positive(settings: Any, *names: str) -> None:
 
 
 def write_checkpoint(path: Path, state: Any, *, key: str) -> None:
-    """Write tensors, numbers and texts in nested dictionaries and lists as one safetensors file.
-
-    The file is whole or absent, whenever the process is killed.
-    """
+    """Write nested tensors, numbers and texts as one safetensors file, whole or absent."""
     tensors: dict[str, Tensor] = {}
 
     def packed(value: Any) -> Any:
@@ -363,11 +293,7 @@ def write_checkpoint(path: Path, state: Any, *, key: str) -> None:
 
 
 def read_checkpoint(path: Path, *, key: str) -> Any:
-    """Return what `write_checkpoint` wrote; tuples come back as lists.
-
-    Raises:
-        GenampError: The file is damaged or of another task.
-    """
+    """Return what `write_checkpoint` wrote; tuples come back as lists."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

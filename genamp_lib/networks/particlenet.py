@@ -37,18 +37,11 @@ N_FEATURES = 7
 
 @dataclass(frozen=True)
 class Particles:
-    """What the network sees of jets. Slicing gives the jets of the slice.
+    """What the network sees of jets, float32. Slicing gives the jets of the slice."""
 
-    Attributes:
-        coordinates: eta and phi relative to the jet, shape (n_jets, n_particles, 2), float32.
-        features: log pt, log E, eta_rel, phi_rel, dR, log pt_rel, log E_rel; pt and E in GeV;
-            shape (n_jets, n_particles, 7), float32, 0 for padding.
-        mask: Whether there is a particle, shape (n_jets, n_particles), bool.
-    """
-
-    coordinates: torch.Tensor
-    features: torch.Tensor
-    mask: torch.Tensor
+    coordinates: torch.Tensor  # eta and phi relative to the jet, (n_jets, n_particles, 2)
+    features: torch.Tensor  # log pt, log E, eta_rel, phi_rel, dR, log pt_rel, log E_rel; GeV
+    mask: torch.Tensor  # whether there is a particle, (n_jets, n_particles)
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -62,17 +55,8 @@ class Particles:
 def particle_inputs(particles: np.ndarray, jets: np.ndarray) -> Particles:
     """Compute the network's inputs from jets in JetNet's layout.
 
-    Args:
-        particles: eta_rel, phi_rel, pt_rel, mask; shape (n_jets, n_particles, 4).
-        jets: pt in GeV, eta, mass in GeV, and more that is not used; shape (n_jets, >= 3).
-
-    Raises:
-        ValueError: The shapes are others, or a jet has no particle with pt_rel > 0.
-
-    >>> particle = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
-    >>> inputs = particle_inputs(np.array([particle]), np.array([[1000.0, 0.0, 0.0]]))
-    >>> inputs.features[0, 0].tolist()
-    [6.90775..., 6.90775..., 0.0, 0.0, 0.0, 0.0, 0.0]
+    Particles (n_jets, n_particles, 4) are eta_rel, phi_rel, pt_rel, mask; jets (n_jets, >= 3) are
+    pt in GeV, eta, mass in GeV, and more that is not used.
     """
     particles, jets = np.asarray(particles, np.float64), np.asarray(jets, np.float64)
     if particles.ndim != 3 or particles.shape[2] != 4 or not particles.size:
@@ -110,19 +94,7 @@ def particle_inputs(particles: np.ndarray, jets: np.ndarray) -> Particles:
 
 
 class ParticleNetLite(nn.Module):
-    """Two edge convolutions, mean over particles, one hidden layer, one logit per jet.
-
-    Args:
-        n_neighbours: k of both convolutions, fewer than the particles of a jet's list.
-        widths: Layers of each convolution.
-        n_hidden: Nodes of the last hidden layer.
-        dropout: Dropped fraction of them in training.
-
-    >>> network = ParticleNetLite().eval()
-    >>> jets = Particles(torch.rand(5, 9, 2), torch.rand(5, 9, 7), torch.ones(5, 9, dtype=bool))
-    >>> network(jets).shape
-    torch.Size([5])
-    """
+    """Two edge convolutions, mean over particles, one hidden layer, one logit per jet."""
 
     def __init__(
         self,
@@ -165,15 +137,9 @@ class ParticleNetLite(nn.Module):
 
 
 def nearest_neighbours(points: torch.Tensor, mask: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k nearest real particles of each real particle, in the list of real particles.
+    """Return the k nearest real particles of each, as places in their list, (n_real, k).
 
-    Args:
-        points: Shape (n_jets, n_particles, n_dimensions).
-        mask: Whether there is a particle, shape (n_jets, n_particles).
-        k: Number of neighbours; the particle itself where its jet has no more.
-
-    Returns:
-        Positions among the real particles, shape (n_real, k).
+    A particle with fewer than k others in its jet is its own neighbour for the rest.
 
     >>> points = torch.tensor([[[0.0], [1.0], [3.0], [0.5]]])
     >>> nearest_neighbours(points, torch.tensor([[True, True, True, False]]), 2).tolist()
@@ -217,27 +183,15 @@ class _EdgeConvolution(nn.Module):
 
 @dataclass(frozen=True)
 class ParticleNetSettings:
-    """The training of paper B, sec. 3.
+    """The training of paper B, sec. 3."""
 
-    Attributes:
-        n_trainings: Number of independent trainings.
-        n_best: Epochs of lowest validation loss that are kept of each.
-        n_epochs: Passes over the training jets.
-        batch_size: Jets per step, both classes together.
-        chunk_size: Jets whose gradients are computed at once and added up to a step's. Batch norms
-            see one chunk; larger ones leave the processor's cache.
-        learning_rate: Learning rate of Adam at the start.
-        decay_factor: Factor on the learning rate when the validation loss stops falling.
-        patience: Epochs without a better validation loss before that.
-    """
-
-    n_trainings: int = 5
-    n_best: int = 5
+    n_trainings: int = 5  # independent ones
+    n_best: int = 5  # epochs of lowest validation loss that are kept of each
     n_epochs: int = 20
-    batch_size: int = 1024
-    chunk_size: int = 256
-    learning_rate: float = 1e-3
-    decay_factor: float = 0.5
+    batch_size: int = 1024  # jets per step, both classes together
+    chunk_size: int = 256  # jets of one gradient and batch norm; more leave the cache
+    learning_rate: float = 1e-3  # of Adam at the start
+    decay_factor: float = 0.5  # on the learning rate after `patience` epochs without a better loss
     patience: int = 4
 
     def __post_init__(self) -> None:
@@ -250,12 +204,7 @@ class ParticleNetSettings:
 
 @dataclass(frozen=True)
 class ParticleNetFit(LossCurves):
-    """One training and its mean cross entropy, in training with dropout.
-
-    Attributes:
-        networks: Networks with the parameters of the best epochs, the best first, in evaluation
-            mode.
-    """
+    """One training: its cross entropy (with dropout), and its best networks, the best first."""
 
     networks: tuple[ParticleNetLite, ...] = field(repr=False)
 
@@ -268,18 +217,10 @@ def fit_particlenet(
     seed: Sequence[int],
     checkpoint: Path | None = None,
 ) -> ParticleNetFit:
-    """Do one training of an ensemble.
+    """Do one training of an ensemble on truth and generated jets.
 
-    Args:
-        train: Truth and generated jets.
-        validation: Jets for the learning rate and the choice of epochs, as `train`.
-        settings: Size and length of the trainings.
-        seed: Numbers that no other training of the ensemble has; each epoch has its own seed.
-        checkpoint: File with which a killed training continues, in a folder of this ensemble's.
-
-    Raises:
-        ValueError: There are not two samples, or one of them is empty.
-        GenampError: A loss is not finite, or the checkpoint is damaged or of another training.
+    No other training of the ensemble has this seed. A killed training continues from its
+    checkpoint, in a folder of this ensemble's.
     """
     jets, labels = _joined(train)
     checks, check_labels = _joined(validation)
@@ -325,12 +266,7 @@ def fit_particlenet(
 
 
 def particlenet_logits(networks: Sequence[ParticleNetLite], jets: Particles) -> np.ndarray:
-    """Return the logits of each network, shape (n_networks, n_jets), float64.
-
-    Args:
-        networks: Networks of one or more trainings.
-        jets: Inputs of the networks.
-    """
+    """Return the logits of each network, shape (n_networks, n_jets), float64."""
     return np.stack([torch.cat(list(_scores(one, jets))).double().numpy() for one in networks])
 
 

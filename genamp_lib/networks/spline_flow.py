@@ -254,11 +254,11 @@ def fit_flows(
     Args:
         train: Continuous features, shape (n_train, n_features).
         n_members: Number of flows.
-        settings: Network and training of each.
-        seed: Seed of everything.
+        settings: Network and training of each flow.
+        seed: Seed of the divisions, the draws and the trainings.
         bootstrap: Whether each member draws its own events.
-        store: Where the ensemble is kept, as one artefact; until it is complete, finished members
-            are kept one by one, so that a killed run continues. None keeps nothing.
+        store: Store of the ensemble, as one artefact; a killed run continues with the members that
+            were not done. None keeps nothing.
         stage: With `store`: name, version and inputs of the artefact, and the configuration that
             `train` follows from; this function's own arguments are added to it.
 

@@ -30,23 +30,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RingClassifiers:
-    """Classifiers of training against generated events, and what they say of an event.
+    """Classifiers of training against generated events; scores are log(p_generated/p_train)."""
 
-    All return log(p_generated/p_train), shape (n_events,).
-
-    Attributes:
-        folds: Classifiers of the cross-fitting, one per fold; `crossed` uses them in turn.
-        own: One trained and chosen on all training events, so that it knows those that it scores.
-        half: One trained on the first half of them.
-        crossed_train: Scores of all training events by `folds`, each by one that never saw it.
-        half_train: Scores of the second half by `half`.
-    """
-
-    folds: tuple[Classifier, ...]
-    own: Classifier
-    half: Classifier
-    crossed_train: Values
-    half_train: Values
+    folds: tuple[Classifier, ...]  # one per fold of the cross-fitting
+    own: Classifier  # trained and chosen on all training events, which it then scores
+    half: Classifier  # trained on the first half of the training events
+    crossed_train: Values  # all training events, each by a classifier that never saw it
+    half_train: Values  # the second half, by `half`
 
     def crossed(self, events: np.ndarray) -> Values:
         """Score new events by one fold's classifier each: the same mixture as `crossed_train`."""
@@ -74,7 +64,7 @@ def fit_ring_classifiers(
     Args:
         train: Training events within the window.
         generated: Generated events within the window, used for nothing else.
-        settings: Network and training of each.
+        settings: Network and training of each classifier.
         n_folds: Number of folds of the cross-fitting, at least 3.
         seed: Seed of the trainings.
 
@@ -110,27 +100,13 @@ def within(events: np.ndarray, window: tuple[float, float]) -> NDArray[np.bool_]
 def log_ratio_to_truth(
     model: MixtureTransformer, ring: Ring, events: np.ndarray, window: tuple[float, float]
 ) -> Values:
-    """Return log(p_generated/p_truth), LR_truth, of densities normalised within the window.
+    """Return LR_truth = log(p_generated/p_truth), (n_members, n_events), normalised in the window.
 
     Args:
         model: Networks.
-        ring: The truth.
+        ring: Truth.
         events: Events inside of the window, shape (n_events, n_features).
         window: Smallest and largest radius.
-
-    Returns:
-        Shape (n_members, n_events).
-
-    >>> from genamp_lib.networks.mixture.transformer import (
-    ...     MixtureTransformerSettings, starting_parameters)
-    >>> network = MixtureTransformerSettings(2)
-    >>> model = MixtureTransformer(network, starting_parameters(network, seeds=[1]))
-    >>> ring = Ring(2)
-    >>> events = ring.sample(4000, seed=1)
-    >>> events = events[within(events, (0.9, 1.1))]
-    >>> ratio = np.exp(log_ratio_to_truth(model, ring, events, (0.9, 1.1)))
-    >>> bool(abs(ratio.mean() - 1) < 0.05)  # E[p_generated/p_truth] over the truth
-    True
     """
     edges = [window[0], window[1]]
     kept = region_probabilities(model, edges).probabilities
@@ -151,69 +127,43 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """What is computed of each event, and where.
+    """What is computed of each event, and where."""
 
-    Attributes:
-        window: Smallest and largest radius; events outside are removed from all samples, those of
-            the classifiers too.
-        sizes: Numbers of generated events within the window at which distances are kept.
-        cut: Range of the classifier's likelihood ratio that the refined samples keep.
-        classifier: Classifier of training against generated events; without one there are no
-            refined samples.
-        n_classifier: Generated events, before the window, that the classifiers are trained on.
-        n_folds: Number of folds of the cross-fitting, at least 3.
-        holdout_seed: Seed of the holdout, the same one for scans that share it.
-        n_holdout: Events in the holdout, before the window; 0 for none.
-    """
-
-    window: tuple[float, float]
-    sizes: tuple[int, ...]
-    cut: tuple[float, float] = (0.95, 1.05)
+    window: tuple[float, float]  # smallest and largest radius of all samples, the classifiers' too
+    sizes: tuple[int, ...]  # generated events within the window at which distances are kept
+    cut: tuple[float, float] = (0.95, 1.05)  # likelihood ratios that the refined samples keep
+    # of training against generated events; no refined samples without
     classifier: ClassifierSettings | None = None
-    n_classifier: int = 1000
+    n_classifier: int = 1000  # generated events for the classifiers, before the window
     n_folds: int = 5
-    holdout_seed: int = 0
-    n_holdout: int = 0
+    holdout_seed: int = 0  # the same for scans that share a holdout
+    n_holdout: int = 0  # before the window; 0 for none
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """One generator to be scanned.
-
-    Attributes:
-        ring: The truth.
-        train: Training events, shape (n_train, n_features).
-        seed: Seed of everything that is drawn or trained here.
-        model: The generator, one network; None for the truth itself, a null run.
-    """
+    """One generator to be scanned."""
 
     ring: Ring
-    train: np.ndarray = field(repr=False)
+    train: np.ndarray = field(repr=False)  # shape (n_train, n_features)
     seed: int
+    # a single network; None for the truth itself, a null run
     model: MixtureTransformer | None = None
 
 
 def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     """Return the distances of one generator to its references over n_generated, Eq. (33).
 
-    The arrays are named sample/statistic/reference. Samples are "full" and "cut" (refined by
-    `settings.cut` on the cross-fitted classifier, generated and reference events alike);
-    statistics "radius", "truth" (LR_truth; not in a null run), and with a classifier "crossed",
-    "own" and "half", see `RingClassifiers`; references "train" and "holdout". Each has one number
-    for each of `settings.sizes`, NaN where a refined sample ends before.
-
-    Args:
-        task: What to scan.
-        settings: What to compute.
-
-    Returns:
-        The distances, and "counts": events in the samples, in the order of `COUNTS`.
+    The arrays are named sample/statistic/reference, with one number for each of `settings.sizes`,
+    NaN where a refined sample ends before. Samples are "full" and "cut" (refined by `settings.cut`
+    on the cross-fitted classifier, generated and reference events alike); statistics "radius",
+    "truth" (LR_truth; not in a null run), and those of `RingClassifiers`; references "train" and
+    "holdout". "counts" has the events in the samples, in the order of `COUNTS`.
 
     >>> settings = ScanSettings(window=(0.9, 1.1), sizes=(100, 1000))
     >>> task = ScanTask(Ring(2), Ring(2).sample(500, seed=1), seed=2)
-    >>> scan = distance_scan(task, settings=settings)
-    >>> list(scan), scan["full/radius/train"].shape
-    (['full/radius/train', 'counts'], (2,))
+    >>> list(distance_scan(task, settings=settings))
+    ['full/radius/train', 'counts']
     """
     sampling, training = np.random.SeedSequence(task.seed).generate_state(2)
     # A quarter more than the window keeps of the truth is enough for small scans.
@@ -277,9 +227,9 @@ def distance_scans(
     """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
 
     Args:
-        tasks: The scans.
-        settings: What to compute, the same for all.
-        store: Where the artefact is kept; until it is, finished scans are.
+        tasks: Scans.
+        settings: Settings of all scans.
+        store: Store of the artefact and, until it is complete, of finished scans.
         name: Name of the artefact.
     """
     if not tasks:

@@ -49,16 +49,12 @@ def logits_over_epochs(
         epochs: Epochs after which to score, counted from 1; the last one ends the training.
         settings: Network and training; `n_epochs`, `decay_factor` and `patience` are not used.
         seed: Seed of the first training; the others have the next ones.
-        store: Where the results are kept, one artefact for each training.
+        store: Store of the results, one artefact for each training.
         stage: Name, version, inputs, and the configuration that the events follow from.
 
     Returns:
-        For each training "train_loss" and "validation_loss", (n_epochs,), the latter of the unseen
-        events; and for each of `epochs` "N.train.0", "N.train.1", "N.unseen.0" and "N.unseen.1",
-        logits, float32.
-
-    Raises:
-        ValueError: As `fit_classifier`.
+        For each training "train_loss" and "validation_loss" (of the unseen events), (n_epochs,);
+        for each of `epochs` float32 logits "N.train.0", "N.train.1", "N.unseen.0", "N.unseen.1".
     """
     settings = replace(settings, n_epochs=max(epochs), patience=max(epochs))
     own = {**asdict(settings), "epochs": list(epochs), "code_version": classifier.CODE_VERSION}
@@ -104,32 +100,18 @@ WITHHELD = "mass withheld"
 
 @dataclass(frozen=True)
 class PairSettings:
-    """The distortions of paper B, sec. 3, and how often the jets are divided.
+    """The distortions of paper B, sec. 3, and the divisions of the jets."""
 
-    Attributes:
-        mass_cut: The tail cut removes jets of this relative mass or above.
-        smear: Width of the Gaussian of mean one that multiplies the mass.
-        shift: Mean and width of the Gaussian of the shift.
-        n_repetitions: Divisions of the jets.
-        n_folds: Of the cross-fitting.
-        n_members: Networks per fold, averaged.
-        classifier: Network and training.
-    """
-
-    mass_cut: float = 0.17
-    smear: float = 0.25
-    shift: tuple[float, float] = (1.1, 0.05)
-    n_repetitions: int = 5
+    mass_cut: float = 0.17  # relative mass from which the tail cut removes jets
+    smear: float = 0.25  # width of the Gaussian of mean one that multiplies the mass
+    shift: tuple[float, float] = (1.1, 0.05)  # mean and width of the Gaussian of the shift
+    n_repetitions: int = 5  # divisions of the jets
     n_folds: int = 5
-    n_members: int = 1
+    n_members: int = 1  # networks per fold, averaged
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
 
     def distortions(self, mass: Array) -> dict[str, Distortion | None]:
-        """Return case -> distortion, None for the null.
-
-        Args:
-            mass: Of all jets, shape (n_jets,).
-        """
+        """Return case -> distortion of jets with these masses, (n_jets,); None for the null."""
         return {
             "null": None,
             "tail cut": cut_distortion(mass, cut=self.mass_cut),
@@ -140,19 +122,12 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class JetPair:
-    """Two samples that share no jet, and what the classifier says.
-
-    Attributes:
-        truth: Rows of the truth jets.
-        generated: Rows of the generated jets.
-        weights: Cross-fitted weights of truth and generated jets.
-        true_weights: p_truth / p_generated of both, known from the distortion.
-    """
+    """Two samples that share no jet, by rows, and their weights."""
 
     truth: NDArray[np.intp]
     generated: NDArray[np.intp]
-    weights: tuple[Array, Array]
-    true_weights: tuple[Array, Array]
+    weights: tuple[Array, Array]  # cross-fitted, of truth and generated jets
+    true_weights: tuple[Array, Array]  # p_truth / p_generated of both, from the distortion
 
 
 def jet_pairs(
@@ -169,10 +144,10 @@ def jet_pairs(
     truth, the jets of the other that the distortion accepts are generated.
 
     Args:
-        observables: Of all jets, columns as `JET_OBSERVABLES`, shape (n_jets, 8).
+        observables: Observables of all jets, columns as `JET_OBSERVABLES`, shape (n_jets, 8).
         settings: Distortions and classifier.
-        seed: Of everything.
-        store: Where the classifiers are kept. A killed run continues.
+        seed: Seed of the divisions, the distortions and the trainings.
+        store: Store of the classifiers; a killed run continues.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
 
     Returns:
@@ -257,11 +232,8 @@ def particlenet_pair(
         pair: Two samples of them; its weights are not used.
         settings: Trainings for either half.
         seed: Seed of the division and the trainings.
-        store: Where the logits are kept; a killed run continues with the epochs it was in.
+        store: Store of the logits; a killed run continues with the epochs it was in.
         stage: Name, version, inputs, and the configuration that `jets` follow from.
-
-    Returns:
-        The pair with these weights.
     """
     halves = _halves(pair, seed)
 
@@ -328,11 +300,8 @@ def mlp_pair(
         pair: Two samples of them; its weights are not used.
         settings: Network and training for either half.
         seed: Seed of the division and the trainings; the same seed gives the same division.
-        store: Where the networks are kept.
+        store: Store of the networks.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
-
-    Returns:
-        The pair with these weights.
     """
     halves = _halves(pair, seed)
     own = {**asdict(settings), "code_version": classifier.CODE_VERSION}

@@ -53,36 +53,21 @@ def _small_classifier() -> ClassifierSettings:
 
 @dataclass(frozen=True)
 class PowerSettings:
-    """The flaws, and one experiment: samples and classifier.
+    """The flaws, and one experiment: samples and classifier."""
 
-    Attributes:
-        tail_cuts: Removed fractions of the jets, those of largest mass.
-        smears: Widths of the Gaussian of mean one that multiplies the mass.
-        shifts: Excess over one of the mean of such a Gaussian of width `shift_width`.
-        shift_width: Width of the Gaussians of the shifts.
-        n_repetitions: Experiments of each flaw.
-        n_nulls: Experiments without a flaw that set the thresholds, and as many that check them.
-        n_jets: Truth jets, and generated jets, of one experiment.
-        n_folds: Number of folds of the cross-fitting; must divide `n_jets`.
-        classifier: Network and training.
-    """
-
-    tail_cuts: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    tail_cuts: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)  # removed fractions, of largest mass
+    # widths of the Gaussian of mean one that multiplies the mass
     smears: tuple[float, ...] = (0.1, 0.15, 0.25, 0.4)
-    shifts: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    shifts: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)  # excess of such a Gaussian's mean over one
     shift_width: float = 0.05
-    n_repetitions: int = 100
-    n_nulls: int = 200
-    n_jets: int = 5000
+    n_repetitions: int = 100  # experiments of each flaw
+    n_nulls: int = 200  # that set the thresholds, and as many that check them
+    n_jets: int = 5000  # of each sample of an experiment; a multiple of `n_folds`
     n_folds: int = 4
     classifier: ClassifierSettings = field(default_factory=_small_classifier)
 
     def distortions(self, mass: Array) -> dict[tuple[str, float], Distortion | None]:
-        """Return (kind, strength) -> distortion; without one for ("null", 0) and ("null", 1).
-
-        Args:
-            mass: Relative masses of all jets, shape (n_jets,).
-        """
+        """Return (kind, strength) -> distortion of these masses; None for ("null", 0) and 1."""
         cases: dict[tuple[str, float], Distortion | None] = {("null", 0): None, ("null", 1): None}
         for fraction in self.tail_cuts:
             cut = float(np.quantile(mass, 1 - fraction))
@@ -122,8 +107,8 @@ def metric_values(
     Args:
         observables: Observables of all jets, the mass first, shape (n_all_jets, n_observables).
         settings: Flaws and experiments.
-        seed: Seed of everything; the numbers of a flaw do not depend on the other flaws.
-        store: Where the artefact is kept.
+        seed: Seed of all random numbers; the values of a flaw do not depend on the other flaws.
+        store: Store of the artefact.
         stage: Name, version, inputs, and the configuration that `observables` follow from.
 
     Returns:
@@ -164,7 +149,7 @@ def metric_values(
 
 
 def alarm_thresholds(nulls: Array, *, false_alarms: float = 0.05) -> Array:
-    """Return what each metric exceeds in the fraction `false_alarms` of samples without a flaw.
+    """Return the values that metrics exceed in a fraction of samples without a flaw.
 
     Args:
         nulls: Values of samples without a flaw, shape (n_nulls, n_metrics).

@@ -61,18 +61,10 @@ _PARTS = {"closer than 0.5, before the cuts": "close", "outside of the cuts": "o
 
 @dataclass(frozen=True)
 class Measuring:
-    """How generators are compared with held-out events.
+    """The comparison of generators with held-out events."""
 
-    Attributes:
-        n_generated: Generated events, within the cuts.
-        n_before_cuts: Other generated events, before the cuts, which tell how many do not pass.
-        solving: Solver of the generated events.
-        n_folds: Folds of the cross-fitted classifier.
-        classifier: Network and training of the classifier.
-    """
-
-    n_generated: int = 20_000
-    n_before_cuts: int = 20_000
+    n_generated: int = 20_000  # within the cuts
+    n_before_cuts: int = 20_000  # other events, which tell how many fail the cuts
     solving: Solving = GENERATING
     n_folds: int = 3
     classifier: ClassifierSettings = field(
@@ -82,30 +74,18 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Quality:
-    """A generator beside held-out events.
+    """A generator beside held-out events."""
 
-    Attributes:
-        ks: Kolmogorov-Smirnov distances of generated to held-out events, by name as in
-            `TOP_PAIR_OBSERVABLES`.
-        ks_of_train: The same distances of the training events: what a perfect generator comes to,
-            on average, if it makes as many.
-        auc: AUC of a cross-fitted classifier that sees `top_pair_features`.
-        auc_interval: Interval of 68 % of that.
-        outside: Part of the events before the cuts that does not pass them.
-        close: Part of the events before the cuts with two jets closer than the cut.
-        cpu_seconds: Processor time of the training; NaN where `TopPairGenerator` has it.
-        peaks: Peaks of "m_w" and "m_t"; not of trials.
-        densities: Normalised histograms with `EDGES`, by observable; not of trials.
-    """
-
-    ks: Mapping[str, float]
+    ks: Mapping[str, float]  # distances to held-out events, by `TOP_PAIR_OBSERVABLES`
+    # of training events: a perfect generator's, for as many events
     ks_of_train: Mapping[str, float]
-    auc: float
-    auc_interval: tuple[float, float]
-    outside: float
-    close: float
-    cpu_seconds: float = math.nan
-    peaks: Mapping[str, Peak] = field(default_factory=dict)
+    auc: float  # of a cross-fitted classifier that sees `top_pair_features`
+    auc_interval: tuple[float, float]  # 68 %
+    outside: float  # fraction of the events before the cuts that fails them
+    close: float  # fraction with two jets closer than the cut
+    cpu_seconds: float = math.nan  # of the training; NaN where `TopPairGenerator` has it
+    peaks: Mapping[str, Peak] = field(default_factory=dict)  # of "m_w" and "m_t"; not of trials
+    # with `EDGES`; not of trials
     densities: Mapping[str, Array] = field(default_factory=dict, compare=False)
 
 
@@ -127,13 +107,10 @@ def run_trials(
         trials: Generator and training of each trial, by its name.
         train: Momenta, shape (n_train, n_particles, 4).
         holdout: Momenta that no choice was made with, if the numbers shall be honest.
-        measuring: How they are compared.
+        measuring: Settings of the comparison.
         seed: Seed of the trainings, the generated events and the classifiers.
-        store: Where results are kept.
+        store: Store of the results.
         label: Name of the work in the progress line; no line when empty.
-
-    Raises:
-        ValueError: Settings do not fit the events.
     """
     tasks = [FlowMatchingTask(train, *how, seed=seed) for how in trials.values()]
     # The events themselves, not their file: a longer one begins with the same events.
@@ -163,9 +140,9 @@ def measure_members(
         generators: Generators of one ensemble.
         train: Momenta of the training events, shape (n_train, n_particles, 4).
         holdout: Momenta of events of which nothing was known when the generators were made.
-        measuring: How they are compared.
+        measuring: Settings of the comparison.
         seed: Seed of the generated events and the classifiers.
-        store: Where results are kept.
+        store: Store of the results.
         label: Name of the work in the progress line; no line when empty.
     """
     common = {"measuring": asdict(measuring), "seed": seed}
@@ -178,15 +155,7 @@ def measure_members(
 def measure(
     flow: FlowMatching, train: Array, holdout: Array, *, measuring: Measuring, seed: int
 ) -> tuple[Arrays, Array]:
-    """Compare a generator with held-out events; return the numbers and the generated events.
-
-    Args:
-        flow: Generator in evaluation mode.
-        train: Momenta of its training events, shape (n_train, n_particles, 4).
-        holdout: Momenta of held-out events.
-        measuring: How they are compared.
-        seed: Seed of the generated events and of the classifier.
-    """
+    """Return how a generator compares with held-out events, and the events that it generated."""
     with one_thread():
         generator = torch.Generator().manual_seed(seed)
         how = {"generator": generator, "solving": measuring.solving}
@@ -258,8 +227,8 @@ def summarise_members(
 
     Args:
         members: Members of one ensemble.
-        n_generated: Events of each, within the cuts.
-        n_before_cuts: Events of each that the parts before the cuts are of.
+        n_generated: Events of each member, within the cuts.
+        n_before_cuts: Events of each member before the cuts.
         n_holdout: Held-out events.
 
     Raises:
@@ -296,10 +265,6 @@ def summarise_truth(member: Quality, holdout: Array) -> Summary:
 
 def table_of(truth: Summary, summaries: Sequence[Summary]) -> list[list[str]]:
     """Return the rows of a table: what is measured, the truth, each of `summaries`.
-
-    Args:
-        truth: Summary of true events, from `summarise_truth`.
-        summaries: Summaries of generators, from `summarise_members`.
 
     >>> table_of({"KS m_t": (0.01, 0.0)}, [{"KS m_t": (0.04, 0.005)}])
     [['KS m_t', '0.010', '0.040 ± 0.005']]

@@ -25,18 +25,11 @@ REFERENCE = Solving(n_steps=50)
 
 @dataclass(frozen=True)
 class SolverCheck:
-    """A solver beside the reference.
-
-    Attributes:
-        solving: Solver and its steps.
-        ks: Kolmogorov-Smirnov distances between its events and those of the reference, which start
-            from the same points of the base density; by observable.
-        events_per_second: Events per second of processor time, one thread, before the cuts.
-    """
+    """A solver beside the reference."""
 
     solving: Solving
-    ks: Mapping[str, float]
-    events_per_second: float
+    ks: Mapping[str, float]  # to the reference's events from the same base points, by observable
+    events_per_second: float  # of processor time, one thread, before the cuts
 
 
 def measure_solvers(
@@ -56,9 +49,9 @@ def measure_solvers(
     Args:
         generators: Generators of any architectures.
         solvers: Solvers that are compared with `REFERENCE`, which is the first of the results.
-        n_events: Base events.
+        n_events: Number of base events.
         seed: Seed of the base events.
-        store: Where results are kept.
+        store: Store of the results.
         label: Name of the work in the progress line; no line when empty.
 
     Raises:
@@ -82,11 +75,7 @@ def measure_solvers(
 
 
 def compare_solvers(work: tuple[TopPairGenerator, Sequence[Solving], int, int]) -> Arrays:
-    """Return "ks", the distances of each solver's events to the first one's, and rates.
-
-    Args:
-        work: Generator, solvers, number and seed of the base events.
-    """
+    """Return "ks", the distances of each solver's events to the first one's, and rates."""
     generator, solvers, n_events, seed = work
     flow, distances, rates, expected = generator.flow, [], [], None
     with one_thread():

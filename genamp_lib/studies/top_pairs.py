@@ -46,7 +46,7 @@ def divide(momenta: ArrayLike, *, n_train: int = 20_000, n_holdout: int = 20_000
         n_holdout: Events of each holdout.
 
     Raises:
-        ValueError: There are not that many events.
+        ValueError: There are too few events.
 
     >>> [len(part) for part in divide(np.zeros((100, 6, 4)), n_train=20, n_holdout=10)]
     [20, 10, 10, 20, 10]

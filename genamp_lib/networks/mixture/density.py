@@ -19,17 +19,10 @@ _SMALLEST_SHARE = 1e-7
 class Mixture:
     """Conditional densities of one feature, Eq. (7) of paper A.
 
-    Attributes:
-        output: What a network predicts, in three blocks of n_components along axis 1: logits of
-            the components' weights, means, logarithms of the widths above `min_sigma`. Shape
-            (n_members, 3 n_components, n_events), or one event where all events have the same
-            density. Events come last because sums over so few components are fast that way.
-        min_sigma: Added to each width.
-
-    >>> output = torch.tensor([0.0, 0.0, -1.0, 1.0, -9.0, -9.0]).reshape(1, 6, 1)
-    >>> mixture = Mixture(output, min_sigma=0.5)
-    >>> mixture.log_prob(torch.tensor([[0.0]]))
-    tensor([[-2.2251]])
+    `output` is what a network predicts, in three blocks of n_components along axis 1: logits of the
+    weights, means, logarithms of the widths above `min_sigma`. Its shape is
+    (n_members, 3 n_components, n_events), or one event where all have the same density. Events come
+    last because sums over so few components are fast that way.
     """
 
     output: Tensor
@@ -43,14 +36,7 @@ class Mixture:
         return terms.logsumexp(1) - logits.logsumexp(1) - _HALF_LOG_TWO_PI
 
     def probability_within(self, half_widths: Sequence[Tensor]) -> Tensor:
-        """Return the probabilities to be between -h and h, for each of several h.
-
-        Args:
-            half_widths: Each of shape (n_members, n_events), not negative.
-
-        Returns:
-            Shape (n_half_widths, n_members, n_events).
-        """
+        """Return the probabilities of [-h, h], (n_h, n_members, n_events)."""
         logits, means, sigmas = self._blocks()
         weights, scale = 0.5 * logits.softmax(1), math.sqrt(0.5) / sigmas
         rows = []
@@ -61,12 +47,10 @@ class Mixture:
         return torch.stack(rows)
 
     def sample(self, uniforms: Tensor, normals: Tensor | None = None) -> Tensor:
-        """Return values made of random or quasi-random numbers, shape (n_members, n_events).
+        """Return values (n_members, n_events): uniforms choose components, normals the place.
 
-        Args:
-            uniforms: Between 0 and 1, shape (n_members or 1, n_events): which component.
-            normals: Standard normal: where in the component. None takes them from what is left of
-                `uniforms` within the component's share, so that one number per value is enough.
+        Without normals the place is what is left of uniforms, (n_members or 1, n_events),
+        within the component's share: one number per value is enough.
         """
         logits, *_ = self._blocks()
         weights = logits.softmax(1)

@@ -50,12 +50,6 @@ def same_sets(train: ArrayLike, n_members: int) -> NDArray[np.float32]:
     Args:
         train: Features, shape (n_train, n_features).
         n_members: Number of sets.
-
-    Raises:
-        ValueError: `train` is not 2D or empty, or `n_members` is not positive.
-
-    >>> same_sets([[1.0, 2.0]], 3).shape
-    (3, 1, 2)
     """
     events = _check_events(train, n_members)
     return np.repeat(events[np.newaxis], n_members, axis=0)
@@ -68,9 +62,6 @@ def bootstrap_sets(train: ArrayLike, n_members: int, *, seed: int) -> NDArray[np
         train: Features, shape (n_train, n_features).
         n_members: Number of sets.
         seed: Seed of the draws.
-
-    Raises:
-        ValueError: `train` is not 2D or empty, or `n_members` is not positive.
 
     >>> bootstrap_sets(np.arange(5.0).reshape(5, 1), 1, seed=1)[0, :, 0]
     array([2., 2., 3., 4., 0.], dtype=float32)
@@ -85,13 +76,7 @@ def independent_sets(events: ArrayLike, n_members: int) -> NDArray[np.float32]:
 
     Args:
         events: Features, shape (n_members * n_train, n_features).
-        n_members: Number of sets.
-
-    Raises:
-        ValueError: `events` is not 2D, empty, or cannot be divided into equal parts.
-
-    >>> independent_sets(np.zeros((600, 2)), 3).shape
-    (3, 200, 2)
+        n_members: Number of sets, which must divide the events.
     """
     events = _check_events(events, n_members)
     if len(events) % n_members:
@@ -112,22 +97,13 @@ def _check_events(train: ArrayLike, n_members: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class EnsembleSettings:
-    """Training of the networks: AdamW, a rise of the learning rate, then a cosine to zero.
-
-    Attributes:
-        n_steps: Number of batches.
-        batch_size: Events per step and member; each pass over the events has another order.
-        learning_rate: Learning rate at its peak.
-        n_warmup: Steps of the linear rise.
-        max_gradient_norm: Length to which a member's longer gradients are scaled down.
-        weight_decay: Weight decay of AdamW.
-    """
+    """Training of the networks: AdamW, a rise of the learning rate, then a cosine to zero."""
 
     n_steps: int = 2000
-    batch_size: int = 100
-    learning_rate: float = 2e-3
+    batch_size: int = 100  # per member; each pass over the events has another order
+    learning_rate: float = 2e-3  # at its peak
     n_warmup: int = 100
-    max_gradient_norm: float = 5.0
+    max_gradient_norm: float = 5.0  # to which a member's longer gradients are scaled down
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -139,25 +115,13 @@ class EnsembleSettings:
 
 @dataclass(frozen=True)
 class EnsembleTask:
-    """An ensemble to fit: all that its numbers depend on.
+    """An ensemble to fit: all that its numbers depend on."""
 
-    Attributes:
-        training_sets: Events of each member, shape (n_members, n_train, n_features).
-        seed: Seed of starting values, batches and noise; the members differ by their position.
-        network: Size of a network.
-        training: Settings of the training.
-        posterior: Settings of Bayesian networks; None for plain ones.
-
-    Raises:
-        ValueError: `training_sets` has another shape, is not finite, or has fewer events than a
-            batch.
-    """
-
-    training_sets: np.ndarray = field(repr=False)
-    seed: int
+    training_sets: np.ndarray = field(repr=False)  # (n_members, n_train, n_features)
+    seed: int  # of starting values, batches and noise; members differ by position
     network: MixtureTransformerSettings
     training: EnsembleSettings
-    posterior: PosteriorSettings | None = None
+    posterior: PosteriorSettings | None = None  # None for plain networks
 
     def __post_init__(self) -> None:
         shape = np.shape(self.training_sets)
@@ -223,15 +187,10 @@ def stage_of_tasks(
 
 @dataclass(frozen=True)
 class EnsembleFit:
-    """Fitted networks and how their loss went.
-
-    Attributes:
-        model: Fitted networks; of Bayesian ones, those at the means of the posteriors.
-        loss: Mean of -log p over batches, means over `LOSS_STEPS` steps, (n_points, n_members).
-        posterior: Posteriors of Bayesian networks, else None; `posterior.draw` gives networks.
-    """
+    """Fitted networks (Bayesian ones at the means of the posteriors) and their loss."""
 
     model: MixtureTransformer
+    # means of -log p over `LOSS_STEPS` steps, (n_points, n_members)
     loss: np.ndarray = field(repr=False)
     posterior: GaussianPosterior | None = None
 
@@ -245,22 +204,8 @@ def fit_ensemble(
     """Fit the networks of a task by maximum likelihood, Eq. (8) of paper A, all at once.
 
     Bayesian networks minimise -log p(x) at one draw of the parameters per step and member, plus
-    beta times the divergence from the prior over n_train.
-
-    Args:
-        task: Ensemble to fit.
-        checkpoint: File that keeps the state while the training runs; a killed one continues from
-            it and ends with the same numbers. It holds the end when the training is done.
-        checkpoint_steps: Steps between two such states.
-
-    Raises:
-        GenampError: A loss is not finite, or `checkpoint` is damaged or of another task.
-
-    >>> events = np.random.default_rng(0).normal(size=(3, 100, 2))
-    >>> fit = fit_ensemble(EnsembleTask(events, seed=1, network=MixtureTransformerSettings(2),
-    ...                                 training=EnsembleSettings(n_steps=40)))
-    >>> fit.model.n_members, fit.loss.shape
-    (3, (2, 3))
+    beta times the divergence from the prior over n_train. A killed training continues from its
+    `checkpoint` and ends with the same numbers.
     """
     training, prior = task.training, task.posterior
     events = torch.from_numpy(np.array(task.training_sets, dtype=np.float32))
@@ -351,13 +296,10 @@ def fit_ensembles(
 
     Args:
         tasks: Ensembles to fit, each with its own seed.
-        store: Where all of them are kept, as one artefact. Until it is complete, finished tasks and
-            states of unfinished ones are kept beside it, so that a killed run continues. On several
-            machines the folder must be one that they share.
+        store: Store of all ensembles, as one artefact. Until it is complete, finished tasks and
+            states of unfinished ones are kept beside it, so that a killed run continues. Several
+            machines must share its folder.
         name: Name of the artefact; its key covers the tasks.
-
-    Raises:
-        GenampError: A loss is not finite, or an artefact is damaged.
     """
     stage = stage_of_tasks(name, tasks, version=CODE_VERSION)
     arrays = combine_fits(store, stage, _to_arrays, tasks, numbered)
@@ -376,11 +318,7 @@ def combine_fits(
     tasks: Sequence[EnsembleTask],
     merge: Callable[[list[Arrays]], Arrays],
 ) -> Arrays:
-    """Keep as one artefact what `function` computes of each task's fit; as `ArtefactStore.combine`.
-
-    Raises:
-        GenampError: A loss is not finite, or an artefact is damaged.
-    """
+    """Keep what `function` computes of each task's fit as one artefact, by `store.combine`."""
     compute = partial(_compute, function, store.unfinished(stage))
     return store.combine(stage, compute, tasks, merge)
 

@@ -168,8 +168,8 @@ def fit_jackknife(
         tasks: Ensembles to fit.
         edges: Radii, as in `region_variances`.
         n_generated: Generated events, as in `region_variances`.
-        n_fisher: Number of those that give the information.
-        store: Where the variances are kept, and the states of unfinished trainings.
+        n_fisher: Generated events that give the information.
+        store: Store of the variances and of the states of unfinished trainings.
         name: Name of the artefact; its key covers tasks, edges and settings.
 
     Returns:

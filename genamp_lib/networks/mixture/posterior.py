@@ -24,21 +24,13 @@ Layers = Literal["last", "all"]
 
 @dataclass(frozen=True)
 class PosteriorSettings:
-    """What a Bayesian network depends on besides its training events.
+    """What a Bayesian network depends on besides its training events."""
 
-    Attributes:
-        layers: Parameters with a width: "last", those of the mixtures' layer; "all", every one.
-        beta: Factor on the divergence from the prior in the loss; 1 is the variational bound.
-        prior_sigma: Width of the prior around zero.
-        start_log_variance: Logarithm of the posterior's variance, at the start of the training.
-        log_variance_rate: Learning rate of the log-variances, in units of that of the means.
-    """
-
-    layers: Layers = "last"
-    beta: float = 1.0
-    prior_sigma: float = 1.0
+    layers: Layers = "last"  # with a width: the mixtures' layer, or every one
+    beta: float = 1.0  # on the divergence from the prior; 1 is the variational bound
+    prior_sigma: float = 1.0  # around zero
     start_log_variance: float = -9.0
-    log_variance_rate: float = 5.0
+    log_variance_rate: float = 5.0  # learning rate of the log-variances over that of the means
 
     def __post_init__(self) -> None:
         if self.layers not in ("last", "all"):
@@ -54,24 +46,11 @@ class PosteriorSettings:
 
 @dataclass(frozen=True)
 class GaussianPosterior:
-    """Independent normal posteriors q(theta) of an ensemble's parameters, Eq. (13) of paper A.
-
-    Attributes:
-        network: Size of a network.
-        means: Shape (n_members, n_parameters).
-        log_variances: Logarithms of the variances of the last parameters of each row, shape
-            (n_members, n_bayesian); the others have no width.
-
-    >>> network = MixtureTransformerSettings(2)
-    >>> posterior = GaussianPosterior(
-    ...     network, torch.zeros(3, network.n_parameters), torch.full((3, 10), -2.0))
-    >>> posterior.draw(50, generator=torch.Generator().manual_seed(1)).n_members
-    150
-    """
+    """Independent normal posteriors q(theta) of an ensemble's parameters, Eq. (13) of paper A."""
 
     network: MixtureTransformerSettings
-    means: Tensor = field(repr=False)
-    log_variances: Tensor = field(repr=False)
+    means: Tensor = field(repr=False)  # (n_members, n_parameters)
+    log_variances: Tensor = field(repr=False)  # of the last parameters, (n_members, n_bayesian)
 
     def __post_init__(self) -> None:
         n_members = len(self.means)
@@ -88,11 +67,7 @@ class GaussianPosterior:
         return self.log_variances.shape[1]
 
     def perturbed(self, noise: Tensor) -> Tensor:
-        """Return parameters of one draw per member, with gradients to means and variances.
-
-        Args:
-            noise: Standard normal, shape (n_members, n_bayesian).
-        """
+        """Return a draw per member for normal noise (n_members, n_bayesian), with gradients."""
         n_fixed = self.network.n_parameters - self.n_bayesian
         fixed, moved = self.means.split([n_fixed, self.n_bayesian], dim=1)
         moved = torch.addcmul(moved, (0.5 * self.log_variances).exp(), noise)
@@ -108,9 +83,6 @@ class GaussianPosterior:
         Args:
             n_draws: Draws per member.
             generator: Source of all randomness.
-
-        Raises:
-            ValueError: `n_draws` is not positive.
         """
         if n_draws < 1:
             raise ValueError(f"`n_draws` must be positive, got {n_draws}.")

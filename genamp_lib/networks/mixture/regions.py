@@ -45,10 +45,8 @@ _CHUNK = 1_000_000
 class RegionProbabilities:
     """I(V | theta) of each member, Eq. (9) of paper A, known without drawing events.
 
-    Attributes:
-        probabilities: Shape (n_members, n_regions), float64.
-        errors: Standard errors from the spread of the scrambles, shape (n_members, n_regions). The
-            points are the same for all members, so that the members' errors go together.
+    Both arrays are (n_members, n_regions). Errors are those of the scrambles' mean; the points are
+    the same for all members, so that the members' errors go together.
     """
 
     probabilities: np.ndarray = field(repr=False)
@@ -85,9 +83,6 @@ def region_probabilities(
         n_points: Points per scramble, a power of two.
         n_scrambles: Independently scrambled sequences, at least 2: their spread is the error.
         seed: Seed of the scrambles.
-
-    Raises:
-        ValueError: An argument is out of range, or the network has a single feature.
     """
     squares = torch.from_numpy(np.minimum(_check_edges(edges), _FAR) ** 2).float()
     n_others = model.settings.n_features - 1
@@ -140,23 +135,17 @@ def fit_region_probabilities(
 ) -> RegionProbabilities:
     """Fit ensembles and return the probabilities of radial regions under their networks.
 
+    The table has the members of the first task, each with its draws, then those of the next.
+
     Args:
         tasks: Ensembles to fit, each with its own seed; about 40 members each use a core best.
         edges: Radii, increasing from at least 0; the last may be infinite. Shape (n_regions + 1,).
         n_draws: Draws from the posterior of each Bayesian network; plain ones count once.
         n_points: Points of the integral per scramble, see `region_probabilities`.
         n_scrambles: Scrambles of the points.
-        store: Where the probabilities are kept, as one artefact. Until it is complete the states of
-            the trainings are kept beside it, so that a killed run continues.
+        store: Store of the probabilities, as one artefact; until it is complete the states of the
+            trainings are kept beside it, so that a killed run continues.
         name: Name of the artefact; its key covers tasks, edges and settings.
-
-    Returns:
-        Tables (n_networks, n_regions): the members of the first task, each with its draws, then
-        those of the next.
-
-    Raises:
-        ValueError: There is no task, or an argument is out of range.
-        GenampError: A loss is not finite, or an artefact is damaged.
     """
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
@@ -186,7 +175,7 @@ def generated_region_counts(
     store: ArtefactStore,
     name: str,
 ) -> NDArray[np.int64]:
-    """Generate events and count them in radial regions, at growing numbers of events.
+    """Generate events and count them in radial regions, (n_sizes, n_members, n_regions).
 
     Sizes are nested: the counts at one of them hold the events of those before.
 
@@ -195,14 +184,8 @@ def generated_region_counts(
         edges: Radii, as in `fit_region_probabilities`.
         sizes: Increasing numbers of events per network.
         seed: Seed of the events.
-        store: Where the counts are kept.
+        store: Store of the counts.
         name: Name of the artefact.
-
-    Returns:
-        Shape (n_sizes, n_members, n_regions).
-
-    Raises:
-        ValueError: `edges` or `sizes` are out of range.
     """
     sizes = [int(size) for size in sizes]
     if not sizes or (np.diff([0, *sizes]) <= 0).any():

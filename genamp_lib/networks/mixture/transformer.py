@@ -33,26 +33,14 @@ _SPAN = 1.2
 
 @dataclass(frozen=True)
 class MixtureTransformerSettings:
-    """Size of one network. Features should be of order one.
-
-    Attributes:
-        n_features: Features per event.
-        width: Numbers per token; a multiple of `n_heads`.
-        n_layers: Number of attention layers.
-        n_components: Gaussians in each conditional density.
-        n_heads: Heads of the attention.
-        min_sigma: Smallest width of a Gaussian: without it single events get infinite density.
-
-    >>> MixtureTransformerSettings.for_ring(2).n_parameters
-    2383
-    """
+    """Size of one network. Features should be of order one."""
 
     n_features: int
-    width: int = 16
+    width: int = 16  # numbers per token; a multiple of `n_heads`
     n_layers: int = 1
-    n_components: int = 5
+    n_components: int = 5  # Gaussians in each conditional density
     n_heads: int = 4
-    min_sigma: float = 0.01
+    min_sigma: float = 0.01  # without it single events get infinite density
 
     def __post_init__(self) -> None:
         counts = ("n_features", "width", "n_layers", "n_components", "n_heads")
@@ -102,11 +90,7 @@ class Decoder:
     """Conditional densities of successive features; keys and values of earlier ones are cached.
 
     Call it with None for the density of the first feature, then with the values of the first
-    feature for the density of the second, and so on.
-
-    Args:
-        settings: Size of a network.
-        tensors: Parameters by name, as `MixtureTransformer.tensors` gives them.
+    feature, (n_members, n_events), for the density of the second, and so on.
     """
 
     def __init__(self, settings: MixtureTransformerSettings, tensors: dict[str, Tensor]) -> None:
@@ -120,11 +104,7 @@ class Decoder:
         self._scale = width_per_head**-0.5
 
     def __call__(self, previous: Tensor | None) -> Mixture:
-        """Return the density of the next feature, given the values of the one before.
-
-        Args:
-            previous: Shape (n_members, n_events); None for the first feature.
-        """
+        """Return the density of the next feature, given the values of the one before."""
         t, width = self.tensors, self.settings.width
         token = t["position"][:, self._n_tokens : self._n_tokens + 1]  # (n_members, 1, width)
         self._n_tokens += 1
@@ -158,15 +138,7 @@ class Decoder:
 
 
 def starting_parameters(settings: MixtureTransformerSettings, *, seeds: Sequence[int]) -> Tensor:
-    """Return random parameters to start from, one row per seed, whatever the other seeds are.
-
-    Args:
-        settings: Size of a network.
-        seeds: One seed per member.
-
-    Returns:
-        Shape (n_members, n_parameters), float32.
-    """
+    """Return random parameters, (n_members, n_parameters), float32, a row per seed on its own."""
     rows = [_starting_row(settings, np.random.default_rng(seed)) for seed in seeds]
     return torch.from_numpy(np.stack(rows))
 
@@ -203,13 +175,6 @@ class MixtureTransformer:
     positions' embeddings. One function computes a token from the cached keys and values of those
     before it, for `log_prob` and `sample` alike.
 
-    Args:
-        settings: Size of a network.
-        parameters: Shape (n_members, n_parameters), float32.
-
-    Raises:
-        ValueError: `parameters` has another shape.
-
     >>> settings = MixtureTransformerSettings(2)
     >>> ensemble = MixtureTransformer(settings, starting_parameters(settings, seeds=[1, 2, 3]))
     >>> events = ensemble.sample(5, generator=torch.Generator().manual_seed(1))
@@ -241,18 +206,7 @@ class MixtureTransformer:
         return MixtureTransformer(self.settings, self.parameters[chosen])
 
     def log_prob(self, features: Tensor) -> Tensor:
-        """Return the log density of events under each member, Eq. (6); it has gradients.
-
-        Args:
-            features: Shape (n_events, n_features), or (n_members, n_events, n_features) for
-                other events per member.
-
-        Returns:
-            Shape (n_members, n_events), float32.
-
-        Raises:
-            ValueError: `features` has another shape.
-        """
+        """Return the log density of events under each member, Eq. (6), (n_members, n_events)."""
         wanted = (self.n_members, self.settings.n_features)
         features = torch.as_tensor(features, dtype=torch.float32)
         if features.ndim == 2:
@@ -268,18 +222,7 @@ class MixtureTransformer:
 
     @torch.no_grad()
     def sample(self, n_generated: int, *, generator: torch.Generator) -> Tensor:
-        """Draw events from each member, one feature after the other.
-
-        Args:
-            n_generated: Events per member.
-            generator: Source of all randomness.
-
-        Returns:
-            Shape (n_members, n_generated, n_features), float32.
-
-        Raises:
-            ValueError: `n_generated` is negative.
-        """
+        """Draw events from each member, one feature after the other, as float32."""
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
         tensors = self.tensors()

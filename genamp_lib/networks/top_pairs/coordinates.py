@@ -55,11 +55,7 @@ class EventCoordinates(nn.Module):
         self.register_buffer("covariance", torch.eye(3 * n_particles, dtype=torch.float64))
 
     def fit(self, momenta: Tensor) -> None:
-        """Take means, scales and covariance from training events, shape (n, n_particles, 4).
-
-        Raises:
-            ValueError: Wrong shape, not finite, pt at or below the cut, or a feature is constant.
-        """
+        """Take means, scales and covariance from training events, shape (n, n_particles, 4)."""
         if momenta.ndim != 3 or momenta.shape[1:] != (self.n_particles, 4):
             raise ValueError(
                 f"`momenta` must be (n, {self.n_particles}, 4), got {tuple(momenta.shape)}."

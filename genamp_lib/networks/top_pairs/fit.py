@@ -308,10 +308,7 @@ def _new_optimisers(
 
 
 def _copies(momenta: np.ndarray, *, chi2_scale: float, seed: int) -> np.ndarray:
-    """Draw orders of the particles of events that are as good, (n_copies, n, n_particles, 4).
-
-    What is identical is exchanged at random, as generated events are put in order anyway.
-    """
+    """Draw orders of the particles of events that are as good, (n_copies, n, n_particles, 4)."""
     symmetric = exchanges(momenta.shape[1])
     assigned = assignments(momenta.shape[1])[: None if chi2_scale else 1]
     rng = np.random.default_rng(seed)

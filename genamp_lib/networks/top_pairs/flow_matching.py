@@ -120,19 +120,13 @@ class FlowMatching(nn.Module):
         self.velocity = new_velocity(settings.velocity, self.coordinates, **extra)
 
     def arrays(self) -> dict[str, Tensor]:
-        """Return parameters and constants by name, each once, as they are (not copies).
-
-        The names are those of published generators, in which the known velocity is called "skip".
-        """
+        """Return parameters and constants by name, each once, as they are (not copies)."""
+        # As published generators have them: they call the known velocity "skip".
         every = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return {name.replace("known_velocity.", "skip."): array for name, array in every.items()}
 
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
-        """Set parameters and constants to those of another flow with the same settings.
-
-        Raises:
-            ValueError: A name or a shape differs.
-        """
+        """Set parameters and constants to those of another flow with the same settings."""
         mine = self.arrays()
         wrong = set(mine) ^ set(arrays)
         wrong |= {k for k in set(mine) & set(arrays) if mine[k].shape != arrays[k].shape}
@@ -149,10 +143,6 @@ class FlowMatching(nn.Module):
         """Return base events as they are or turned about the beam, as the settings say.
 
         Turned ones have the same density, as events have no preferred direction about the beam.
-
-        Args:
-            events: Coordinates of events, shape (n, n_particles, 4).
-            base: Coordinates of as many events of the base density.
         """
         if self.settings.coupling == "independent":
             return base
@@ -163,13 +153,7 @@ class FlowMatching(nn.Module):
         return base
 
     def loss(self, events: Tensor, base: Tensor, time: Tensor) -> Tensor:
-        """Return half the mean squared error of the velocity, a scalar.
-
-        Args:
-            events: Coordinates of events, shape (n, n_particles, 4), float32.
-            base: Coordinates of as many base events, already paired.
-            time: Times between 0 and 1, shape (n,).
-        """
+        """Return half the mean squared error of the velocity for paired events at times (n,)."""
         velocity = base - events
         velocity[..., PHI] = wrapped(velocity[..., PHI])
         between = events + time[:, None, None] * velocity

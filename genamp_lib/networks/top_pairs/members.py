@@ -55,15 +55,7 @@ class TopPairGenerator:
         return float(self.arrays["cpu_seconds"])
 
     def sample(self, n_generated: int, *, seed: int) -> NDArray[np.float64]:
-        """Generate events that pass the cuts of Eq. (38), as `FlowMatching.sample`.
-
-        Args:
-            n_generated: Number of events.
-            seed: Seed of the base events.
-
-        Returns:
-            Momenta, shape (n_generated, n_particles, 4): pt (GeV), eta, phi, mass (GeV).
-        """
+        """Generate momenta that pass the cuts of Eq. (38), as `FlowMatching.sample`."""
         with one_thread():
             source = torch.Generator().manual_seed(seed)
             return self.flow.sample(n_generated, generator=source).numpy()
@@ -79,8 +71,8 @@ def fitted_generators(
     """Return the generators of trainings: kept ones, or fitted now; a killed run continues.
 
     Args:
-        tasks: The trainings.
-        store: Where generators are kept.
+        tasks: Trainings.
+        store: Store of the generators.
         label: Name of the work in the progress line; no line when empty.
 
     Raises:
