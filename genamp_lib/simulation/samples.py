@@ -367,13 +367,12 @@ def _shower_checks(kept: Showers, exact: Showers) -> dict[str, float]:
 
 
 def jet_datasets(arrays: Mapping[str, np.ndarray]) -> Datasets:
-    """Return `particles`, `jets` and `multiplicity` of jets in JetNet's layout."""
-    layout = {
-        "particles": ("particle_features", {"fields": list(PARTICLE_FIELDS)}),
-        "jets": ("jet_features", {"fields": list(JET_FIELDS)}),
+    """Return jets in JetNet's layout, in an order that does not hang on where shards came from."""
+    return {
+        "particle_features": (arrays["particles"], {"fields": list(PARTICLE_FIELDS)}),
+        "jet_features": (arrays["jets"], {"fields": list(JET_FIELDS)}),
+        "multiplicity": (arrays["multiplicity"], {}),
     }
-    named = {name: layout.get(name, (name, {})) for name in arrays}
-    return {dataset: (arrays[name], about) for name, (dataset, about) in named.items()}
 
 
 def event_datasets(events: Events) -> Datasets:
