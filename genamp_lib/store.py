@@ -12,8 +12,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +63,10 @@ class Stage:
         """First 16 hexadecimal digits of the SHA-256 of all fields."""
         text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def adding(self, **settings: Any) -> Stage:
+        """Return this stage with more entries of its configuration."""
+        return replace(self, configuration={**self.configuration, **settings})
 
 
 class ArtefactStore:
@@ -127,7 +131,10 @@ class ArtefactStore:
         for index, (made, seconds) in work:
             k = todo[index]
             arrays[k], found[k] = self._write(stages[k], made, seconds)
-        self._note(found[k] for k in range(len(stages)))
+        self.used += [
+            {"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)}
+            for path, origin in (found[k] for k in range(len(stages)))
+        ]
         return [arrays[k] for k in range(len(stages))]
 
     def compute(self, stage: Stage, function: Callable[[Task], Arrays], task: Task) -> Arrays:
@@ -178,22 +185,13 @@ class ArtefactStore:
                 return path, origin
         return None
 
-    def _local_path(self, stage: Stage) -> Path:
-        return self.local / f"{stage.name}-{stage.key}.safetensors"
-
     def _write(self, stage: Stage, arrays: Arrays, seconds: float) -> tuple[Arrays, Found]:
-        path = self._local_path(stage)
+        path = self.local / f"{stage.name}-{stage.key}.safetensors"
         # Not ascontiguousarray, which makes a single number an array of one.
         arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         write_artefact(path, stage, arrays, wall_seconds=seconds)
         shutil.rmtree(self.unfinished(stage), ignore_errors=True)
         return arrays, (path, "computed")
-
-    def _note(self, found: Iterable[Found]) -> None:
-        self.used += [
-            {"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)}
-            for path, origin in found
-        ]
 
 
 def _timed(function: Callable[[Task], Arrays], task: Task) -> tuple[Arrays, float]:

@@ -84,7 +84,7 @@ def correlated_regions(
         n_experiments: Number of ensembles.
         n_members: Members in each.
         n_regions: Number of regions.
-        correlation: Of neighbours, from 0 to below 1.
+        correlation: Correlation of neighbours, from 0 to below 1.
         amplification: True G.
         n_train: Training events.
 
@@ -145,7 +145,7 @@ def deformation_size(family: Callable[[Array, float], Array], largest_difference
 
     Args:
         family: `shifted`, `widened`, `missing_edge` or `misplaced_peak`.
-        largest_difference: Of the two distribution functions, below 0.4.
+        largest_difference: Largest difference of the distribution functions, below 0.4.
 
     >>> size = deformation_size(shifted, 0.0275)
     >>> round(float(np.abs(shifted(np.array([0.5]), size) - 0.5)[0]), 3)

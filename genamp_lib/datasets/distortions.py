@@ -109,7 +109,7 @@ def product_distortion(
 
     Args:
         values: The observable of all true events, positive, shape (n,); they define the densities.
-        mean: Of the Gaussian, 1 for a smear.
+        mean: Mean of the Gaussian, 1 for a smear.
         width: Its standard deviation.
         n_bins: Bins of the histograms.
         largest_ratio: Largest p_generated / p_truth, up to the normalisation; above 1.

@@ -40,7 +40,7 @@ class Events(Rows):
         particles: Names of the particles, in their order.
         process: "top_pairs" or "z_jets".
         chi2: Shape (n,): chi^2 of the assignment of jets to top quarks; None where there is none.
-        provenance: How the file was made, as written in it; empty when it does not say.
+        provenance: Making of the file, as written in it; empty when it does not say.
         source: Where they came from; `str(events.source)` is a phrase to print.
         fields: Names of the last axis of `momenta`.
     """

@@ -47,7 +47,7 @@ class Jets(Rows):
             constituent, 0 for padding), constituents in order of falling pt.
         jets: Shape (n, 4), float32: pt in GeV, eta, mass in GeV, number of stored constituents.
         multiplicity: Shape (n,): constituents of the full jet, stored or not; None when unknown.
-        provenance: How the file was made, as written in it; empty when it does not say.
+        provenance: Making of the file, as written in it; empty when it does not say.
         source: Where they came from; `str(jets.source)` is a phrase to print.
         particle_fields: Names of the last axis of `particles`.
         jet_fields: Names of the last axis of `jets`.
@@ -191,7 +191,7 @@ def disjoint_pools(n_jets: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         n_jets: Number of jets.
-        seed: Of the division.
+        seed: Seed of the division.
 
     Returns:
         Indices of the truth pool, (n_jets + 1) // 2 of them, and of the generated pool.

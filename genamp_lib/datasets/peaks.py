@@ -46,9 +46,9 @@ def find_peak(
         values: Masses, shape (n,).
         low: Lower edge of where to look.
         high: Upper edge.
-        bandwidth: Of the smoothing; a third of the peak's standard deviation widens it by 5 %.
+        bandwidth: Width of the smoothing; a third of the peak's width broadens it by 5 %.
         n_bootstrap: Number of bootstrap samples.
-        seed: Of the bootstrap samples.
+        seed: Seed of the bootstrap samples.
 
     Raises:
         ValueError: There is nothing between the edges, or the distribution does not fall to half

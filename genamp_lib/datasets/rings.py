@@ -67,8 +67,8 @@ class Ring:
         """Draw events.
 
         Args:
-            n_events: How many.
-            seed: Of the random numbers, or a Generator to go on with.
+            n_events: Number of events.
+            seed: Seed of the random numbers, or a Generator to go on with.
 
         Returns:
             Cartesian coordinates, shape (n_events, n_features), float64.
@@ -135,7 +135,7 @@ class Ring:
         Region number i of the paper, counted from 1, is [edges[i-1], edges[i]).
 
         Args:
-            n_regions: How many; the paper has 20.
+            n_regions: Number of regions; the paper has 20.
 
         Returns:
             Increasing, from 0 to infinity, shape (n_regions + 1,).

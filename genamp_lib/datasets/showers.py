@@ -60,7 +60,7 @@ class Showers(Rows):
         layer_2: Shape (n, 12, 6), float32: deposits in MeV.
         overflow: Shape (n, 3), float32: deposits in each layer beside its cells, in MeV.
         particle: "eplus", "gamma" or "piplus".
-        provenance: How the file was made, as written in it; empty when it does not say.
+        provenance: Making of the file, as written in it; empty when it does not say.
         source: Where they came from; `str(showers.source)` is a phrase to print.
     """
 

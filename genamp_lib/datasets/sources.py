@@ -141,10 +141,10 @@ class DataSource:
 
     Attributes:
         kind: "shipped", "public" or "file".
-        name: Of the sample, of the public file, or the path as it was given.
+        name: Name of the sample or of the public file, or the path as it was given.
         path: The file that was read.
-        checksum: Of that file, hexadecimal: SHA-256, or what is published.
-        doi: Of a public file; empty otherwise.
+        checksum: Hexadecimal checksum of that file: SHA-256, or what is published.
+        doi: DOI of a public file; empty otherwise.
 
     >>> str(DataSource("public", "jetnet/g.hdf5", Path("g.hdf5"), "", "10.5281/zenodo.6975118"))
     'the public file jetnet/g.hdf5 (doi:10.5281/zenodo.6975118)'

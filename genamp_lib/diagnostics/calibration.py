@@ -42,7 +42,7 @@ class WeightCalibration(Result):
         confidence: Confidence level of the intervals.
         pulls: (fraction of truth events - fraction expected from the weights) / standard error;
             NaN for bins that the test leaves out.
-        chi_square: Of all tested bins together, their correlation included.
+        chi_square: Chi-square of all tested bins together, their correlation included.
         degrees_of_freedom: Number of tested bins.
         p_value: Probability of a larger `chi_square` for a calibrated classifier.
     """
@@ -246,9 +246,9 @@ class Closure(Result):
         reweighted: The same with weights that add up to one.
         truth_error: Standard errors of `truth`.
         reweighted_error: Standard errors of `reweighted`.
-        chi_square_before: Of generated against truth, tested bins only.
-        chi_square_after: Of reweighted against truth, the same bins.
-        degrees_of_freedom: Of both.
+        chi_square_before: Chi-square of generated against truth, tested bins only.
+        chi_square_after: Chi-square of reweighted against truth, the same bins.
+        degrees_of_freedom: Degrees of freedom of both.
         p_value_before: Probability of a larger `chi_square_before` if both densities are the same.
         p_value_after: The same for `chi_square_after`.
         n_effective: `effective_sample_size` of the weights.

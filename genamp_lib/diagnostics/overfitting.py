@@ -26,7 +26,7 @@ class Overfitting:
 
     Attributes:
         width_in_sample: `log_weight_width` of the events it was trained on; NaN if not given.
-        width_unseen: Of events that it never saw.
+        width_unseen: Width for events that it never saw.
         auc_in_sample: AUC of the events it was trained on; NaN if not given.
         auc_unseen: AUC of events that it never saw.
         auc_claimed: The AUC that the weights of the unseen generated events claim.

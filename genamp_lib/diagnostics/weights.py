@@ -56,7 +56,7 @@ def mean_output_logits(logits: ArrayLike) -> np.ndarray:
     outputs), without computing C, which is 0 or 1 for large logits.
 
     Args:
-        logits: Of the same events by each classifier, shape (n_classifiers, n_events).
+        logits: Logits of the same events by each classifier, (n_classifiers, n_events).
 
     Returns:
         Shape (n_events,).

@@ -45,7 +45,7 @@ def cross_fitted_logits_of_many(
         truth: Features in random order, shape (n_experiments, n_truth, n_features).
         generated: Features in random order, shape (n_experiments, n_generated, n_features).
         settings: Network and training.
-        seed: Of starting values, the order of events and dropout.
+        seed: Seed of starting values, the order of events and dropout.
         n_folds: Folds of consecutive events, at least 3; must divide n_truth and n_generated.
 
     Returns:

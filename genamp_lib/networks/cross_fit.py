@@ -6,9 +6,8 @@ Not for many small experiments at once: networks.classifier_batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -101,7 +100,7 @@ def cross_fitted_logits(
     else:
         own = {**asdict(settings), "n_folds": n_folds, "seed": seed, "code_version": CODE_VERSION}
         stages = [
-            _with(stage, classifier={**own, "fold": fold, "member": member})
+            stage.adding(classifier={**own, "fold": fold, "member": member})
             for fold, member in places
         ]
         arrays = store.map(stages, fit_at, places, label=label)
@@ -133,8 +132,7 @@ def cross_fit_pairs(
 ) -> dict[str, CrossFit]:
     """Do `cross_fitted_logits` for many named pairs, whose classifiers are kept as one artefact."""
     own = {"n_folds": n_folds, "n_members": n_members}
-    whole = _with(
-        stage,
+    whole = stage.adding(
         classifier={**asdict(settings), **own, "code_version": CODE_VERSION},
         pairs={name: seed for name, (_, _, seed) in pairs.items()},
     )
@@ -155,10 +153,6 @@ def cross_fit_pairs(
         _check_trained_on(fits[0][0], train, whole)
         found[name] = CrossFit(*_scored(samples, folds, fits), fits)
     return found
-
-
-def _with(stage: Stage, **added: Any) -> Stage:
-    return replace(stage, configuration={**stage.configuration, **added})
 
 
 def _fit_at(

@@ -105,8 +105,6 @@ class ParticleNetLite(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if n_neighbours < 1:
-            raise ValueError(f"`n_neighbours` must be positive, got {n_neighbours}.")
         self.n_neighbours = n_neighbours
         self.input_norm = nn.BatchNorm1d(N_FEATURES)
         sizes = [N_FEATURES, *(layers[-1] for layers in widths)]

@@ -7,7 +7,7 @@ of them can be trusted, shared by processes and continued after a kill.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -281,8 +281,8 @@ def fit_flows(
         return _from_arrays(stacked(map_tasks(fit_member, tasks)), settings)
 
     flow = {"seed": seed, "bootstrap": bootstrap, "code_version": CODE_VERSION, **asdict(settings)}
-    configuration = {**stage.configuration, "flow": flow, "members": n_members}
-    arrays = store.combine(replace(stage, configuration=configuration), fit_member, tasks, stacked)
+    whole = stage.adding(flow=flow, members=n_members)
+    arrays = store.combine(whole, fit_member, tasks, stacked)
     fits = _from_arrays(arrays, settings)
     # The key covers what the caller says the events follow from; the stored standardisation tells
     # whether that is true.

@@ -235,16 +235,12 @@ def distance_scans(
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
     scan = partial(distance_scan, settings=settings)
-    return store.combine(_stage(name, tasks, settings), scan, tasks, stacked)
-
-
-def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stage:
     digest = hashlib.sha256()
     for task in tasks:
         digest.update(np.ascontiguousarray(task.train, dtype="<f8"))
         if task.model is not None:
             digest.update(task.model.parameters.detach().numpy().astype("<f4"))
-    return Stage(
+    stage = Stage(
         name,
         version=CODE_VERSION,
         configuration={
@@ -255,6 +251,7 @@ def _stage(name: str, tasks: Sequence[ScanTask], settings: ScanSettings) -> Stag
         },
         inputs={"events_and_networks": digest.hexdigest()},
     )
+    return store.combine(stage, scan, tasks, stacked)
 
 
 def _chunks(

@@ -59,7 +59,7 @@ def logits_over_epochs(
     settings = replace(settings, n_epochs=max(epochs), patience=max(epochs))
     own = {**asdict(settings), "epochs": list(epochs), "code_version": classifier.CODE_VERSION}
     tasks = [(np.asarray(four), seed + number) for number, four in enumerate(samples)]
-    stages = [_with(stage, overfit={**own, "seed": of_training}) for _, of_training in tasks]
+    stages = [stage.adding(overfit={**own, "seed": of_training}) for _, of_training in tasks]
     return store.map(stages, partial(_train_too_long, settings, tuple(epochs)), tasks)
 
 
@@ -85,10 +85,6 @@ def _train_too_long(
         watch=watch,
     )
     return {**scores, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
-
-
-def _with(stage: Stage, **added: Any) -> Stage:
-    return replace(stage, configuration={**stage.configuration, **added})
 
 
 Array = NDArray[np.float64]
@@ -180,7 +176,7 @@ def jet_pairs(
         n_folds=settings.n_folds,
         n_members=settings.n_members,
         store=store,
-        stage=Stage(stage.name, stage.version, {**stage.configuration, **distorted}, stage.inputs),
+        stage=stage.adding(**distorted),
     )
     pairs = {}
     for (case, repetition), (truth, generated, distortion) in samples.items():
@@ -249,7 +245,7 @@ def particlenet_pair(
         return {"truth": truth.astype(np.float32), "generated": generated.astype(np.float32)}
 
     own = {**asdict(settings), "code_version": particlenet.CODE_VERSION}
-    stage = _with(stage, particlenet=own, **_configuration(pair, seed))
+    stage = stage.adding(particlenet=own, **_configuration(pair, seed))
     arrays = store.combine(
         stage,
         partial(_particlenet_logits, jets, halves, settings, seed, store.unfinished(stage)),
@@ -306,7 +302,7 @@ def mlp_pair(
     halves = _halves(pair, seed)
     own = {**asdict(settings), "code_version": classifier.CODE_VERSION}
     arrays = store.combine(
-        _with(stage, classifier=own, **_configuration(pair, seed)),
+        stage.adding(classifier=own, **_configuration(pair, seed)),
         partial(_fit_mlp, observables, halves, settings, seed),
         (0, 1),
         numbered,

@@ -6,7 +6,7 @@ counts as an alarm follows from samples without a flaw.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -81,13 +81,8 @@ class PowerSettings:
         return cases
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """Experiments `numbers` of one flaw; `distortion` is None without one."""
-
-    case: str
-    numbers: tuple[int, ...]
-    distortion: Distortion | None
+# Name of a flaw, numbers of experiments, and the distortion, if any.
+_Shard = tuple[str, range, Distortion | None]
 
 
 def metric_values(
@@ -125,7 +120,7 @@ def metric_values(
     }
     distortions = settings.distortions(observables[:, 0])
     shards = [
-        _Shard(f"{kind} {strength:g}", tuple(range(first, min(first + _SHARD, n))), distortion)
+        (f"{kind} {strength:g}", range(first, min(first + _SHARD, n)), distortion)
         for (kind, strength), distortion in distortions.items()
         for n in [settings.n_nulls if kind == "null" else settings.n_repetitions]
         for first in range(0, n, _SHARD)
@@ -133,12 +128,12 @@ def metric_values(
 
     def by_case(parts: list[Arrays]) -> Arrays:
         cases: dict[str, list[Array]] = {}
-        for shard, part in zip(shards, parts, strict=True):
-            cases.setdefault(shard.case, []).append(part["values"])
+        for (case, *_), part in zip(shards, parts, strict=True):
+            cases.setdefault(case, []).append(part["values"])
         return {case: np.concatenate(values) for case, values in cases.items()}
 
     arrays = store.combine(
-        replace(stage, configuration={**stage.configuration, **own}),
+        stage.adding(**own),
         partial(
             _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
         ),
@@ -176,17 +171,18 @@ def _shard_values(
     scaled: Array, mass: Array, settings: PowerSettings, seed: int, shard: _Shard
 ) -> Arrays:
     """Return the metrics of a shard's experiments as "values", shape (n, n_metrics)."""
-    case = [int(byte) for byte in shard.case.encode()]
+    name, numbers, distortion = shard
+    case = list(name.encode())
     pairs = []
-    for number in shard.numbers:
+    for number in numbers:
         rng = np.random.default_rng([seed, number, *case])
         order = rng.permutation(len(mass))
         truth, rest = order[: settings.n_jets], order[settings.n_jets :]
-        if shard.distortion is not None:
-            rest = rest[shard.distortion.select(mass[rest], rng)]
+        if distortion is not None:
+            rest = rest[distortion.select(mass[rest], rng)]
         if len(rest) < settings.n_jets:
             raise ValueError(
-                f"`n_jets` must be at most {len(rest)}, what `{shard.case}` leaves, got "
+                f"`n_jets` must be at most {len(rest)}, what `{name}` leaves, got "
                 f"{settings.n_jets}."
             )
         pairs.append((truth, rest[: settings.n_jets]))
@@ -195,7 +191,7 @@ def _shard_values(
         truth,
         generated,
         settings=settings.classifier,
-        seed=int(np.random.SeedSequence([seed, shard.numbers[0], *case]).generate_state(1)[0]),
+        seed=int(np.random.SeedSequence([seed, numbers[0], *case]).generate_state(1)[0]),
         n_folds=settings.n_folds,
     )
     samples = zip(truth, generated, *logits, strict=True)

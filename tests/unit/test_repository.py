@@ -58,3 +58,19 @@ def test_no_path_of_one_machine_is_in_the_sources() -> None:
         and pattern.search((ROOT / name).read_text(encoding="utf-8"))
     ]
     assert not found
+
+
+def test_argument_descriptions_stand_alone() -> None:
+    """Of all that book/api.md names: "Seed of the draws", not "Of the draws"."""
+    named = re.findall(r"genamp_lib((?:\.\w+)+)", (ROOT / "book" / "api.md").read_text("utf-8"))
+    paths = set()
+    for name in named:
+        *parts, last = name.split(".")[1:]
+        base = ROOT.joinpath("genamp_lib", *parts)
+        modules = [*(base / last).glob("*.py"), *base.glob(f"{last}.py")]
+        paths.update(modules or [base.with_suffix(".py"), *base.glob("*.py")])
+    files = {path: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+    assert len(files) > 40
+    clipped = re.compile(r"^ +`{0,2}\w+`{0,2}: (?:Of|How) .*", flags=re.MULTILINE)
+    found = {path: clipped.findall(text) for path, text in files.items()}
+    assert not {str(path): lines for path, lines in found.items() if lines}

@@ -285,10 +285,7 @@ def _limit_gradients(tensors: list[Tensor], longest: float) -> None:
 
 
 def fit_ensembles(
-    tasks: Sequence[EnsembleTask],
-    *,
-    store: ArtefactStore,
-    name: str,
+    tasks: Sequence[EnsembleTask], *, store: ArtefactStore, name: str
 ) -> list[EnsembleFit]:
     """Fit several ensembles, shared by processes or machines; the same numbers however shared.
 
@@ -301,8 +298,7 @@ def fit_ensembles(
             machines must share its folder.
         name: Name of the artefact; its key covers the tasks.
     """
-    stage = stage_of_tasks(name, tasks, version=CODE_VERSION)
-    arrays = combine_fits(store, stage, _to_arrays, tasks, numbered)
+    arrays = combine_fits(name, tasks, _to_arrays, numbered, store=store, version=CODE_VERSION)
     fits = []
     for number, task in enumerate(tasks):
         own = named(arrays, f"{number}.")
@@ -311,28 +307,29 @@ def fit_ensembles(
     return fits
 
 
-def combine_fits(
-    store: ArtefactStore,
-    stage: Stage,
-    function: Callable[[EnsembleFit, EnsembleTask], Arrays],
-    tasks: Sequence[EnsembleTask],
-    merge: Callable[[list[Arrays]], Arrays],
-) -> Arrays:
-    """Keep what `function` computes of each task's fit as one artefact, by `store.combine`."""
-    compute = partial(_compute, function, store.unfinished(stage))
-    return store.combine(stage, compute, tasks, merge)
-
-
 def concatenated(parts: list[Arrays]) -> Arrays:
     """Return the arrays of all parts, one after the other along axis 0."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _compute(
-    function: Callable[[EnsembleFit, EnsembleTask], Arrays],
-    folder: Path,
-    task: EnsembleTask,
+OfFit = Callable[[EnsembleFit, EnsembleTask], Arrays]
+
+
+def combine_fits(
+    name: str,
+    tasks: Sequence[EnsembleTask],
+    function: OfFit,
+    merge: Callable[[list[Arrays]], Arrays] = concatenated,
+    *,
+    store: ArtefactStore,
+    **stage: Any,
 ) -> Arrays:
+    """Keep what `function` computes of each task's fit as one artefact, by `store.combine`."""
+    whole = stage_of_tasks(name, tasks, **stage)
+    return store.combine(whole, partial(_compute, function, store.unfinished(whole)), tasks, merge)
+
+
+def _compute(function: OfFit, folder: Path, task: EnsembleTask) -> Arrays:
     fit = fit_ensemble(task, checkpoint=folder / f"{task.key}.safetensors")
     with one_thread():
         return function(fit, task)

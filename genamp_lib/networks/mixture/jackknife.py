@@ -33,8 +33,6 @@ from genamp_lib.networks.mixture.ensemble import (
     EnsembleSettings,
     EnsembleTask,
     combine_fits,
-    concatenated,
-    stage_of_tasks,
 )
 from genamp_lib.networks.mixture.transformer import MixtureTransformer
 from genamp_lib.store import Arrays, ArtefactStore
@@ -180,16 +178,17 @@ def fit_jackknife(
     """
     radii = np.asarray(edges, dtype=np.float64)
     settings = {"n_generated": n_generated, "n_fisher": n_fisher}
-    stage = stage_of_tasks(
+    arrays = combine_fits(
         name,
         tasks,
+        partial(_variances, radii, settings),
+        store=store,
         version=_VERSION,
         fit_version=CODE_VERSION,
         edges=[repr(edge) for edge in radii.tolist()],
         **settings,
     )
-    function = partial(_variances, radii, settings)
-    return combine_fits(store, stage, function, tasks, concatenated)["variances"]
+    return arrays["variances"]
 
 
 def _variances(

@@ -26,7 +26,6 @@ from genamp_lib.networks.mixture.ensemble import (
     EnsembleTask,
     combine_fits,
     concatenated,
-    stage_of_tasks,
 )
 from genamp_lib.networks.mixture.transformer import MixtureTransformer
 from genamp_lib.store import Arrays, ArtefactStore, Stage
@@ -153,17 +152,18 @@ def fit_region_probabilities(
         raise ValueError(f"`n_draws` must be positive, got {n_draws}.")
     radii = _check_edges(edges)
     points = {"n_points": n_points, "n_scrambles": n_scrambles}
-    stage = stage_of_tasks(
+    arrays = combine_fits(
         name,
         tasks,
+        partial(_probabilities, radii, n_draws, points),
+        store=store,
         version=_VERSION,
         fit_version=CODE_VERSION,
         edges=_texts(radii),
         n_draws=n_draws,
         **points,
     )
-    integrate = partial(_probabilities, radii, n_draws, points)
-    return RegionProbabilities(**combine_fits(store, stage, integrate, tasks, concatenated))
+    return RegionProbabilities(**arrays)
 
 
 def generated_region_counts(
