@@ -27,6 +27,12 @@ collect_ignore = ["geant4_ledger.py"]
 
 
 @pytest.fixture
+def needs_extra() -> None:
+    for package in ("pythia8mc", "fastjet", "awkward"):
+        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
+
+
+@pytest.fixture
 def tiny_project(tmp_path: Path) -> Path:
     """Return a project of one chapter that runs in two seconds, with the real site settings."""
     root = tmp_path / "project"

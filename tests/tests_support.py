@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,3 +159,24 @@ def small_flow_matching(architecture: str = "transformer", **changes) -> FlowMat
         architecture=architecture, n_blocks=1, n_heads=2, width=24, n_vectors=4, frame_width=8
     )
     return FlowMatchingSettings(velocity=network, **changes)
+
+
+def simulate_and_kill(function: str, arguments: str, output: Path, folder: Path) -> None:
+    """Call a function of simulation.samples in a process of its own; kill it after one shard."""
+    script = (
+        f"import sys; from genamp_lib.simulation.samples import {function} as run\n"
+        f"if __name__ == '__main__': run(sys.argv[1], {arguments}, folder=sys.argv[2])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(output), str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("shard-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list(folder.glob("shard-*.json"))
+    assert not output.exists()

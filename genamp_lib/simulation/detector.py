@@ -25,6 +25,10 @@ FLAVOUR_DELTA_R = 0.5
 FLAVOUR_PT_MIN = 1.0  # GeV, of a parton
 FLAVOUR_ABS_ETA_MAX = 2.5  # of a parton
 MUON_MASS = 0.1056584  # GeV
+# By regions: largest |eta|, and what grows with the energy and with its square root, in GeV.
+ELECTROMAGNETIC_REGIONS = ((3.2, 0.0017, 0.101), (4.9, 0.0350, 0.285))
+# Without the noise of a tower.
+HADRONIC_REGIONS = ((1.7, 0.0302, 0.5205), (3.2, 0.0500, 0.706), (4.9, 0.09420, 1.00))
 
 
 def electromagnetic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
@@ -35,10 +39,7 @@ def electromagnetic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.
     >>> electromagnetic_resolution([100.0, 100.0], [0.0, 4.0]).round(3)
     array([1.024, 4.514])
     """
-    energy, abs_eta = np.asarray(energy, dtype=np.float64), np.abs(eta)
-    central = np.sqrt(energy**2 * 0.0017**2 + energy * 0.101**2)
-    forward = np.sqrt(energy**2 * 0.0350**2 + energy * 0.285**2)
-    return np.select([abs_eta <= 3.2, abs_eta <= 4.9], [central, forward], 0.0)
+    return _resolution(energy, eta, ELECTROMAGNETIC_REGIONS)
 
 
 def hadronic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
@@ -49,11 +50,16 @@ def hadronic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64
     >>> hadronic_resolution([100.0, 100.0, 100.0], [0.0, 2.0, 4.0]).round(3)
     array([ 6.018,  8.651, 13.738])
     """
-    energy, abs_eta = np.asarray(energy, dtype=np.float64), np.abs(eta)
-    barrel = np.sqrt(energy**2 * 0.0302**2 + energy * 0.5205**2)
-    endcap = np.sqrt(energy**2 * 0.0500**2 + energy * 0.706**2)
-    forward = np.sqrt(energy**2 * 0.09420**2 + energy * 1.00**2)
-    return np.select([abs_eta <= 1.7, abs_eta <= 3.2, abs_eta <= 4.9], [barrel, endcap, forward])
+    return _resolution(energy, eta, HADRONIC_REGIONS)
+
+
+def _resolution(energy: ArrayLike, eta: ArrayLike, regions: tuple) -> NDArray[np.float64]:
+    energy = np.asarray(energy, dtype=np.float64)
+    is_inside = [np.abs(eta) <= edge for edge, _, _ in regions]
+    return np.select(
+        is_inside,
+        [np.sqrt(energy**2 * linear**2 + energy * root**2) for _, linear, root in regions],
+    )
 
 
 def log_normal(mean: ArrayLike, std: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from importlib.metadata import PackageNotFoundError
 import h5py
 import numpy as np
 import pytest
+from tests_support import simulate_and_kill
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets.events import Events, load_top_pairs, load_z_jets
@@ -27,12 +26,6 @@ from genamp_lib.simulation.samples import (
 
 def write_events(events, provenance, path):
     write_sample(path, event_datasets(events), provenance)
-
-
-@pytest.fixture
-def needs_extra():
-    for package in jet_chain.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
 
 
 def random_events(n, particles, process="z_jets", seed=0):
@@ -205,23 +198,9 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
     settings = SMALL[kind]
     one = simulate_events(tmp_path / "one.h5", *kind, folder=tmp_path / "one", **settings)
     assert one["provenance"]["n_shards"] >= 2
-    script = (
-        "import sys; from genamp_lib.simulation.samples import simulate_events as run\n"
-        f"if __name__ == '__main__': run(sys.argv[1], *{kind}, folder=sys.argv[2], "
-        f"**{settings | {'jobs': 2}})"
-    )
     folder = tmp_path / "two"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "two.h5"), str(folder)],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("shard-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(folder.glob("shard-*.json"))
+    arguments = f"*{kind}, **{settings | {'jobs': 2}}"
+    simulate_and_kill("simulate_events", arguments, tmp_path / "two.h5", folder)
     settings = {**settings, "folder": folder}
     again = {**settings, "jobs": 2, "overwrite": True}
     two = simulate_events(tmp_path / "two.h5", *kind, **again)

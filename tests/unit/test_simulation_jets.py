@@ -1,16 +1,13 @@
 """The jet chain against a plain loop over particles, and samples that survive a kill."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError
 
 import h5py
 import numpy as np
 import pytest
+from tests_support import simulate_and_kill
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets import load_jets, relative_mass
@@ -22,12 +19,6 @@ from genamp_lib.simulation.samples import (
     simulate_jets,
     write_sample,
 )
-
-
-@pytest.fixture
-def needs_extra():
-    for package in chain.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
 
 
 def jets_by_a_plain_loop(seed, kind, n_events, radius):
@@ -103,24 +94,9 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
     settings = {"n_jets": 25, "seed": 11, "events_per_shard": 6}
     one = simulate_jets(tmp_path / "one.h5", folder=tmp_path / "one", jobs=1, **settings)
 
-    script = (
-        "import sys; from genamp_lib.simulation.samples import simulate_jets\n"
-        f"if __name__ == '__main__': simulate_jets(sys.argv[1], folder=sys.argv[2], jobs=2, "
-        f"**{settings})"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "two.h5"), str(tmp_path / "two")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "two").glob("shard-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "two.h5").exists()
-    assert 1 <= len(list((tmp_path / "two").glob("shard-*.json"))) < one["provenance"]["n_shards"]
+    arguments = f"**{settings}, jobs=2"
+    simulate_and_kill("simulate_jets", arguments, tmp_path / "two.h5", tmp_path / "two")
+    assert len(list((tmp_path / "two").glob("shard-*.json"))) < one["provenance"]["n_shards"]
 
     two = simulate_jets(tmp_path / "two.h5", folder=tmp_path / "two", jobs=2, **settings)
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()

@@ -2,17 +2,13 @@
 
 import errno
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from importlib.metadata import PackageNotFoundError
 
 import h5py
 import numpy as np
 import pytest
-from tests_support import ROOT
+from tests_support import ROOT, simulate_and_kill
 from typer.testing import CliRunner
 
 from genamp_lib._project import GenampError, sha256_of_file
@@ -77,22 +73,8 @@ def test_deposits_and_escape_balance_and_cells_are_where_they_should_be(
 def test_sample_is_the_same_bytes_in_any_sharding_and_after_a_kill(needs_extra, tmp_path):
     settings = {**SMALL, "showers_per_shard": 1}
     one = simulate_showers(tmp_path / "one.h5", folder=tmp_path / "one", **settings)
-    script = (
-        "import sys; from genamp_lib.simulation.samples import simulate_showers as run\n"
-        f"if __name__ == '__main__': run(sys.argv[1], folder=sys.argv[2], **{settings})"
-    )
     folder = tmp_path / "two"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "two.h5"), str(folder)],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("shard-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(folder.glob("shard-*.json"))
+    simulate_and_kill("simulate_showers", f"**{settings}", tmp_path / "two.h5", folder)
     two = simulate_showers(tmp_path / "two.h5", folder=folder, jobs=2, overwrite=True, **settings)
     assert two["sha256"] == one["sha256"] == sha256_of_file(tmp_path / "two.h5")
     assert json.loads((tmp_path / "two.h5.json").read_text()) == two

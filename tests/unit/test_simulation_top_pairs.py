@@ -11,12 +11,6 @@ from genamp_lib.simulation import collisions, detector
 from genamp_lib.simulation import top_pairs as chain
 
 
-@pytest.fixture
-def needs_extra():
-    for package in collisions.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
-
-
 def particles_of(rows, n_events):
     """Event records from rows of (event, pdg_id, pt, eta, phi, pdg_id of the daughter)."""
     event, pdg_id, pt, eta, phi, daughter = np.array(rows, dtype=float).T

@@ -11,12 +11,6 @@ from genamp_lib.simulation import z_jets as chain
 N_SIGMA = 4.9
 
 
-@pytest.fixture
-def needs_extra():
-    for package in collisions.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} is missing: pip install -e '.[simulate]'")
-
-
 def pairs_of_muons(n, pt=45.0, eta=(0.3, -2.0)):
     """Event records with two muons each and a photon between the events."""
     rows = np.array([[pt, eta[0], 0.0], [pt - 5, eta[1], 3.0], [20.0, 0.0, 1.0]] * n)
