@@ -5,7 +5,7 @@ from that outside says where: a missing tail in the jet mass shows up as the jet
 
 What this does not say is whether the generator is wrong. A classifier that learned noise has put
 its large weights somewhere, too. Whether the slice holds more truth than generated events than
-chance allows is `WeightSlice.excess`; ask that first.
+chance allows is `WeightSlice.significance`; ask that first.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def _strongest(end: str, truth: Array, generated: Array) -> WeightSlice:
 
 def _excess(one: WeightSlice) -> float:
     n_slice, n_all = one.n_truth + one.n_generated, one.n_truth_total + one.n_generated_total
-    return 0.0 if n_slice == n_all else one.excess(cross_fitted=True)
+    return 0.0 if n_slice == n_all else one.significance(cross_fitted=True)
 
 
 def _allowing(z: float, n_looks: int) -> float:

@@ -49,11 +49,7 @@ class WeightSlice:
         count, total = self._counts()
         return count / total
 
-    def fraction_interval(self, confidence: float = 0.6827) -> tuple[float, float]:
-        """Wilson's binomial interval of `fraction`, for a range of weights fixed beforehand."""
-        return binomial_interval(*self._counts(), confidence=confidence)
-
-    def excess(self, *, cross_fitted: bool = False) -> float:
+    def significance(self, *, cross_fitted: bool = False) -> float:
         """Excess of `sample` in the slice, in standard deviations of the null.
 
         The null: both samples are of one density, and the events in the slice were shared out

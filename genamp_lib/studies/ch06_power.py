@@ -210,7 +210,7 @@ def _metrics(truth: Array, generated: Array, logits_t: Array, logits_g: Array) -
             n_large=max(round(fraction * len(w_truth)), 1),
         )
         # Weights that say nothing are all tied: the slice is everything, and holds no excess.
-        tails += [s.excess() for s in slices if s.n_truth + s.n_generated < len(both)]
+        tails += [s.significance() for s in slices if s.n_truth + s.n_generated < len(both)]
     mean = w_generated.mean()
     inner = np.unique(np.quantile(both, np.arange(1, _N_BINS) / _N_BINS))
     edges = np.unique([0.0, *inner[inner > 0], np.inf])

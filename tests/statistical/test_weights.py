@@ -102,7 +102,7 @@ def test_excess_is_standard_normal_when_there_is_none():
     for i in range(len(excesses)):
         truth, generated = rng.exponential(size=900), rng.exponential(size=600)
         _, large = weight_slices(truth, generated, small=0.1, n_large=90)
-        excesses[i] = large.excess()
+        excesses[i] = large.significance()
     # Standard deviations of mean and standard deviation of 2000 normal numbers: 0.0224, 0.0158.
     assert abs(excesses.mean()) <= Z * 0.0224 + 0.05  # + the bias of an edge set by the truth
     assert abs(excesses.std() - 1.0) <= Z * 0.0158
@@ -116,4 +116,4 @@ def test_excess_finds_a_missing_tail():
     n_tail = 5000 * math.exp(-4.0)
     assert abs(large.n_truth - n_tail) <= Z * math.sqrt(n_tail)
     assert large.n_generated == 0
-    assert large.excess() > Z
+    assert large.significance() > Z
