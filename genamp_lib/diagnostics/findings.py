@@ -71,7 +71,7 @@ def findings_in_slices(
         tables: Name -> observable of truth and of generated events.
         small: Slice of small weights.
         large: Slice of large weights.
-        significance: Significance of "small" and "large", after allowing for all that was looked at.
+        significance: Significance of "small" and "large", allowing for all that was looked at.
         ranks: "small" and "large" -> the observables ranked in that slice.
         differing: Observables whose own distributions differ.
     """

@@ -215,9 +215,6 @@ class TestWeightSlices:
         small, _ = weight_slices(self.truth, self.generated, small=0.3, large=4.0)
         assert json.loads(json.dumps(small.to_dict()))["n_generated"] == 2
 
-    def test_interval_of_the_fraction(self):
-        _, large = weight_slices(self.truth, self.generated, small=0.3, large=4.0)
-
     @pytest.mark.parametrize(
         ("choice", "message"),
         [
