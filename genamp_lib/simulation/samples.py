@@ -12,7 +12,7 @@ kill and a rerun of the same call. All `simulate_...` functions share these argu
     overwrite         whether an existing `output` is replaced
 
 They return the record, and raise `GenampError` when an argument is out of range, the extra is
-missing, `output` exists, or the shards in `folder` are damaged or of other settings.
+missing, `output` exists, or a shard in `folder` is damaged.
 """
 
 from __future__ import annotations

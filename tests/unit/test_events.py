@@ -210,13 +210,11 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
 
     with pytest.raises(GenampError, match=r"two\.h5: exists; remove it or pass --overwrite"):
         simulate_events(tmp_path / "two.h5", *kind, **settings)
-    with pytest.raises(GenampError, match=r"other settings \(events_per_shard\); remove"):
-        simulate_events(tmp_path / "new.h5", *kind, **{**settings, "events_per_shard": 70})
-    damaged = folder / "shard-00001.safetensors"
+    damaged = next(folder.glob("shard-*.safetensors"))
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    with pytest.raises(GenampError, match=r"shard-00001\.safetensors: damaged"):
+    with pytest.raises(GenampError, match=r"artefact `shard-\w+`: damaged"):
         simulate_events(tmp_path / "new.h5", *kind, **settings)
     assert not (tmp_path / "new.h5").exists()
 

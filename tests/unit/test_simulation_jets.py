@@ -113,10 +113,6 @@ def test_sample_is_the_same_bytes_for_two_processes_and_after_a_kill(needs_extra
     assert few["provenance"] == part.provenance
     assert few["rows"] == 8
 
-    with pytest.raises(GenampError, match=r"other settings \(events_per_shard\); remove"):
-        simulate_jets(
-            tmp_path / "new.h5", folder=tmp_path / "one", **{**settings, "events_per_shard": 12}
-        )
     with pytest.raises(GenampError, match=r"one\.h5: exists; remove it"):
         simulate_jets(tmp_path / "one.h5", folder=tmp_path / "one", **settings)
 
