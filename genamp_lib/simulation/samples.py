@@ -369,7 +369,7 @@ def _shower_checks(kept: Showers, exact: Showers) -> dict[str, float]:
 def jet_datasets(arrays: Mapping[str, np.ndarray]) -> Datasets:
     """Return `particles`, `jets` and `multiplicity` of jets in JetNet's layout.
 
-    The order is that of the shipped files: it is in the bytes.
+    The order is fixed, because it is in the bytes of the file.
     """
     return {
         "jet_features": (arrays["jets"], {"fields": list(JET_FIELDS)}),
