@@ -6,10 +6,7 @@ from genamp_lib.amplification.averaging import (
     averaging_intervals,
 )
 from genamp_lib.amplification.averaging_estimate import AveragingEstimate
-from genamp_lib.amplification.differential import (
-    differential_amplification,
-    differential_intervals,
-)
+from genamp_lib.amplification.differential import differential_amplification, differential_intervals
 from genamp_lib.amplification.differential_estimate import (
     CramerVonMisesEstimate,
     DifferentialEstimate,
@@ -28,10 +25,7 @@ from genamp_lib.amplification.streaming import (
     quantile_regions,
 )
 from genamp_lib.amplification.truth import TrueAmplification, true_averaging_amplification
-from genamp_lib.amplification.variation import (
-    TotalVariationEstimate,
-    total_variation_amplification,
-)
+from genamp_lib.amplification.variation import TotalVariationEstimate, total_variation_amplification
 
 __all__ = [
     "KOLMOGOROV_MEAN",

@@ -13,8 +13,8 @@ FEWEST_COUNTS = 25
 def normality_p_value(fractions: NDArray[np.float64], *, n_generated: float) -> float:
     """Return the p-value of the Shapiro-Wilk test of one region's integrals, shape (n_members,).
 
-    1 where the test cannot see the model: fewer than three members, equal ones, few counts, or a
-    spread that is mostly counting noise, which is Gaussian.
+    1 for fewer than three members, equal ones, few counts, or a spread that is mostly counting
+    noise.
     """
     mean = fractions.mean()
     counting = mean * (1 - mean) / n_generated
@@ -33,16 +33,9 @@ def bias_p_value(
 ) -> float:
     """Return the two-sided probability of the training sample's count in one region.
 
-    The hypothesis: the true integral is the members' mean up to their spread. Then the count is
-    beta-binomial; binomial for members that agree. The mean of members that were fitted to this
-    sample is correlated with the count, positively, which makes the true probability of an alarm
-    smaller than this one.
-
-    Args:
-        fractions: Fractions of each member's events, shape (n_members,).
-        train_count: Training events in the region.
-        n_generated: Generated events per member; infinite for exact probabilities.
-        n_train: Training events.
+    From fractions (n_members,): the true integral is the members' mean up to their spread, so the
+    count is beta-binomial; binomial for members that agree. Members fitted to this sample follow
+    it, so that a true alarm is rarer than this says.
     """
     mean = float(fractions.mean())
     counting = mean * (1 - mean) / n_generated
@@ -60,26 +53,14 @@ def bias_p_value(
 
 
 def joint_p_value(
-    fractions: NDArray[np.float64],
-    train: NDArray[np.float64],
-    *,
-    n_generated: float,
-    n_train: int,
+    fractions: NDArray[np.float64], train: NDArray[np.float64], *, n_generated: float, n_train: int
 ) -> NDArray[np.float64]:
     """Return the p-value of Pearson's chi^2 of the members' mean against the training sample.
 
-    The hypothesis: the true integrals are those of the members' mean, up to what its members still
-    scatter. Their spread over their number counts as a single mode, the widest law. Members fitted
-    to this sample follow it, and each parameter that the sample fixes takes up to one from the
-    degrees of freedom. How many it fixes is not known, so none is taken off, and the p-value is
-    an upper bound: an alarm rings in clean cases as often as its level says or less.
-
-    Args:
-        fractions: Fractions of each member's events in bins that cover everything, shape
-            (..., n_members, n_bins).
-        train: Training events in the bins, shape (..., n_bins).
-        n_generated: Generated events per member; infinite for exact probabilities.
-        n_train: Training events.
+    From fractions (..., n_members, n_bins) and training events (..., n_bins) in bins that cover
+    everything. The spread of the members over their number counts as a single mode, the widest law.
+    No degree of freedom is taken off for parameters that the sample fixes: the p-value is an upper
+    bound.
     """
     n_members, n_bins = fractions.shape[-2:]
     expected = fractions.mean(axis=-2)

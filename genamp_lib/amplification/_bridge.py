@@ -1,7 +1,5 @@
 """From a distance of two samples to an amplification: numbers in, interval out.
 
-Not for samples: differential.
-
 Let delta = F_generated - F_truth and n_eff = n_ref n_gen / (n_ref + n_gen). For large samples the
 difference of the two empirical distribution functions, times sqrt(n_eff), is B + s: a Brownian
 bridge B and the signal s = sqrt(n_eff) delta. Both distances are norms ||B + s||: the largest
@@ -9,28 +7,24 @@ value for Kolmogorov-Smirnov, the root of the mean square for Cramer-von Mises. 
 for <K>^2 or E||B||^2 = 1/6, n_equiv true events have c^2/n_equiv in the place of ||delta||^2, so
 t = ||s|| is the unknown: G = c^2 n_eff / (n_train t^2), infinite for t = 0.
 
-The largest value x. Its law depends on the direction of s, so the interval is a bound that holds
-for any:
+The law of the largest value x depends on the direction of s. The interval is a bound for any:
 
 - P(x > t + k(1-b)) <= b, by the triangle inequality, with k the quantile of ||B||;
 - P(x < k(b)) <= b, since adding a signal never lowers a norm (Anderson's inequality);
 - P(x < t - sigma z(1-b)) <= b: projected on the signal x is at least t plus a normal number of
   standard deviation sigma at most 1/2.
 
-Scaling the law of K, x = K sqrt(1 + n_eff/n_equiv), as reading Eq. (36) of paper A at quantiles of
-K does, has no such property: for a shift of a Gaussian with G = 1 it covers 62 % instead of 68 %.
+Reading Eq. (36) of paper A at quantiles of K covers 62 % instead of 68 % for a shift with G = 1.
 
-The mean square. Along the signal B is a normal number Z of variance rho, at most 1/pi^2, so that
-||B + s||^2 is about (t + sqrt(rho) Z)^2 + (1 - 6 rho) ||B'||^2, with the exact mean for all t and
-the variance of the linearised mean square for large t. That variance, estimated from the samples,
-gives rho where the signal stands out of the noise; by the share that noise has of the mean square
-rho goes to 1/pi^2. One-sided limits take at least 1/pi^2 always.
+For the mean square, B along the signal is a normal number Z of variance rho, at most 1/pi^2, so
+||B + s||^2 is about (t + sqrt(rho) Z)^2 + (1 - 6 rho) ||B'||^2, with the exact mean for all t. The
+linearised variance, estimated from the samples, gives rho where the signal stands out; by the share
+of the noise rho goes to 1/pi^2. One-sided limits take at least 1/pi^2 always.
 
 Tails: alpha = 1 - confidence is split into lower alpha/2 t^2/(t^2 + c^2) and upper the rest, so
 that a perfect generator, t = 0, is covered in exactly the stated fraction of cases, by high = inf,
 and no interval is empty. Splits that depend on the parameter alone keep the coverage (Puza and
-O'Neill, Canadian Journal of Statistics 34 (2006) 299). One-sided limits, for verdicts, have `MISS`
-on each side.
+O'Neill, Canadian Journal of Statistics 34 (2006) 299). One-sided limits have `MISS` on each side.
 """
 
 from __future__ import annotations
@@ -84,13 +78,8 @@ def amplification_intervals(
 ) -> tuple[Array, Array, Array]:
     """Return (amplification, low, high) for distances x = sqrt(n_eff) max |F_gen - F_ref|.
 
-    Args:
-        x: Scaled Kolmogorov-Smirnov distances, any shape.
-        n_effective: n_ref n_gen / (n_ref + n_gen).
-        n_train: Training events, the unit of the amplification.
-        confidence: Confidence level of (low, high); None for one-sided limits.
-        continuous: False for a statistic of few values. ||B|| is smaller then, so the second bound
-            above is left out.
+    `confidence` None gives one-sided limits; `continuous` False, for a statistic of few values,
+    leaves out the second bound above, since ||B|| is smaller then.
     """
     x = np.asarray(x, dtype=np.float64)
     alpha, lower_tail = _tails(confidence, KOLMOGOROV_MEAN**2)
@@ -122,14 +111,9 @@ def mean_square_intervals(
     n_train: int,
     confidence: float | None,
 ) -> tuple[Array, Array, Array]:
-    """Return (amplification, low, high) for unbiased mean squares of F_gen - F_ref.
+    """Return (amplification, low, high) for n_eff times unbiased mean squares of F_gen - F_ref.
 
-    Args:
-        square: Unbiased mean squares times n_eff, any shape.
-        variance: Their linearised variances.
-        n_effective: n_ref n_gen / (n_ref + n_gen).
-        n_train: Training events, the unit of the amplification.
-        confidence: Confidence level of (low, high); None for one-sided limits.
+    `variance` is their linearised variance, of the same shape; `confidence` as above.
     """
     square = np.asarray(square, dtype=np.float64)
     alpha, lower_tail = _tails(confidence, MEAN_SQUARE)

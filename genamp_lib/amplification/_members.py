@@ -126,12 +126,9 @@ def check_alarm_counts(
 
 
 def equal_members(fractions: NDArray[np.float64], *, n_events: float) -> tuple[int, int] | None:
-    """Return the first two members with equal numbers in all regions; None where chance may do it.
+    """Return the first two members with equal fractions in all regions; None if chance may do it.
 
-    Args:
-        fractions: Fractions of each member, shape (n_members, n_regions).
-        n_events: Events by which the fractions are counted; for exact probabilities the training
-            events, whose number limits what a resampled histogram can show.
+    `n_events` counts the fractions; for exact probabilities it is the number of training events.
     """
     mean = fractions.mean(axis=0)
     variance = np.maximum(n_events * mean * (1 - mean), 1.0)

@@ -11,32 +11,20 @@ Array = NDArray[np.float64]
 
 
 class MeanSquare(NamedTuple):
-    """Mean square difference of two distribution functions over the truth.
+    """Mean square difference of two distribution functions over the truth."""
 
-    Attributes:
-        square: Integral of (F_gen - F_truth)^2, without bias.
-        null: Integral of F_truth (1 - F_truth), 1/6 without ties.
-        variance: Variance of `square`, linearised: that of the mean influence of an event. Where
-            the functions agree it comes out twice too large.
-    """
-
-    square: float
-    null: float
-    variance: float
+    square: float  # integral of (F_gen - F_truth)^2, without bias
+    null: float  # integral of F_truth (1 - F_truth), 1/6 without ties
+    variance: float  # of `square`, linearised; twice too large where the functions agree
 
 
 def mean_square(
     reference: NDArray[np.int64], generated: NDArray[np.int64], n_generated: int
 ) -> MeanSquare:
-    """Estimate the mean square difference of generated events and a reference.
+    """Estimate the mean square difference from events at or below each distinct reference value.
 
-    U-statistics: each reference event in turn is a place where the functions are compared, by
-    pairs of other events, so that both integrals have no bias, with ties too.
-
-    Args:
-        reference: Reference events at or below each of their distinct values; at least 3 events.
-        generated: Generated events at or below the same values.
-        n_generated: Number of generated events, at least 2.
+    U-statistics: each reference event in turn is a place where the functions are compared, by pairs
+    of other events, without bias, with ties too. Needs 3 reference and 2 generated events.
     """
     weights = np.diff(reference, prepend=0) / reference[-1]
     n, m = float(reference[-1] - 1), float(n_generated)
@@ -57,11 +45,7 @@ def mean_square(
 
 
 def mean_square_to_cdf(truth: Array) -> MeanSquare:
-    """Estimate the mean square difference of generated events and a known distribution function.
-
-    Args:
-        truth: F_truth at the generated events, sorted; at least 2 events.
-    """
+    """Estimate the mean square difference to a cdf, from its values at the sorted events."""
     n = len(truth)
     j = np.arange(n)
     with_noise = 1 / (12 * n**2) + np.mean((truth - (2 * j + 1) / (2 * n)) ** 2)
@@ -80,11 +64,7 @@ def _variance(values: Array, weights: Array) -> float:
 
 
 def tie_probability(reference: NDArray[np.int64]) -> float:
-    """Estimate the probability that two events have equal values.
-
-    Args:
-        reference: Events at or below each distinct value; at least 2 events.
-    """
+    """Estimate the probability of equal values from events at or below each distinct one."""
     multiplicity = np.diff(reference, prepend=0).astype(np.float64)
     n = multiplicity.sum()
     return float((multiplicity * (multiplicity - 1)).sum() / (n * (n - 1)))

@@ -1,7 +1,4 @@
-"""What all accumulators share: exact counts below thresholds, chunks, snapshots, merging.
-
-Not for results: streaming.
-"""
+"""What all accumulators share: exact counts below thresholds, chunks, snapshots, merging."""
 
 from __future__ import annotations
 
@@ -60,11 +57,7 @@ def finite_floats(name: str, values: NDArray) -> NDArray[np.floating]:
 
 
 def precision_of(values: NDArray) -> np.dtype:
-    """Return the type in which the numbers were kept; float64 for integers.
-
-    Two numbers are compared in the coarser of their types: 0.1 of a float32 file and 0.1 of a
-    float64 file are one value.
-    """
+    """Return the type in which numbers were kept; two numbers are compared in the coarser one."""
     return values.dtype if values.dtype.kind == "f" else FLOAT64
 
 
@@ -76,10 +69,9 @@ def coarser(*types: np.dtype) -> np.dtype:
 class Thresholds:
     """Count how many events lie below, and how many at or below, each of sorted thresholds.
 
-    Most events are placed without a comparison: a fixed monotone map x -> cell of a fine grid is
-    applied to events and thresholds alike, so events in a cell without a threshold lie strictly
-    between two known ones, whatever rounding does. The few others are sorted. Both ways count the
-    same integers; a statistic that the grid does not resolve (heavy tails) only costs time.
+    A fixed monotone map x -> cell of a fine grid is applied to events and thresholds alike: events
+    in a cell without a threshold lie strictly between two known ones, whatever rounding does. The
+    few others are sorted.
     """
 
     def __init__(self, thresholds: NDArray[np.float64], precision: np.dtype) -> None:

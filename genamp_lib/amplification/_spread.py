@@ -1,38 +1,29 @@
 """What the spread of a few members says about the spread of all: arrays in, interval out.
 
-Not for amplification factors nor for checking input: averaging.
-
 The members' integrals have a total variance T = V + B: V is made by the model (sigma_model^2), B
 is the known variance of counting n_generated events (0 for exact probabilities). The unbiased
 sample variance t of m members follows T chi^2_nu / nu, so a confidence interval for T is one for V.
 
-Two points need care.
-
-*V cannot be negative.* With equal tails the interval would miss every V >= 0, and so be empty, in
-16 % of all cases at 68 % when counting noise dominates. Tails need not be equal: any split of
-alpha = 1 - confidence that depends on the parameter alone keeps the coverage exact (tail functions:
-Puza and O'Neill, Canadian Journal of Statistics 34 (2006) 299). The lower tail here is
-alpha/2 (1 - B/T): half of alpha where the model dominates, and for exact probabilities the usual
-equal-tailed chi^2 interval; nothing where counting does, where all that data can give is an upper
-limit on V. The interval is then never empty.
+*V cannot be negative.* With equal tails the interval would be empty in 16 % of all cases at 68 %
+when counting noise dominates. Any split of alpha = 1 - confidence that depends on the parameter
+alone keeps the coverage exact (Puza and O'Neill, Canadian Journal of Statistics 34 (2006) 299). The
+lower tail here is alpha/2 (1 - B/T): the usual equal-tailed chi^2 interval for exact probabilities,
+an upper limit on V where counting dominates, and never an empty interval.
 
 *nu for several regions.* t is a sum over regions whose integrals go up and down together, so nu =
-(m - 1) (tr S)^2 / tr S^2 (Satterthwaite) for the covariance S of the regions, between m - 1 and (m
-- 1) n_regions. A handful of members tells little more about S than tr S^2 / (tr S)^2, its purity,
-and that with a bias. Two spectra that explain it are taken, and the geometric mean of their nu:
+(m - 1) (tr S)^2 / tr S^2 (Satterthwaite) for the covariance S of the regions. A handful of members
+tells little more about S than tr S^2 / (tr S)^2, its purity, and that with a bias. Two spectra that
+explain it are taken, and the geometric mean of their nu:
 
-- One leading mode and a flat remainder (regions that all move with one parameter, and counting
-  noise). The leading mode's share solves the moment equation of the purity that holds given that
-  mode's own fluctuation. Because a spread that is low by chance is low mostly in the leading mode,
-  nu is evaluated at each hypothesised T, not once for the observed t: otherwise intervals are too
-  short exactly where t is too small.
-- Some modes of equal variance (regions that move with several parameters alike). The purity then
-  fluctuates independently of t, and the ratio of the moments of tr S^2 and (tr S)^2 is unbiased.
+- One leading mode and a flat remainder. The leading mode's share solves the moment equation of the
+  purity that holds given that mode's own fluctuation. A spread that is low by chance is low mostly
+  in the leading mode, so nu is evaluated at each hypothesised T, not once for the observed t.
+- Some modes of equal variance. The purity then fluctuates independently of t, and the ratio of the
+  moments of tr S^2 and (tr S)^2 is unbiased. Its weight grows with the share of counting noise.
 
-The second has a weight that grows with the share of counting noise. It was chosen for coverage at 5
-and 10 members with 18 regions whose neighbours are 0.97 correlated, and with regions that follow
-two fitted parameters; what that gives is measured anew, with other random numbers, on the page on
-intervals and in the statistical tests.
+The weight was chosen for coverage at 5 and 10 members with 18 regions whose neighbours are 0.97
+correlated, and with regions that follow two fitted parameters; the page on intervals measures it
+with other random numbers.
 """
 
 from __future__ import annotations
@@ -51,34 +42,21 @@ EQUAL_MODES = (0.33, 0.2)
 
 
 class Spread(NamedTuple):
-    """Result of `member_spread`; every array has the leading shape of its input.
+    """Result of `member_spread`; every array has the leading shape of its input."""
 
-    Attributes:
-        integrals: Mean over members, shape (..., n_regions).
-        event_variance: Sum over regions of mean (1 - mean): n sigma_stat^2(n).
-        total_variance: Sum over regions of the unbiased variance over members.
-        model_low: Lower edge of sigma_model^2, at least 0.
-        model_high: Upper edge of sigma_model^2.
-        degrees_of_freedom: nu at the observed spread.
-        noise_p_value: Probability of so small a spread from counting noise alone.
-    """
-
-    integrals: Array
-    event_variance: Array
-    total_variance: Array
-    model_low: Array
+    integrals: Array  # mean over members, (..., n_regions)
+    event_variance: Array  # sum over regions of mean (1 - mean): n sigma_stat^2(n)
+    total_variance: Array  # sum over regions of the unbiased variance over members
+    model_low: Array  # edges of sigma_model^2, at least 0
     model_high: Array
-    degrees_of_freedom: Array
-    noise_p_value: Array
+    degrees_of_freedom: Array  # nu at the observed spread
+    noise_p_value: Array  # probability of so small a spread from counting noise alone
 
 
 def member_spread(fractions: Array, *, n_generated: float, confidence: float) -> Spread:
-    """Split the spread of members into model and counting part, with an interval.
+    """Split the spread of fractions (..., n_members, n_regions) into model and counting part.
 
-    Args:
-        fractions: Fraction of each member's events in each region, (..., n_members, n_regions).
-        n_generated: Events per member; infinite for exact probabilities.
-        confidence: Confidence level of (model_low, model_high).
+    `n_generated` is infinite for exact probabilities.
     """
     dof = fractions.shape[-2] - 1
     integrals = fractions.mean(axis=-2)

@@ -32,23 +32,10 @@ def averaging_coverage(
 ) -> Array:
     """Return the fraction of averaging intervals that hold the true amplification.
 
-    Args:
-        make_members: `make_members(rng, n_experiments, n_members)` returns exact probabilities,
-            (n_experiments, n_members, n_regions).
-        count_events: `count_events(rng, probabilities, n_generated)` returns fractions of counted
-            events, of the same shape.
-        true_amplification: G that the spread of infinitely many members would give.
-        n_train: Training events.
-        n_members: Numbers of members.
-        n_generated: Numbers of generated events; infinite for exact probabilities.
-        confidences: Confidence levels.
-        n_experiments: Pseudo-experiments for each number of members. Different n_generated share
-            the members, not the events.
-        seed: Seed of all random numbers.
-
-    Returns:
-        Shape (len(n_members), len(n_generated), len(confidences)); a fraction c has the standard
-        error sqrt(c (1 - c) / n_experiments).
+    `make_members(rng, n_experiments, n_members)` returns exact probabilities, (n_experiments,
+    n_members, n_regions); `count_events(rng, probabilities, n_generated)` fractions of counted
+    events. Different n_generated, infinite for exact probabilities, share the members. The result
+    has shape (len(n_members), len(n_generated), len(confidences)).
 
     >>> make = lambda rng, n, m: 0.2 + 0.004 * rng.normal(size=(n, m, 1))  # G = 10
     >>> coverage = averaging_coverage(

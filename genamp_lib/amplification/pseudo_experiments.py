@@ -1,8 +1,7 @@
 """Toy ensembles and distances with a known true amplification. Not for estimating it.
 
-Members of averaging amplification are arrays of exact probabilities, (n_experiments, n_members,
-n_regions); generators of differential amplification are distribution functions over the truth's
-quantiles u. Both are made for measuring how far the estimators can be trusted.
+Members are arrays of exact probabilities, (n_experiments, n_members, n_regions); generators are
+distribution functions over the truth's quantiles u.
 """
 
 from __future__ import annotations
@@ -22,11 +21,7 @@ REGION_INTEGRAL = 0.03
 
 
 def truth_quantiles(n_regions: int) -> Array:
-    """Return n_regions + 1 edges of regions that hold equal parts of a unit Gaussian.
-
-    >>> truth_quantiles(2)
-    array([-inf,   0.,  inf])
-    """
+    """Return n_regions + 1 edges of regions that hold equal parts of a unit Gaussian."""
     return ndtri(np.arange(n_regions + 1) / n_regions)
 
 
@@ -39,24 +34,10 @@ def fitted_regions(
     n_train: int,
     fit_width: bool = False,
 ) -> Array:
-    """Return probabilities of adjacent regions for Gaussians fitted to n_train true events.
+    """Return probabilities of adjacent regions for Gaussians fitted to n_train true events each.
 
-    The truth is a unit Gaussian; members have independent training sets.
-
-    Args:
-        rng: Source of the fits.
-        n_experiments: Number of ensembles.
-        n_members: Fits in each.
-        edges: Increasing edges of the regions, shape (n_regions + 1,).
-        n_train: Events of each fit.
-        fit_width: Whether the width is fitted too, by maximum likelihood.
-
-    Returns:
-        Shape (n_experiments, n_members, n_regions).
-
-    >>> rng = np.random.default_rng(1)
-    >>> fitted_regions(rng, 2, 3, edges=[0.0, 0.5], n_train=1000).shape
-    (2, 3, 1)
+    The truth is a unit Gaussian; members have independent training sets, and their width is fitted
+    by maximum likelihood where `fit_width` says so. `edges` has shape (n_regions + 1,).
     """
     shape = (n_experiments, n_members, 1)
     mean = rng.normal(size=shape) / math.sqrt(n_train)
@@ -79,18 +60,6 @@ def correlated_regions(
     Gaussian integrals around 0.03 with equal variance; regions k apart have the correlation
     `correlation`^k. Integrals are cut at 0 and where they would add up to more than one.
 
-    Args:
-        rng: Source of the integrals.
-        n_experiments: Number of ensembles.
-        n_members: Members in each.
-        n_regions: Number of regions.
-        correlation: Correlation of neighbours, from 0 to below 1.
-        amplification: True G.
-        n_train: Training events.
-
-    Returns:
-        Shape (n_experiments, n_members, n_regions).
-
     >>> rng = np.random.default_rng(1)
     >>> table = correlated_regions(
     ...     rng, 4, 500, n_regions=18, correlation=0.97, amplification=5.0, n_train=1000
@@ -108,13 +77,7 @@ def correlated_regions(
 
 
 def counted_fractions(rng: np.random.Generator, probabilities: Array, n_generated: int) -> Array:
-    """Return fractions of n_generated events in regions that do not overlap.
-
-    Args:
-        rng: Source of the events.
-        probabilities: Shape (..., n_regions), adding up to at most one.
-        n_generated: Events of each member.
-    """
+    """Return fractions of n_generated events in regions of probabilities (..., n_regions)."""
     rest = np.clip(1 - probabilities.sum(axis=-1, keepdims=True), 0.0, 1.0)
     everything = np.concatenate([probabilities, rest], axis=-1)
     return rng.multinomial(n_generated, everything)[..., :-1] / n_generated
@@ -141,16 +104,7 @@ def misplaced_peak(u: Array, size: float) -> Array:
 
 
 def deformation_size(family: Callable[[Array, float], Array], largest_difference: float) -> float:
-    """Return the size at which a family's distribution function is off by a given amount.
-
-    Args:
-        family: `shifted`, `widened`, `missing_edge` or `misplaced_peak`.
-        largest_difference: Largest difference of the distribution functions, below 0.4.
-
-    >>> size = deformation_size(shifted, 0.0275)
-    >>> round(float(np.abs(shifted(np.array([0.5]), size) - 0.5)[0]), 3)
-    0.027
-    """
+    """Return the size at which a distribution function is off by a difference below 0.4."""
     grid = np.linspace(0, 1, 20_001)[1:-1]
     return float(
         brentq(lambda s: np.abs(family(grid, s) - grid).max() - largest_difference, 1e-9, 0.5)
@@ -164,14 +118,9 @@ def mean_square_difference(family: Callable[[Array, float], Array], size: float)
 
 
 def distances_of(generated_cdf: Array) -> Array:
-    """Return Kolmogorov-Smirnov distances of samples to a generator of known distribution.
+    """Return Kolmogorov-Smirnov distances of samples to a known generator.
 
-    Args:
-        generated_cdf: The generator's distribution function at the samples' sorted events, shape
-            (n_experiments, n_reference).
-
-    >>> distances_of(np.array([[0.25, 0.5, 0.75]])).round(3)
-    array([0.25])
+    From its distribution function at the samples' sorted events, (n_experiments, n_reference).
     """
     n = generated_cdf.shape[-1]
     j = np.arange(n)

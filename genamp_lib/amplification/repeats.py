@@ -1,11 +1,9 @@
 """Do generated events repeat training events, or holdout events? Not for distances: differential.
 
-A generator that draws from its training sample has that sample's distribution: against a holdout it
-looks as good as chance made the training sample. What gives it away is where its events lie. Give
-each generated event to the nearest true one, of the training sample and the holdout together. The
-two are samples of one density, so that of events that know neither each true event gets equally
-many on average, whichever sample it is from. Equal values of both share what they get, so that a
-rounded statistic gives no alarm.
+A generator that draws from its training sample looks as good against a holdout as chance made that
+sample. Give each generated event to the nearest true one, of the training sample and the holdout
+together. The two are samples of one density, so that of events that know neither each true event
+gets equally many on average. Equal values of both share what they get.
 """
 
 from __future__ import annotations
@@ -174,11 +172,7 @@ def repeated_events(train: ArrayLike, generated: ArrayLike, holdout: ArrayLike) 
 
 
 def _multiplicities(train: Array, holdout: Array) -> tuple[Array, Array, Array]:
-    """Return how many events of each sample lie at each distinct place; refuse shared events.
-
-    Of events in pairs of equal ones a certain part is expected in one sample each. The variance
-    adds what pairs of more than two equal events have in common.
-    """
+    """Return each sample's events at each distinct place; refuse more shared ones than by ties."""
     for name, sample in (("train", train), ("holdout", holdout)):
         if not len(sample):
             raise ValueError(f"`{name}` must not be empty, got 0 events.")

@@ -1,15 +1,10 @@
 """The true amplification, for toys and holdouts where integrals are known. Not an estimate of it.
 
-Two definitions of "the true uncertainty" differ by a factor of about 2, so both are here:
-
-- `one_draw`: of a single member, E[(I_member - I_true)^2]. What a sample of one network, or of one
-  draw from a posterior, is worth.
-- `mean`: of the average over members, E[(<I> - I_true)^2]. What all members together are worth.
+- `one_draw`: of a single member, E[(I_member - I_true)^2]: one network, one draw of a posterior.
+- `mean`: of the average over members, E[(<I> - I_true)^2]: all members together.
 
 For a calibrated posterior a member is off by the error of the mean and by its own distance from it,
 of equal variance: `one_draw` is half of `mean`. The spread of members estimates the second.
-
-`amplification_tail` is the test behind a verdict on a holdout.
 """
 
 from __future__ import annotations
@@ -104,14 +99,14 @@ def true_averaging_amplification(
     """Return the true amplification of members, by exact true probabilities or a true sample.
 
     Eqs. (4), (11) and (19) of paper A with the deviation from the truth in the place of the spread
-    of members. The expected counting noise of generated and of true events is subtracted.
+    of members. The expected counting noise of generated and of true events is subtracted; G is
+    infinite where it explains the whole deviation.
 
     The intervals are those of the mean squared deviation over independent training sets: a scaled
     chi^2 whose degrees of freedom follow from its variance over the sets. They need some ten sets;
-    a single one, however many members were trained on it, says nothing on the error that members
-    share. With `n_truth` the noise of the true sample, which all sets have in common, is in the
-    intervals, and those of a single set are on that set: they leave out that it may be a lucky one.
-    Those of two to nine sets are bounds then: they take one degree of freedom for each set.
+    a single one says nothing on the error that its members share. With `n_truth` the noise of the
+    true sample is in the intervals, and those of a single set are on that set, lucky or not. Those
+    of two to nine sets are bounds then: they take one degree of freedom for each set.
 
     Args:
         fractions: Probabilities, or counts over n_generated, of regions that do not overlap:
@@ -122,10 +117,6 @@ def true_averaging_amplification(
         n_truth: Events of the true sample, independent of all training sets; infinite where `truth`
             is exact.
         confidence: Confidence level of the intervals.
-
-    Returns:
-        G in both definitions, over all sets and for each of them; infinite where counting noise
-        explains the whole deviation.
 
     Raises:
         ValueError: A shape does not fit, or a number is out of range or not finite.
@@ -231,24 +222,14 @@ def _scatter(square: Array) -> float:
 def mean_square_interval(
     estimate: Array, difference: Array, covariance: Array, *, scatter: float, confidence: float
 ) -> Array:
-    """Return an interval for a mean squared deviation x that a true sample's noise was taken from.
+    """Return edges (2, ...) of a mean squared deviation x, less a true sample's noise.
 
-    The sum of x and noise follows a scaled, non-central chi^2 with its mean and variance: that over
-    training sets (chi^2 for x alone, none for a single set), that of the noise, and their
-    product's. For one region and one set this is exact; for regions of very different size the
-    interval is some points too long, since the noise hides where the deviation points. Tails are
-    those of `_spread`: the upper edge's is alpha/2 times the share of x, so that the interval is
+    From the estimate (...), the deviations of the regions (..., n_regions), the covariance of the
+    noise (n_regions, n_regions), and in `scatter` 2 over the degrees of freedom of x over training
+    sets. The sum of x and noise follows a scaled, non-central chi^2 with its mean and variance:
+    exact for one region and one set, some points too long for regions of very different size. The
+    upper edge's tail is alpha/2 times the share of x, as in `_spread`, so that the interval is
     never empty.
-
-    Args:
-        estimate: Squared deviation less the expected noise, shape (...).
-        difference: Deviations of the regions, shape (..., n_regions).
-        covariance: Covariance of the noise, shape (n_regions, n_regions).
-        scatter: 2 over the degrees of freedom of x over training sets.
-        confidence: Confidence level.
-
-    Returns:
-        Lower and upper edges, shape (2, ...).
     """
     noise = np.trace(covariance)
     seen = np.maximum(estimate + noise, 1e-9 * noise)
@@ -284,24 +265,14 @@ def amplification_tail(
     n_truth: float,
     independent: bool = False,
 ) -> Array:
-    """Return the probability of so small a distance to a true sample for a given amplification.
+    """Return the probability (...) of so small a distance to a true sample for a given G.
 
-    The amplification is that over training sets. A training sample may have been a lucky one, so
-    the members' spread V counts as noise of their mean: 1/G stands for V and for a squared bias, in
-    any shares, that lies where the noise is largest. V is taken larger by 2 over its m - 1 degrees
-    of freedom, which keeps the error rate for ten members.
-
-    Args:
-        fractions: Counts over n_generated, or probabilities, (..., n_members, n_regions).
-        truth: Fractions of the true sample, (..., n_regions), all above 0.
-        amplification: Hypotheses, positive G, broadcast to the leading shape.
-        n_train: Events in the training set.
-        n_generated: Generated events per member; infinite for probabilities.
-        n_truth: Events of the true sample.
-        independent: Whether G is that of one member, each trained on a sample of its own.
-
-    Returns:
-        Probabilities, shape (...). Below 0.023 for G = 1: the members amplify.
+    From fractions (..., n_members, n_regions) and those of the true sample (..., n_regions), all
+    above 0. G is that over training sets, of one member where `independent`. A training sample may
+    have been a lucky one, so the members' spread V counts as noise of their mean: 1/G stands for V
+    and for a squared bias, in any shares, that lies where the noise is largest. V is taken larger
+    by 2 over its m - 1 degrees of freedom, which keeps the error rate for ten members. Below 0.023
+    for G = 1 the members amplify.
     """
     m = fractions.shape[-2]
     mean = fractions.mean(axis=-2)
@@ -330,15 +301,10 @@ def amplification_tail(
 
 
 def holdout_edges(fractions: Array, truth: Array, **arguments: Any) -> tuple[float, float]:
-    """Return the one-sided 97.7 % edges of the amplification, from `amplification_tail`.
+    """Return the one-sided 97.7 % edges of G by `amplification_tail`, which takes the arguments.
 
-    Args:
-        fractions: Fractions of one ensemble, shape (n_members, n_regions).
-        truth: Fractions of the true sample, shape (n_regions,).
-        arguments: The other arguments of `amplification_tail`.
-
-    Returns:
-        (low, high); high is infinite where a perfect generator is not excluded.
+    From fractions (n_members, n_regions); the upper edge is infinite where a perfect generator is
+    not excluded.
     """
     grid = np.geomspace(1e-4, 1e6, 401)
     grid[160] = 1.0  # to the last bit: verdicts hang on it
@@ -363,14 +329,7 @@ def holdout_power(truth: Array, *, n_train: int, n_truth: float) -> float:
 
 
 def _below_quadratic_form(value: Array, variances: Array, dof: Array, bias: Array) -> Array:
-    """Return P(sum of Gaussians squared <= value) by the saddlepoint of Lugannani and Rice.
-
-    Args:
-        value: Positive numbers, shape (...).
-        variances: Variances of the Gaussians, shape (..., n).
-        dof: Number of Gaussians with this variance, shape (..., n).
-        bias: Sum of their squared means, shape (..., n).
-    """
+    """Return P(`dof` squared Gaussians per variance <= value): Lugannani and Rice's saddlepoint."""
     largest = variances.max(axis=-1, keepdims=True)
     variances = np.maximum(variances, 1e-9 * largest)
     value = np.maximum(value, 1e-9 * largest[..., 0])

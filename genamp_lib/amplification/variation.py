@@ -1,9 +1,7 @@
 """Differential amplification where the likelihood ratio is known. Not for trained classifiers.
 
-With the exact ratio r = p_generated/p_truth as the summary statistic, the Kolmogorov-Smirnov
-distance of infinite samples is the total variation of the two densities, the largest difference in
-probability that any region can have: the cut r > 1 is where the distribution functions of r are
-furthest apart. So no region and no other statistic can look worse, and nothing needs sorting.
+With r = p_generated/p_truth as the statistic, the Kolmogorov-Smirnov distance of infinite samples
+is the total variation of the two densities: no region and no other statistic can look worse.
 """
 
 from __future__ import annotations
@@ -79,8 +77,7 @@ def total_variation_amplification(
     """Return the amplification from log(p_generated/p_truth) at true events.
 
     Eq. (36) of paper A in the limit of infinitely many events, with LR_truth as the statistic. The
-    densities must be the exact, normalised ones; a classifier sees only part of the difference,
-    so that its G is too large.
+    densities must be exact and normalised: a classifier sees only part of the difference.
 
     Args:
         log_ratio: log p_generated(x) - log p_truth(x) at events x of the truth, 1D; -inf where

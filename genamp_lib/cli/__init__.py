@@ -40,11 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def join_pairs(arguments: list[str]) -> list[str]:
-    """Write `-p KEY VALUE` as `-p KEY=VALUE`, the one form that the parser below knows.
-
-    >>> join_pairs(["run", "01", "-p", "n_train", "2000", "-p", "upper=1.0"])
-    ['run', '01', '-p', 'n_train=2000', '-p', 'upper=1.0']
-    """
+    """Write `-p KEY VALUE` as `-p KEY=VALUE`, the one form that the parser below knows."""
     joined: list[str] = []
     rest = list(arguments)
     while rest:

@@ -471,11 +471,7 @@ def _print_verdict(estimate: Any, basis: str) -> None:
 
 
 def _about(number: float) -> str:
-    """Return three significant digits without a power of ten.
-
-    >>> _about(2033912668.0), _about(0.27), _about(float("inf"))
-    ('2,030,000,000', '0.27', 'inf')
-    """
+    """Return three significant digits without a power of ten."""
     if not isfinite(number) or abs(number) < 100:
         return f"{number:.3g}"
     return f"{float(f'{number:.3g}'):,.0f}"

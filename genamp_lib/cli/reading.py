@@ -35,11 +35,7 @@ Missing = Annotated[
 
 
 def split(names: str | None) -> tuple[str, ...]:
-    """Split names at commas.
-
-    >>> split("pt, eta"), split(None)
-    (('pt', 'eta'), ())
-    """
+    """Split names at commas."""
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 

@@ -15,8 +15,7 @@ ShardEvents = Annotated[
     int, typer.Option(help="Collisions per shard, what a kill loses; changes the events.")
 ]
 Output = Annotated[
-    Path | None,
-    typer.Option(help="File to write; _build/simulate/SAMPLE_seedSEED.h5 by default."),
+    Path | None, typer.Option(help="File to write; _build/simulate/SAMPLE_seedSEED.h5 by default.")
 ]
 Work = Annotated[
     Path | None, typer.Option(help="Folder for finished shards; in _build by default.")

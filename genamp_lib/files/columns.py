@@ -1,8 +1,6 @@
 """Numbers per event from the files that physicists have, a block at a time.
 
-Which function when: `read_column` for samples of any length, or a part of one; `n_rows` to plan the
-parts; `load_column` for a whole training sample; `load_features` for all features of events;
-`load_table` for a small table such as counts. The format is told by the suffix:
+The format is told by the suffix:
 
     .npy                      one array
     .npz                      several; `column` is the key
@@ -40,26 +38,15 @@ _WEIGHT = re.compile(r".*weight.*|w|wt|wgt", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reading:
-    """What decides how a file is read where it does not say so itself.
-
-    Attributes:
-        column: Array or column; see the head of this module.
-        separator: Mark between the columns of a text; "space" is any white space, "tab" is one
-            tabulator. Found when None.
-        decimal: Decimal mark of a text, "." or ","; the other one groups digits. Found when None.
-        header: Whether the first line of a text holds names. Found when None.
-        features: Names of the features to read; all when empty.
-        drop: Names of features that are left out.
-        missing: Numbers that stand for a missing value; they are read as NaN.
-    """
+    """What decides how a file is read where it does not say so itself; None is found by looking."""
 
     column: str | None = None
-    separator: str | None = None
-    decimal: str | None = None
-    header: bool | None = None
-    features: tuple[str, ...] = ()
+    separator: str | None = None  # "space" is any white space, "tab" one tabulator
+    decimal: str | None = None  # "." or ","; the other one groups digits
+    header: bool | None = None  # whether the first line of a text holds names
+    features: tuple[str, ...] = ()  # all when empty
     drop: tuple[str, ...] = ()
-    missing: tuple[float, ...] = ()
+    missing: tuple[float, ...] = ()  # numbers that are read as NaN
 
     def __post_init__(self) -> None:
         mark = {"space": " ", "tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
@@ -84,23 +71,10 @@ def read_column(
     stop: int | None = None,
     block_events: int = BLOCK_EVENTS,
 ) -> Iterator[NDArray]:
-    """Read one number per event, a block at a time; memory does not grow with the file.
+    """Read one number per event in 1D blocks of the file's type; memory does not grow with it.
 
-    Args:
-        path: A file, or a folder of .parquet files; see the head of this module.
-        column: Array or column, see the head of this module; or a `Reading`, which says more.
-        start: First event; those before it are not read where `n_rows` knows the number of rows,
-            and read and skipped elsewhere.
-        stop: Event before which to stop, as in a slice; the end of the file when None.
-        block_events: Most events in a block; fewer where a row is wide.
-
-    Yields:
-        1D arrays of numbers, in the type of the file.
-
-    Raises:
-        GenampError: The file is missing, damaged, of another format, has no such column, holds
-            no numbers there, or can be read in several ways.
-        ValueError: `start` is negative, or `stop` is before `start`.
+    Events are `start` to `stop`, as in a slice. Those before `start` are skipped unread only where
+    `n_rows` knows the number of rows. A wide row makes blocks shorter than `block_events`.
     """
     path, reading, stop = Path(path), _reading(column), sys.maxsize if stop is None else stop
     if not 0 <= start <= stop:
@@ -118,8 +92,7 @@ def read_column(
 def n_rows(path: Path | str, column: Column = None) -> int | None:
     """Return the number of rows without reading them, where they can also be read from any on.
 
-    None for texts and .npz, where to find a row is to read all before it, and for a .npy that is
-    stored by columns. Arguments and errors are those of `read_column`.
+    None for texts and .npz, and for a .npy that is stored by columns.
     """
     path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
@@ -127,13 +100,13 @@ def n_rows(path: Path | str, column: Column = None) -> int | None:
 
 
 def load_column(path: Path | str, column: Column = None) -> NDArray:
-    """Return one number per event as a 1D array; arguments and errors as of `read_column`."""
+    """Return one number per event as a 1D array."""
     blocks = list(read_column(path, column))
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
 def load_table(path: Path | str, column: Column = None) -> NDArray:
-    """Return a whole array of any shape; arguments and errors as of `read_column`."""
+    """Return a whole array of any shape."""
     path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
         if reading.column is None and table.is_columns:
@@ -143,18 +116,10 @@ def load_table(path: Path | str, column: Column = None) -> NDArray:
 
 
 def load_features(path: Path | str, column: Column = None) -> tuple[list[str], NDArray]:
-    """Return features of events: their names and an array of shape (n_events, n_features).
+    """Return names and values, (n_events, n_features), of the features of events.
 
     They are the columns of a text, .parquet or .root, or else those of one 2D array, named by their
     index, or, where there are several arrays and none is named, these, named by their keys.
-
-    Args:
-        path: A file that `read_column` reads.
-        column: Array of a .npz or .h5 to read; or a `Reading`, which also chooses the features.
-
-    Raises:
-        GenampError: As of `read_column`; columns differ in length or share a name; one of them
-            counts the events or is called a weight; a feature is not there.
     """
     path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
@@ -240,22 +205,14 @@ def _stacked(path: Path, table: Table, places: Sequence[int], reading: Reading) 
 
 @dataclass(frozen=True)
 class Table:
-    """An open file.
-
-    Attributes:
-        names: Names of its arrays or columns; their places are what the functions take.
-        n_rows: Function of a place and of selectors: the rows, None where only reading tells.
-        blocks: Function of places, selectors, start, stop and the most rows in a block: blocks of
-            one array, or where `is_columns` of several columns, shape (n, n_places).
-        is_columns: Whether the names are columns of one table.
-        can_find: Function of a name that is not in `names`: whether it leads somewhere as well.
-    """
+    """An open file; `blocks` gives one array, or several columns, (n, n_places)."""
 
     names: list[str]
-    n_rows: Callable[[int, tuple[str, ...]], int | None]
+    n_rows: Callable[[int, tuple[str, ...]], int | None]  # place, selectors; None if unknown
+    # Of places, selectors, start, stop and the most rows in a block.
     blocks: Callable[[Sequence[int], tuple[str, ...], int, int, int], Iterator[NDArray]]
-    is_columns: bool = False
-    can_find: Callable[[str], bool] = lambda name: False
+    is_columns: bool = False  # whether the names are columns of one table
+    can_find: Callable[[str], bool] = lambda name: False  # names that are not in `names`
 
 
 @contextmanager
@@ -421,10 +378,7 @@ def _npz(path: Path) -> Iterator[Table]:
 def _npy_blocks(
     path: Path, handle: IO[bytes], selectors: tuple[str, ...], start: int, stop: int, block: int
 ) -> Iterator[NDArray]:
-    """Read an array of the .npy format in blocks of rows, without a memory map.
-
-    Mapped pages count as memory of the process, and archives cannot be mapped.
-    """
+    """Read an .npy array in blocks of rows; a memory map would count as memory of the process."""
     shape, is_by_columns, dtype = _npy_header(path, handle)
     rows, stop = shape[0], min(stop, shape[0])
     if is_by_columns and len(shape) == 2 and selectors:  # a column lies in one piece

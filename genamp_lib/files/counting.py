@@ -1,7 +1,4 @@
-"""Count the events of files in parts that workers share, for `genamp estimate`. No estimates here.
-
-The counts are integers and the same however the parts are cut and merged.
-"""
+"""Count the events of files in parts that workers share; the counts do not depend on the parts."""
 
 from __future__ import annotations
 
@@ -57,10 +54,7 @@ def count_regions(
     reading: Reading,
     sharing: Sharing,
 ) -> list[list[RegionCounter]]:
-    """Return counters for each (path, number of events to count or None for all).
-
-    Every file has one counter for each of the sequences of edges.
-    """
+    """Return counters, one for each of `edges`, for each (path, most events or None for all)."""
     make = partial(_region_counters, edges)
     with one_line("--regions"):
         make(0)
@@ -75,9 +69,8 @@ def accumulate(
     *,
     with_curve: bool = False,
 ) -> list[KolmogorovAccumulator]:
-    """Return an accumulator of the events in a file for each reference sample.
+    """Return an accumulator of a file for each reference, and for two references a `RepeatCounter`.
 
-    For two references, training sample and holdout, a `RepeatCounter` of both comes after these.
     `with_curve` asks for snapshots, at numbers of events in equal steps of their logarithm.
     """
     for name, reference in references.items():

@@ -47,11 +47,7 @@ def dataset_names(file: Any) -> list[str]:
 
 
 def find_dataset(path: Path, file: Any, key: str) -> Any:
-    """Return the whole dataset at a path, also behind links; None where the path leads nowhere.
-
-    Raises:
-        GenampError: A link is broken, or a part of a virtual dataset is missing.
-    """
+    """Return the whole dataset at a path, also behind links; None where the path leads nowhere."""
     import h5py
 
     try:

@@ -24,16 +24,7 @@ DATA_SUFFIXES = (
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
-    """Refuse outputs that cannot be written, or would replace an input or one another.
-
-    Args:
-        outputs: Option -> path that was given for it, None if none was.
-        inputs: Paths that are read; None for those not given.
-
-    Raises:
-        GenampError: A path is a folder, a device, an input or called like data, lies in no folder
-            or in one that is read-only, or is given twice.
-    """
+    """Refuse outputs, by option, that cannot be written or replace an input or one another."""
     given = {option: path for option, path in outputs.items() if path is not None}
     read = {path.resolve() for path in inputs if path is not None}
     for option, path in given.items():

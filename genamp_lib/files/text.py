@@ -111,11 +111,7 @@ def text_blocks(
 
 
 def layout_of(path: Path, reading: Reading) -> Layout:
-    """Find how a table is to be read; a file without a line is one column without a row.
-
-    Raises:
-        GenampError: No way or several ways fit; the message names the option that decides.
-    """
+    """Find how a table is to be read; a file without a line is one column without a row."""
     comments, lines, n_skipped, separator = _head(path)
     if not lines:
         return Layout(",", ".", ("0",), n_skipped)
@@ -155,10 +151,7 @@ def _open(path: Path) -> TextIO:
 
 
 def _head(path: Path) -> tuple[list[str], list[str], int, str | None]:
-    """Return comments, the first lines, lines before them, and the separator if the file says it.
-
-    Excel's first line `sep=;` says it.
-    """
+    """Return comments, the first lines, lines before them, and the separator of Excel's `sep=;`."""
     comments, lines, n_skipped, separator = [], [], 0, None
     with _open(path) as handle:
         for line in islice(handle, 10 * HEAD_LINES):
@@ -242,11 +235,7 @@ def _fit(
 
 
 def _with_header_judged(layout: Layout, head: list[str], columns: list[tuple]) -> Layout:
-    """Take a first line 0, 1, 2, ... over other numbers for names; doubt one that looks like it.
-
-    It does where only this line has integers, where they are equally far apart, and where only
-    they may be years.
-    """
+    """Take a first line 0, 1, 2, ... over other numbers for names; doubt integers like names."""
     below = [word for column in columns for word in column[1:]]
     if len(set(head)) < len(head) or not all(map(_WHOLE.fullmatch, head)):
         return layout

@@ -1,9 +1,4 @@
-"""How far to trust differential estimates of wrong generators: chapter 10.
-
-`misspecified_verdicts` counts how often they say "amplifies", `mean_square_coverage` how often the
-interval from the mean square holds the truth. What is known here and nowhere else is the exact
-distribution function of each generator.
-"""
+"""How far to trust differential estimates of generators whose exact cdf is known: chapter 10."""
 
 from __future__ import annotations
 
@@ -58,19 +53,11 @@ def misspecified_verdicts(
     seed: int,
     names: Sequence[str] | None = None,
 ) -> dict[str, Array]:
-    """Return what the estimates say of every wrong generator, beside what is true.
+    """Return what the estimates say of every wrong generator, or of those in `names`.
 
-    Args:
-        n_train: Training events.
-        n_holdout: Holdout events.
-        n_generated: Generated events.
-        n_experiments: Experiments for each case; fixed generators take the G of `SIZES` in turn.
-        seed: Seed of all events.
-        names: Names of the cases; all of them by default.
-
-    Returns:
-        For each case an array (n_experiments, 4): true G of the largest difference, its verdict as
-        a number in `VERDICTS`, and the same two for the mean square difference.
+    Fixed generators take the G of `SIZES` in turn. Each case has an array (n_experiments, 4): true
+    G of the largest difference, its verdict as a number in `VERDICTS`, and the same two for the
+    mean square.
     """
     found = {}
     for number, (name, (_, truth, learn)) in enumerate(cases().items()):
@@ -105,19 +92,11 @@ def mean_square_coverage(
     n_pairs: int,
     seed: int,
 ) -> dict[str, Array]:
-    """Return how often intervals from the mean square hold the true amplification.
+    """Return how often intervals from the mean square hold the true G, for each family in `FIXED`.
 
-    Args:
-        n_train: Training events.
-        ratios: Holdout events, and as many generated ones, over training events.
-        amplifications: True G of each family in `FIXED`; a perfect generator comes after these.
-        confidences: Confidence levels.
-        n_pairs: Pairs of samples for each number.
-        seed: Seed of all events.
-
-    Returns:
-        For each family the coverage, (n_ratios, n_amplifications + 1, n_confidences + 2); the last
-        two are those of the lower and of the upper one-sided limit.
+    Shape (n_ratios, n_amplifications + 1, n_confidences + 2): a perfect generator comes after the
+    others, both one-sided limits after the intervals. `ratios` are holdout and generated over
+    training events.
     """
     found = {}
     for number, (name, family) in enumerate(FIXED.items()):
@@ -172,7 +151,7 @@ def cases() -> dict[str, tuple[str, Any, Learn]]:
     """Return all wrong generators by name: kind, distribution of the truth, how they learn.
 
     "fixed" ones deform the truth so that their largest difference is worth a given G; "fitted" ones
-    learn with a model that is wrong, so that each has a G of its own; the others "repeat" events.
+    learn with a model that is wrong; the others "repeat" events.
     """
     u, logistic = (np.arange(40_000) + 0.5) / 40_000, stats.logistic()
     modes = np.histogram(np.concatenate([stats.norm(x, 1).ppf(u) for x in (-1.2, 1.2)]), bins=400)

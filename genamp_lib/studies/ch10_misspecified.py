@@ -1,8 +1,7 @@
 """Misspecified generators of chapter 10: how often is "amplifies" said where it should not be?
 
-Every case is a density on fine bins and a generator fitted to samples of it. The truth is a mixture
-of a density that the generator can describe and one that it cannot; their shares set the true G.
-Bootstraps are multinomial in the bins, so that the work does not grow with the training sample.
+The truth is a mixture, on fine bins, of a density that the generator can describe and one that it
+cannot; their shares set the true G. Bootstraps are multinomial in the bins.
 """
 
 from __future__ import annotations
@@ -18,11 +17,7 @@ from scipy.special import betainc, expit, gammainc, ndtr
 
 from genamp_lib.amplification._alarms import bias_p_value, joint_p_value
 from genamp_lib.amplification.averaging import averaging_intervals
-from genamp_lib.amplification.averaging_estimate import (
-    CONTRADICTED,
-    DECISIVE,
-    JOINTLY_CONTRADICTED,
-)
+from genamp_lib.amplification.averaging_estimate import CONTRADICTED, DECISIVE, JOINTLY_CONTRADICTED
 from genamp_lib.amplification.truth import amplification_tail, mean_square_interval
 
 Array = NDArray[np.float64]
@@ -44,24 +39,14 @@ HOLDOUTS = (1, 10)  # over n_train
 
 
 class Case(NamedTuple):
-    """A generator and what it cannot describe.
-
-    Attributes:
-        name: What is wrong.
-        limits: Range of the observable.
-        right: Density that the generator can describe.
-        wrong: Density that it cannot.
-        distribution: `distribution(x, mean, variance)` gives the fitted distribution function from
-            the sample's moments, which broadcast; None for a generator that is linear in the bins.
-        smooth: `smooth(centres)` gives the matrix, (n_bins, n_bins), of a linear generator.
-    """
+    """A generator and what it cannot describe."""
 
     name: str
     limits: tuple[float, float]
-    right: Callable[[Array], Array]
+    right: Callable[[Array], Array]  # density that the generator can describe
     wrong: Callable[[Array], Array]
-    distribution: Moments | None = None
-    smooth: Callable[[Array], Array] | None = None
+    distribution: Moments | None = None  # fitted cdf from x, mean and variance, which broadcast
+    smooth: Callable[[Array], Array] | None = None  # matrix, (n_bins, n_bins), from the centres
 
 
 def _gauss(x: Array, mean: Array, variance: Array) -> Array:
@@ -264,19 +249,10 @@ def misspecified_cases(
 ) -> dict[str, Array]:
     """Return the true G of every case and how often each of SAYINGS says "amplifies".
 
-    Args:
-        n_train: Sizes of training samples.
-        amplifications: True G of all 20 regions that the shares are set for; the other questions
-            and generators that cannot reach it have their own.
-        n_members: Members of a bootstrap ensemble, with exact probabilities of the regions.
-        n_experiments: Training samples for each case, size and G.
-        seed: Seed of all random numbers.
-        cases: Generators.
-
-    Returns:
-        "true": shape (n_cases, n_sizes, n_amplifications, n_questions); "said": counts of
-        experiments, one more axis for SAYINGS; "rings": counts of joint alarms without the axes of
-        questions and sayings, and "clean" the same for the share 0, shape (n_cases, n_sizes).
+    `amplifications` are the true G of all 20 regions that the shares are set for; members give
+    exact probabilities. Returns "true" (n_cases, n_sizes, n_amplifications, n_questions); "said",
+    counts of experiments, with one more axis for SAYINGS; "rings", counts of joint alarms,
+    (n_cases, n_sizes, n_amplifications), and "clean" the same for the share 0.
     """
     shape = (len(cases), len(n_train), len(amplifications))
     true = np.empty((*shape, len(QUESTIONS)))
@@ -370,19 +346,8 @@ def holdout_coverage(
 ) -> dict[str, Array]:
     """Return how often the interval by a holdout holds the true G of the members' mean.
 
-    The mean is off in a random direction, by as much as the true G says.
-
-    Args:
-        n_train: Training events.
-        ratios: Sizes of the holdout over n_train.
-        amplifications: True G.
-        confidences: Confidence levels.
-        n_experiments: Holdouts for each combination.
-        seed: Seed of all random numbers.
-
-    Returns:
-        "coverage", shape (n_region_sets, n_ratios, n_amplifications, n_confidences), in the order
-        of HELD_REGIONS.
+    The mean is off in a random direction, by as much as the true G says. "coverage" has the shape
+    (n_region_sets, n_ratios, n_amplifications, n_confidences), in the order of HELD_REGIONS.
     """
     shape = (len(HELD_REGIONS), len(ratios), len(amplifications), len(confidences))
     held = np.zeros(shape)
