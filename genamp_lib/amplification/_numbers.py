@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,26 @@ def plain(value: Any) -> Any:
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def record(estimate: Any, *properties: str) -> dict[str, Any]:
-    """Return all fields of a dataclass, and some properties, as plain JSON types."""
-    names = [field.name for field in fields(estimate)]
-    return {name: plain(getattr(estimate, name)) for name in (*names, *properties)}
+class Record:
+    """A dataclass that is written as JSON: all of its fields, and the properties in `_said`."""
+
+    _said: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types; infinity is the string "inf"."""
+        names = [field.name for field in fields(self)]
+        return {name: plain(getattr(self, name)) for name in (*names, *self._said)}
+
+
+class Worth(Record):
+    """A record with `amplification` and `n_train`."""
+
+    @property
+    def n_equiv(self) -> float:
+        """Number of true events that are worth as much as infinitely many generated ones."""
+        return self.amplification * self.n_train
+
+
+def with_interval(value: float, interval: tuple[float, float]) -> str:
+    """Return text like `3.4 [1.2, 5.6]`."""
+    return f"{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]"

@@ -171,9 +171,8 @@ class Segments:
     def update(self, values: ArrayLike) -> None:
         """Count more events.
 
-        Args:
-            values: One number per event, 1D, any real dtype up to 64 bits. A memory map is read
-                block by block.
+        Args: values: One number per event, 1D, any real dtype up to 64 bits; a memory map is read
+        by blocks.
 
         Raises:
             ValueError: A value is not finite, or the array is not 1D. Nothing is counted then.

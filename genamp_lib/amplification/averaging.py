@@ -141,20 +141,9 @@ def averaging_intervals(
     n_train: int,
     confidence: float = 0.68,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return (amplification, low, high) of many experiments at once, each of shape (...).
+    """Return (amplification, low, high), each (...), from fractions (..., n_members, n_regions).
 
-    Args:
-        fractions: Counts over n_generated, or probabilities: (..., n_members, n_regions).
-        n_generated: Generated events per member; infinite for probabilities.
-        n_train: Events that each member was trained on.
-        confidence: Confidence level of the intervals.
-
-    Raises:
-        ValueError: A number is out of range.
-
-    >>> one_region = np.array([0.190, 0.194, 0.191, 0.187])[:, np.newaxis]
-    >>> [round(float(x), 2) for x in averaging_intervals(one_region, n_train=1000)]
-    [18.51, 5.18, 31.87]
+    `n_generated` is infinite for exact probabilities.
     """
     n_train = _members.check_positive_integer("n_train", n_train)
     confidence = _members.check_confidence(confidence)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._numbers import Worth, with_interval
 from genamp_lib.amplification.truth import TrueAmplification
 
 AMPLIFIES_IF = "amplifies, if its members share no bias"
@@ -28,7 +27,7 @@ TOO_FEW = "too few training events in this region for an interval"
 
 
 @dataclass(frozen=True, repr=False)
-class AveragingEstimate:
+class AveragingEstimate(Worth):
     """An averaging amplification factor with its confidence interval.
 
     Attributes:
@@ -83,11 +82,10 @@ class AveragingEstimate:
     holdout_edges: tuple[float, float] | None = None
     holdout_power: float | None = None
     regions: tuple[AveragingEstimate, ...] = ()
-
-    @property
-    def n_equiv(self) -> float:
-        """Number of true events that are worth as much as infinitely many generated ones."""
-        return self.amplification * self.n_train
+    _said = (
+        *("verdict", "condition", "status", "note", "whose", "n_equiv"),
+        *("of_the_mean", "of_one_member", "sigma_model"),
+    )
 
     @property
     def model_variance(self) -> float:
@@ -240,28 +238,16 @@ class AveragingEstimate:
         """Return the root of M_I for n generated events, Eq. (11)."""
         return np.hypot(self.sigma_stat(n), self.sigma_model)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        return record(
-            self,
-            *("verdict", "condition", "status", "note", "whose", "n_equiv"),
-            *("of_the_mean", "of_one_member", "sigma_model"),
-        )
-
     def __repr__(self) -> str:
-        low, high = self.interval
         n_regions = len(self.integrals)
         note = f";\n {self.note}" if self.note else ""
         events = "exact" if math.isinf(self.n_generated) else f"n_generated={self.n_generated:g}"
         found = ""
         if self.holdout is not None:
-            true, (least, most) = self.true_amplification
-            found = (
-                f"\n true G = {true:.3g} [{least:.3g}, {most:.3g}] by "
-                f"{self.holdout.n_truth:g} holdout events;"
-            )
+            true = with_interval(*self.true_amplification)
+            found = f"\n true G = {true} by {self.holdout.n_truth:g} holdout events;"
         return (
-            f"<AveragingEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] of "
+            f"<AveragingEstimate G = {with_interval(self.amplification, self.interval)} of "
             f"{self.whose} at {100 * self.confidence:g} %,\n {self.verdict};{found} {n_regions} "
             f"region{'s' * (n_regions != 1)}, {self.n_members} members, {events}, "
             f"n_train={self.n_train}{note}>"

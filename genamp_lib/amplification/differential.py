@@ -147,15 +147,8 @@ def differential_intervals(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return (amplification, low, high) for many Kolmogorov-Smirnov distances at once.
 
-    Args:
-        distances: M of Eq. (33), any shape, for samples of a continuous statistic.
-        n_reference: Events in the reference; infinite for a known distribution function.
-        n_generated: Generated events; infinite for a generator whose distribution is known.
-        n_train: Training events.
-        confidence: Confidence level of the intervals.
-
-    Raises:
-        ValueError: A number is out of range.
+    `n_reference` or `n_generated` is infinite where that distribution is known. The statistic is
+    continuous.
 
     >>> numbers = differential_intervals(0.0279, n_reference=1000, n_train=1000)
     >>> [round(float(number), 1) for number in numbers]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
-from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._numbers import Record, Worth, with_interval
 from genamp_lib.amplification.kolmogorov import (
     KOLMOGOROV_MEAN,
     effective_size,
@@ -26,7 +25,7 @@ REPEATS = "generated events repeat training events"
 
 
 @dataclass(frozen=True, repr=False)
-class CramerVonMisesEstimate:
+class CramerVonMisesEstimate(Record):
     """The amplification from the mean square of F_generated - F_truth over the truth.
 
     n_equiv true events have 1/(6 n_equiv) there, so 1/G = 6 n_train int delta^2 dF_truth. The
@@ -46,26 +45,20 @@ class CramerVonMisesEstimate:
     interval: tuple[float, float]
     limits: tuple[float, float]
     confidence: float
+    _said = ("amplification",)
 
     @property
     def amplification(self) -> float:
         """G, infinite where `inverse_amplification` is not positive."""
         return 1 / self.inverse_amplification if self.inverse_amplification > 0 else math.inf
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        return record(self, "amplification")
-
     def __repr__(self) -> str:
-        low, high = self.interval
-        return (
-            f"<CramerVonMisesEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
-            f"{100 * self.confidence:g} %>"
-        )
+        value = with_interval(self.amplification, self.interval)
+        return f"<CramerVonMisesEstimate G = {value} at {100 * self.confidence:g} %>"
 
 
 @dataclass(frozen=True, repr=False)
-class DifferentialEstimate:
+class DifferentialEstimate(Worth):
     """A differential amplification factor with its confidence interval.
 
     Attributes:
@@ -104,11 +97,10 @@ class DifferentialEstimate:
     cramer_von_mises: CramerVonMisesEstimate | None
     repeats: RepeatedEvents | None = None
     survival_fraction: float = 1.0
-
-    @property
-    def n_equiv(self) -> float:
-        """Number of true events that are worth as much as infinitely many generated ones."""
-        return self.amplification * self.n_train
+    _said = (
+        *("verdict", "mean_square_verdict", "status", "note", "n_equiv"),
+        *("probability_closer", "train_probability_closer"),
+    )
 
     @property
     def probability_closer(self) -> float:
@@ -231,20 +223,14 @@ class DifferentialEstimate:
         reference = self.n_reference
         return kolmogorov_mean(reference, sizes) / np.sqrt(effective_size(reference, sizes))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        said = ("verdict", "mean_square_verdict", "status", "note")
-        return record(self, *said, "n_equiv", "probability_closer", "train_probability_closer")
-
     def __repr__(self) -> str:
-        low, high = self.interval
         against = {
             "cdf": "the exact distribution",
             "holdout": f"{self.n_reference} holdout events",
             "train": "its own training sample",
         }[self.reference]
         return (
-            f"<DifferentialEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
+            f"<DifferentialEstimate G = {with_interval(self.amplification, self.interval)} at "
             f"{100 * self.confidence:g} %, {self.verdict}; against {against}, "
             f"n_generated={self.n_generated}, n_train={self.n_train}"
             f"{'; ' * bool(self.note)}{self.note}>"

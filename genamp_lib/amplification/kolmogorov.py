@@ -35,10 +35,6 @@ def finite_size_shift(n_reference: Number, n_generated: Number) -> Number:
 def kolmogorov_mean(n_reference: Number = math.inf, n_generated: Number = math.inf) -> Number:
     """Return <K>, the mean of Eq. (35), for samples of one density; numbers or arrays.
 
-    Args:
-        n_reference: Events in one sample; infinite for the asymptotic value or a known density.
-        n_generated: Events in the other sample.
-
     >>> print(round(kolmogorov_mean(), 6), round(kolmogorov_mean(1000), 4))
     0.868731 0.8635
     """
@@ -48,17 +44,7 @@ def kolmogorov_mean(n_reference: Number = math.inf, n_generated: Number = math.i
 
 
 def kolmogorov_band(confidence: float) -> tuple[float, float]:
-    """Return the central interval of K: equal tails, exact quantiles.
-
-    Args:
-        confidence: Fraction of cases inside.
-
-    Raises:
-        ValueError: The confidence is not between 0 and 1.
-
-    >>> [round(k, 3) for k in kolmogorov_band(0.6827)]
-    [0.617, 1.126]
-    """
+    """Return the central interval of K, which holds it in a fraction `confidence` of cases."""
     tail = (1 - check_confidence(confidence)) / 2
     return float(kolmogi(1 - tail)), float(kolmogi(tail))
 
@@ -68,16 +54,6 @@ def paper_band(confidence: float) -> tuple[float, float]:
 
     c is an upper quantile of K itself (the bound of Dvoretzky, Kiefer and Wolfowitz), not a
     half-width around the mean: at a nominal 68.27 % this band holds K in 99.75 % of cases.
-
-    Args:
-        confidence: Nominal confidence level, 1 - alpha.
-
-    Raises:
-        ValueError: The confidence is not between 0 and 1.
-
-    >>> low, high = paper_band(0.6827)
-    >>> round(low, 3), round(high, 3)
-    (-0.091, 1.828)
     """
     half = math.sqrt(math.log(2 / (1 - check_confidence(confidence))) / 2)
     return KOLMOGOROV_MEAN - half, KOLMOGOROV_MEAN + half

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 from scipy.special import betainc, ndtr
 
-from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._numbers import Record
 from genamp_lib.amplification._segments import check_values, coarser, finite_floats, precision_of
 from genamp_lib.amplification.streaming import KolmogorovAccumulator
 
@@ -35,7 +34,7 @@ SHARED = 1e-6
 
 
 @dataclass(frozen=True, repr=False)
-class RepeatedEvents:
+class RepeatedEvents(Record):
     """Whether generated events lie next to training events more often than to holdout events.
 
     Attributes:
@@ -53,15 +52,12 @@ class RepeatedEvents:
     n_train: int
     n_holdout: int
     n_generated: int
+    _said = ("found",)
 
     @property
     def found(self) -> bool:
         """Whether the ratio is too large for chance (three standard deviations) and for a fit."""
         return self.p_value < ALARM and self.ratio > MOST_ADAPTED
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        return record(self, "found")
 
     def __repr__(self) -> str:
         return (

@@ -1,11 +1,8 @@
 """Counts that any number of machines can share: exact integers, in any order. No estimates here.
 
-`RegionCounter` feeds `averaging_amplification`, one counter per member; `KolmogorovAccumulator`
-feeds `differential_amplification`. Both take events in chunks of any size, keep memory that does
-not grow with n_generated, and can be merged: the same integers, however the work was shared.
-
-For curves over n_generated give `snapshots`. A snapshot at n holds the events number 0 to n - 1;
-an accumulator of a later part of the sample says with `start` which event is its first.
+Events come in chunks of any size and need no memory of their own; counters can be merged. A
+snapshot at n, for curves over n_generated, holds the events number 0 to n - 1; a counter of a later
+part of the sample says with `start` which event is its first.
 
 >>> whole = KolmogorovAccumulator([0.0, 1.0, 2.0], snapshots=(2, 4))
 >>> whole.update([0.5, 1.5, 1.0, 3.0])

@@ -19,14 +19,14 @@ from scipy.special import chndtr, ndtr, ndtri
 from scipy.stats import chi2
 
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._numbers import Array, find_root, record
+from genamp_lib.amplification._numbers import Array, Record, find_root, with_interval
 
 # With fewer training sets their scatter is a matter of luck, and an upper bound takes its place.
 ENOUGH_SETS = 10
 
 
 @dataclass(frozen=True, repr=False)
-class TrueAmplification:
+class TrueAmplification(Record):
     """True averaging amplification over one or many training sets.
 
     Attributes:
@@ -59,29 +59,15 @@ class TrueAmplification:
     mean_of_sets: NDArray[np.float64]
 
     def sigma(self, definition: str = "mean") -> float:
-        """Return the true uncertainty of the integral, the root of the mean squared deviation.
-
-        Args:
-            definition: "one_draw" or "mean".
-
-        Raises:
-            ValueError: Another definition.
-        """
+        """Return the root of the mean squared deviation, for "mean" or "one_draw"."""
         if definition not in ("one_draw", "mean"):
             raise ValueError(f"`definition` must be 'one_draw' or 'mean', got {definition!r}.")
         return math.sqrt(self.event_variance / (self.n_train * getattr(self, definition)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        return record(self)
-
     def __repr__(self) -> str:
-        def text(value: float, interval: tuple[float, float]) -> str:
-            return f"{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]"
-
         return (
-            f"<TrueAmplification G = {text(self.mean, self.mean_interval)} of the mean, "
-            f"{text(self.one_draw, self.one_draw_interval)} of one draw, at "
+            f"<TrueAmplification G = {with_interval(self.mean, self.mean_interval)} of the mean, "
+            f"{with_interval(self.one_draw, self.one_draw_interval)} of one draw, at "
             f"{100 * self.confidence:g} %; {self.n_sets} training set{'s' * (self.n_sets != 1)}, "
             f"{self.n_members} members, n_train={self.n_train}>"
         )

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from genamp_lib.amplification._members import check_confidence, check_positive_integer
-from genamp_lib.amplification._numbers import record
+from genamp_lib.amplification._numbers import Worth, with_interval
 from genamp_lib.amplification._segments import check_values
 from genamp_lib.amplification.differential import FEWEST_EVENTS
 from genamp_lib.amplification.kolmogorov import KOLMOGOROV_MEAN
 
 
 @dataclass(frozen=True, repr=False)
-class TotalVariationEstimate:
+class TotalVariationEstimate(Worth):
     """The amplification in the limit of infinite samples of the exact likelihood ratio.
 
     Attributes:
@@ -44,11 +43,7 @@ class TotalVariationEstimate:
     n_events: int
     total_variation: float
     standard_error: float
-
-    @property
-    def n_equiv(self) -> float:
-        """Number of true events that are worth as much as infinitely many generated ones."""
-        return self.amplification * self.n_train
+    _said = ("verdict", "n_equiv")
 
     @property
     def verdict(self) -> str:
@@ -58,14 +53,9 @@ class TotalVariationEstimate:
             return "undecided"
         return "amplifies" if low > 1 else "does not amplify"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types; infinity is the string "inf"."""
-        return record(self, "verdict", "n_equiv")
-
     def __repr__(self) -> str:
-        low, high = self.interval
         return (
-            f"<TotalVariationEstimate G = {self.amplification:.3g} [{low:.3g}, {high:.3g}] at "
+            f"<TotalVariationEstimate G = {with_interval(self.amplification, self.interval)} at "
             f"{100 * self.confidence:g} %, {self.verdict}; TV = {self.total_variation:.4g} +- "
             f"{self.standard_error:.2g} from {self.n_events} events, n_train={self.n_train}>"
         )
