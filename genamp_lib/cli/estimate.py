@@ -20,12 +20,7 @@ from genamp_lib.files.outputs import check_outputs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from genamp_lib.amplification import (
-        AveragingEstimate,
-        DifferentialEstimate,
-        KolmogorovAccumulator,
-        RegionCounter,
-    )
+    from genamp_lib.amplification import AveragingEstimate, DifferentialEstimate, RegionCounter
     from genamp_lib.files.columns import Reading
 
 app = typer.Typer(
@@ -140,21 +135,31 @@ def averaging(
 ) -> None:
     """Estimate the averaging amplification of an ensemble's files."""
     from genamp_lib.amplification import averaging_amplification
-    from genamp_lib.files.columns import Reading
+    from genamp_lib.files.columns import Reading, count_rows, load_table
 
     _check_outputs(json_path, plot_path, [*members, train, holdout])
     reading = Reading(column, separator, decimal, header)
     sharing = Sharing(jobs, scheduler)
     sharing.check()
     samples: dict[str, Any] = {}
-    if regions is None and quantiles is None:
-        if holdout is not None:
-            raise GenampError("--holdout must be given together with --regions or --quantiles")
-        n_train = _n_train(n_train, train, reading)
-        counts, n_generated = _table_of_counts(members, n_generated, reading)
-        names = None
+    is_table = regions is None and quantiles is None
+    if is_table and holdout is not None:
+        raise GenampError("--holdout must be given together with --regions or --quantiles")
+    if n_train is None and train is None:
+        raise GenampError("--n-train must be given, or --train with the training sample")
+    if n_train is not None and n_train <= 0:
+        raise GenampError(f"--n-train must be positive, got {n_train}")
+    if is_table:
+        if train is not None:
+            n_train = _same_n_train(n_train, count_rows(train, reading))
+        if len(members) != 1 or n_generated is None:
+            raise GenampError(
+                "--regions or --quantiles must be given for files with events, or --n-generated "
+                "for one table of counts"
+            )
+        counts, names = load_table(members[0], reading), None
     else:
-        _check_members(members, n_train, train, n_generated)
+        _check_members(members, n_generated)
         edges = [_edges(regions, quantiles, train, reading)]
         edges += [] if train is None else [_alarm_edges(train, holdout, reading)]
         files = [(path, n_generated) for path in members]
@@ -187,7 +192,7 @@ def averaging(
     paths = {"members": [str(path) for path in members]}
     paths |= {key: path and str(path) for key, path in (("train", train), ("holdout", holdout))}
     _write_estimate(json_path, estimate, {"files": paths, "region_names": names})
-    _plot_averaging(plot_path, estimate)
+    _write_plot(plot_path, estimate, _draw_averaging)
 
 
 @app.command(help=BREAK.join(DIFFERENTIAL + FILES), epilog=BREAK.join(DIFFERENTIAL_EXAMPLES))
@@ -237,26 +242,12 @@ def differential(
     if holdout is not None:
         record["against_train"] = to_train.to_dict()
     _write_estimate(json_path, estimate, record)
-    _plot_differential(plot_path, estimate, counters[0 if holdout is None else 1])
+    curve = counters[0 if holdout is None else 1].curve
 
+    def draw(plotting: Any, estimate: DifferentialEstimate, ax: Axes) -> None:
+        plotting.plot_distance_curve(*curve(), estimate, ax=ax)
 
-def _n_train(n_train: int | None, train: Path | None, reading: Reading) -> int:
-    from genamp_lib.files.columns import n_rows, read_column
-
-    _check_n_train(n_train, train)
-    if train is None:
-        return n_train
-    rows = n_rows(train, reading)
-    if rows is None:
-        rows = sum(len(block) for block in read_column(train, reading))
-    return _same_n_train(n_train, rows)
-
-
-def _check_n_train(n_train: int | None, train: Path | None) -> None:
-    if n_train is None and train is None:
-        raise GenampError("--n-train must be given, or --train with the training sample")
-    if n_train is not None and n_train <= 0:
-        raise GenampError(f"--n-train must be positive, got {n_train}")
+    _write_plot(plot_path, estimate, draw)
 
 
 def _same_n_train(n_train: int | None, n_events: int) -> int:
@@ -268,10 +259,7 @@ def _same_n_train(n_train: int | None, n_events: int) -> int:
     return n_events
 
 
-def _check_members(
-    members: list[Path], n_train: int | None, train: Path | None, n_generated: int | None
-) -> None:
-    _check_n_train(n_train, train)
+def _check_members(members: list[Path], n_generated: int | None) -> None:
     if n_generated is not None and n_generated <= 0:
         raise GenampError(f"--n-generated must be positive, got {n_generated}")
     if len(members) < 2:
@@ -328,19 +316,6 @@ def _alarm_edges(train: Path, holdout: Path | None, reading: Reading) -> Any:
             RepeatCounter(values, load_column(holdout, reading))  # refuses shared events
     with one_line(str(train)):
         return alarm_regions(values)
-
-
-def _table_of_counts(
-    members: list[Path], n_generated: int | None, reading: Reading
-) -> tuple[Any, int]:
-    from genamp_lib.files.columns import load_table
-
-    if len(members) != 1 or n_generated is None:
-        raise GenampError(
-            "--regions or --quantiles must be given for files with events, or --n-generated for "
-            "one table of counts"
-        )
-    return load_table(members[0], reading), n_generated
 
 
 def _check_outputs(
@@ -426,8 +401,20 @@ def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEs
         rows.append(row("Kolmogorov-Smirnov to train", to_train))
     columns = ("distance", "M", "G", f"{100 * estimate.confidence:g} % interval")
     _print_table(columns, rows)
-    events = f"{estimate.n_reference:,} events of the {estimate.reference} sample"
-    _print_verdict(estimate, f"{estimate.n_generated:,} generated events against {events}")
+    low, high = (_about(edge * estimate.n_train) for edge in estimate.interval)
+    is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
+    claim = f"{'The generator ' * is_claim}{estimate.verdict}"
+    # Where the status speaks against the interval, the interval is no statement about the truth.
+    is_sound = estimate.status in ("measured", "lower limit")
+    worth = "it is worth" if is_sound else "by this measure alone it would be worth"
+    events = f"{low} true events at least" if high == "inf" else f"{low} to {high} true events"
+    typer.echo(
+        f"{claim[0].upper()}{claim[1:]}: trained on {estimate.n_train:,} events, {worth} {events} "
+        f"here ({100 * estimate.confidence:g} % confidence, {estimate.n_generated:,} generated "
+        f"events against {estimate.n_reference:,} events of the {estimate.reference} sample)."
+    )
+    if estimate.note:
+        typer.echo(f"Note: {estimate.note}.")
     if companion is not None:
         typer.echo(
             "The mean square difference (Cramer-von Mises) is another quantity, with a G of its "
@@ -453,23 +440,6 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     Console(width=10_000).print(table)  # as wide as it needs: nothing is cut
 
 
-def _print_verdict(estimate: Any, basis: str) -> None:
-    low, high = (_about(edge * estimate.n_train) for edge in estimate.interval)
-    is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
-    claim = f"{'The generator ' * is_claim}{estimate.verdict}"
-    claim = claim[0].upper() + claim[1:]
-    # Where the status speaks against the interval, the interval is no statement about the truth.
-    is_sound = estimate.status in ("measured", "lower limit")
-    worth = "it is worth" if is_sound else "by this measure alone it would be worth"
-    events = f"{low} true events at least" if high == "inf" else f"{low} to {high} true events"
-    typer.echo(
-        f"{claim}: trained on {estimate.n_train:,} events, {worth} {events} here "
-        f"({100 * estimate.confidence:g} % confidence, {basis})."
-    )
-    if estimate.note:
-        typer.echo(f"Note: {estimate.note}.")
-
-
 def _about(number: float) -> str:
     """Return three significant digits without a power of ten."""
     if not isfinite(number) or abs(number) < 100:
@@ -488,56 +458,39 @@ def _write_estimate(path: Path | None, estimate: Any, record: dict[str, Any]) ->
     typer.echo(f"Written to {path}.")
 
 
-def _plot_averaging(path: Path | None, estimate: AveragingEstimate) -> None:
-    """Draw the uncertainties of the combination over n_generated."""
-    if path is None:
-        return
+def _draw_averaging(plotting: Any, estimate: AveragingEstimate, ax: Axes) -> None:
     import numpy as np
-
-    from genamp_lib.plotting import plot_estimate
 
     marks = [estimate.n_train, estimate.n_generated, estimate.n_equiv]
     marks = [n for n in marks if isfinite(n)]
     n_generated = np.geomspace(min(marks) / 10, max(marks) * 10, 200)
-    _write_plot(path, estimate, lambda ax: plot_estimate(estimate, n_generated, ax=ax))
+    plotting.plot_estimate(estimate, n_generated, ax=ax)
 
 
-def _plot_differential(
-    path: Path | None, estimate: DifferentialEstimate, accumulator: KolmogorovAccumulator
-) -> None:
-    """Draw the distance over n_generated, from the snapshots of the accumulator."""
+def _write_plot(path: Path | None, estimate: Any, draw: Callable[..., None]) -> None:
+    """Let `draw(plotting, estimate, ax)` draw over n_generated."""
     if path is None:
         return
-    from genamp_lib.plotting import plot_distance_curve
-
-    curve = accumulator.curve()
-    _write_plot(path, estimate, lambda ax: plot_distance_curve(*curve, estimate, ax=ax))
-
-
-def _write_plot(path: Path, estimate: Any, draw: Callable[[Axes], Any]) -> None:
     import matplotlib
     from matplotlib.figure import Figure  # draws without a screen
 
-    from genamp_lib.plotting import use_style
+    from genamp_lib import plotting
 
+    # The same estimate is the same file.
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     with matplotlib.rc_context():
-        use_style()
+        plotting.use_style()
         matplotlib.rcParams["savefig.facecolor"] = "white"  # for viewers with a dark background
         figure = Figure()
         ax = figure.subplots()
-        draw(ax)
+        draw(plotting, estimate, ax)
         amplification, interval = _numbers(estimate)
         level = f"{100 * estimate.confidence:g} %"
         title = f"{estimate.verdict}: $G$ = {amplification}, {level} interval {interval}"
         ax.set_title(title, loc="left", fontsize="small")
         try:
             with replace_file(path) as temporary:
-                figure.savefig(temporary, dpi=200, metadata=_undated(path))
+                figure.savefig(temporary, dpi=200, metadata=undated)
         except OSError as error:
             raise GenampError(f"{path}: cannot be written: {error.strerror or error}") from error
     typer.echo(f"Drawn in {path}.")
-
-
-def _undated(path: Path) -> dict[str, None]:
-    """The same estimate is the same file."""
-    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})

@@ -99,6 +99,12 @@ def n_rows(path: Path | str, column: Column = None) -> int | None:
         return table.n_rows(*_position_and_selectors(path, reading.column, table))
 
 
+def count_rows(path: Path | str, column: Column = None) -> int:
+    """Return the number of rows, by reading them where there is no other way."""
+    rows = n_rows(path, column)
+    return sum(map(len, read_column(path, column))) if rows is None else rows
+
+
 def load_column(path: Path | str, column: Column = None) -> NDArray:
     """Return one number per event as a 1D array."""
     blocks = list(read_column(path, column))

@@ -85,11 +85,9 @@ def accumulate(
 
 
 def _snapshots(path: Path, reading: Reading) -> list[int]:
-    from genamp_lib.files.columns import n_rows, read_column
+    from genamp_lib.files.columns import count_rows
 
-    n_events = n_rows(path, reading)
-    if n_events is None:
-        n_events = sum(len(block) for block in read_column(path, reading))
+    n_events = count_rows(path, reading)
     if n_events < FIRST_SNAPSHOT:
         return [n_events] if n_events else []
     step = log(n_events / FIRST_SNAPSHOT) / (N_SNAPSHOTS - 1)

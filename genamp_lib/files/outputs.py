@@ -9,18 +9,7 @@ from pathlib import Path
 from genamp_lib._project import GenampError
 
 # Those of files.columns, without its imports.
-DATA_SUFFIXES = (
-    ".npy",
-    ".npz",
-    ".h5",
-    ".hdf5",
-    ".parquet",
-    ".root",
-    ".csv",
-    ".txt",
-    ".tsv",
-    ".dat",
-)
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".parquet", ".root", ".csv", ".txt", ".tsv", ".dat")
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
@@ -29,7 +18,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
     read = {path.resolve() for path in inputs if path is not None}
     for option, path in given.items():
         problem = f"{path}: cannot be written"
-        if path.suffix.lower() in DATA_SUFFIXES:  # `--json member_*.npy` takes the first of them
+        if path.suffix.lower() in SUFFIXES:  # `--json member_*.npy` takes the first of them
             raise GenampError(f"{path}: {option} must not end in {path.suffix}, as data do")
         if not path.parent.is_dir():
             raise GenampError(f"{problem}, {path.parent} is no folder; make it")

@@ -21,6 +21,7 @@ from genamp_lib.amplification.averaging_estimate import CONTRADICTED, DECISIVE, 
 from genamp_lib.amplification.truth import amplification_tail, mean_square_interval
 
 Array = NDArray[np.float64]
+Density = Callable[[Array], Array]
 Moments = Callable[[Array, Array, Array], Array]
 
 N_BINS = 480
@@ -43,8 +44,8 @@ class Case(NamedTuple):
 
     name: str
     limits: tuple[float, float]
-    right: Callable[[Array], Array]  # density that the generator can describe
-    wrong: Callable[[Array], Array]
+    right: Density  # density that the generator can describe
+    wrong: Density
     distribution: Moments | None = None  # fitted cdf from x, mean and variance, which broadcast
     smooth: Callable[[Array], Array] | None = None  # matrix, (n_bins, n_bins), from the centres
 
@@ -58,8 +59,29 @@ def _beta(x: Array, mean: Array, variance: Array) -> Array:
     return betainc(mean * size, (1 - mean) * size, np.clip(x, 0, 1))
 
 
-def _pdf(*parts: tuple[float, stats.rv_frozen]) -> Callable[[Array], Array]:
-    return lambda x: sum(share * law.pdf(x) for share, law in parts)
+def _gamma(x: Array, mean: Array, variance: Array) -> Array:
+    return gammainc(mean**2 / variance, np.maximum(x, 0) * mean / variance)
+
+
+def _exponential(x: Array, mean: Array, _: Array) -> Array:
+    return 1 - np.exp(-np.maximum(x, 0) / mean)
+
+
+def _rayleigh(x: Array, mean: Array, variance: Array) -> Array:
+    return 1 - np.exp(-(np.maximum(x, 0) ** 2) / (mean**2 + variance))
+
+
+def _logistic(x: Array, mean: Array, variance: Array) -> Array:
+    return expit((x - mean) * np.pi / np.sqrt(3 * variance))
+
+
+def _second_peak(x: Array, mean: Array, _: Array) -> Array:
+    first = ndtr((x + 1) / 0.5)
+    return first + (mean + 1) / 2.5 * (ndtr((x - 1.5) / 0.5) - first)
+
+
+def _both(*laws: stats.rv_frozen, shares: tuple[float, float] = (0.5, 0.5)) -> Density:
+    return lambda x: sum(share * law.pdf(x) for share, law in zip(shares, laws, strict=True))
 
 
 def _kernel(x: Array) -> Array:
@@ -84,60 +106,32 @@ def _lines(x: Array) -> Array:
     return (hats / hats.sum(axis=1, keepdims=True)).T @ hats
 
 
-norm, gumbel = stats.norm, stats.gumbel_r
+norm, expon = stats.norm, stats.expon
+LIFETIMES = _both(expon(scale=0.4), expon(scale=3))
+MODES = _both(norm(-1.3, 0.5), norm(1.3, 0.5))
+PEAK = _both(norm(0.7, 0.1), norm(0, 1.5))
+PEAKS, MOVED = (
+    _both(norm(-1, 0.5), second, shares=(0.7, 0.3)) for second in (norm(1.5, 0.5), norm(2.1, 0.3))
+)
+LAPLACE, WEIBULL = stats.laplace.pdf, stats.weibull_min(1.1, scale=1.4).pdf
+GUMBEL, LOGNORMAL = stats.gumbel_r(-0.45, 0.78).pdf, stats.lognorm(0.9, scale=3).pdf
+
+
+def _cut(x: Array) -> Array:
+    return norm.pdf(x) * ((x > -0.8) & (x < 1.7))
+
+
 CASES = (
-    Case("heavy tails, Gaussian", (-8, 8), norm.pdf, _pdf((1, stats.t(3))), _gauss),
-    Case(
-        "two lifetimes, exponential",
-        (0, 18),
-        stats.expon.pdf,
-        _pdf((0.5, stats.expon(scale=0.4)), (0.5, stats.expon(scale=3))),
-        lambda x, mean, _: 1 - np.exp(-np.maximum(x, 0) / mean),
-    ),
-    Case(
-        "log-normal, gamma",
-        (0, 16),
-        stats.gamma(4).pdf,
-        _pdf((1, stats.lognorm(0.9, scale=3))),
-        lambda x, mean, var: gammainc(mean**2 / var, np.maximum(x, 0) * mean / var),
-    ),
+    Case("heavy tails, Gaussian", (-8, 8), norm.pdf, stats.t(3).pdf, _gauss),
+    Case("two lifetimes, exponential", (0, 18), expon.pdf, LIFETIMES, _exponential),
+    Case("log-normal, gamma", (0, 16), stats.gamma(4).pdf, LOGNORMAL, _gamma),
     Case("triangle, beta", (0, 1), stats.beta(2, 3).pdf, stats.triang(0.15).pdf, _beta),
-    Case(
-        "two modes, Gaussian",
-        (-6, 6),
-        norm.pdf,
-        _pdf((0.5, norm(-1.3, 0.5)), (0.5, norm(1.3, 0.5))),
-        _gauss,
-    ),
-    Case(
-        "narrow peak, wide kernel",
-        (-6, 6),
-        norm(0, 1.5).pdf,
-        _pdf((0.5, norm(0.7, 0.1)), (0.5, norm(0, 1.5))),
-        smooth=_kernel,
-    ),
+    Case("two modes, Gaussian", (-6, 6), norm.pdf, MODES, _gauss),
+    Case("narrow peak, wide kernel", (-6, 6), norm(0, 1.5).pdf, PEAK, smooth=_kernel),
     Case("slope, coarse histogram", (0, 1), np.ones_like, lambda x: np.exp(-4 * x), smooth=_coarse),
-    Case(
-        "cut support, Gaussian",
-        (-6, 6),
-        norm.pdf,
-        lambda x: norm.pdf(x) * ((x > -0.8) & (x < 1.7)),
-        _gauss,
-    ),
-    Case(
-        "cusp, logistic",
-        (-10, 10),
-        stats.logistic(scale=0.6).pdf,
-        stats.laplace.pdf,
-        lambda x, mean, var: expit((x - mean) * np.pi / np.sqrt(3 * var)),
-    ),
-    Case(
-        "wrong power, Rayleigh",
-        (0, 8),
-        stats.rayleigh.pdf,
-        stats.weibull_min(1.1, scale=1.4).pdf,
-        lambda x, mean, var: 1 - np.exp(-(np.maximum(x, 0) ** 2) / (mean**2 + var)),
-    ),
+    Case("cut support, Gaussian", (-6, 6), norm.pdf, _cut, _gauss),
+    Case("cusp, logistic", (-10, 10), stats.logistic(scale=0.6).pdf, LAPLACE, _logistic),
+    Case("wrong power, Rayleigh", (0, 8), stats.rayleigh.pdf, WEIBULL, _rayleigh),
     Case(
         "sharp step, five cosines",
         (0, 1),
@@ -146,22 +140,10 @@ CASES = (
         smooth=_cosines,
     ),
     Case(
-        "frozen width, Gaussian",
-        (-7, 7),
-        norm.pdf,
-        norm(0, 1.6).pdf,
-        lambda x, mean, _: ndtr(x - mean),
+        "frozen width, Gaussian", (-7, 7), norm.pdf, norm(0, 1.6).pdf, lambda x, m, _: ndtr(x - m)
     ),
-    Case(
-        "moved second peak, its share",
-        (-4, 5),
-        _pdf((0.7, norm(-1, 0.5)), (0.3, norm(1.5, 0.5))),
-        _pdf((0.7, norm(-1, 0.5)), (0.3, norm(2.1, 0.3))),
-        lambda x, mean, _: (
-            ndtr((x + 1) / 0.5) + (mean + 1) / 2.5 * (ndtr((x - 1.5) / 0.5) - ndtr((x + 1) / 0.5))
-        ),
-    ),
-    Case("skewed, Gaussian", (-6, 10), norm.pdf, gumbel(-0.45, 0.78).pdf, _gauss),
+    Case("moved second peak, its share", (-4, 5), PEAKS, MOVED, _second_peak),
+    Case("skewed, Gaussian", (-6, 10), norm.pdf, GUMBEL, _gauss),
     Case(
         "fine waves, straight lines",
         (0, 1),
