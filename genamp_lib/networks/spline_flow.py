@@ -93,12 +93,12 @@ class Flow(Standardised):
         self.network = zuko.lazy.Flow(transforms, base)
 
     def log_prob(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm of the density, (n,), float64, at features of shape (n, n_features)."""
+        """Return the logarithm of the density, (n,), at features of shape (n, n_features)."""
         standardised = (features.double() - self.feature_mean) / self.feature_scale
         return self.network().log_prob(standardised.float()) - self.feature_scale.log().sum()
 
     def sample(self, n_generated: int, *, generator: torch.Generator) -> torch.Tensor:
-        """Draw events, shape (n_generated, n_features), float64; the same for the same generator."""
+        """Draw events, (n_generated, n_features), float64; the same for the same generator."""
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
         base = torch.randn(n_generated, len(self.feature_mean), generator=generator)

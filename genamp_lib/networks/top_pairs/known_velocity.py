@@ -185,7 +185,7 @@ class ObservableVelocity(nn.Module):
         return smeared[:, 0] / width
 
     def forward(self, coordinates: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return velocities of events on their way at times (n,), and what a network needs to go on.
+        """Return velocities of events on their way at times (n,), and what a network sees.
 
         Returns:
             Velocities (n, n_particles, 4).
