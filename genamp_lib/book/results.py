@@ -239,11 +239,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def _to_json(result: Result) -> dict[str, Any]:
     # JSON has no infinity: it is written as a string, which float() reads back.
-    entry = asdict(result)
-    entry["value"] = _number(result.value)
-    entry["interval"] = None if result.interval is None else [_number(x) for x in result.interval]
-    entry["text"] = result.text
-    return entry
+    edges = None if result.interval is None else [_number(x) for x in result.interval]
+    return asdict(result) | {"value": _number(result.value), "interval": edges, "text": result.text}
 
 
 def _from_json(entry: dict[str, Any]) -> Result:

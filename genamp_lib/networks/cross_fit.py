@@ -93,7 +93,7 @@ def cross_fitted_logits(
 
     folds = fold_numbers([len(sample) for sample in samples], n_folds=n_folds, seed=seed)
     places = [(fold, member) for fold in range(n_folds) for member in range(n_members)]
-    fit_at = partial(_fit_at, samples, folds, settings, seed, n_folds)
+    fit_at = partial(_fit_at, samples, folds, settings, seed)
     stages = []
     if store is None or stage is None:
         arrays = map_tasks(fit_at, places, label=label)
@@ -106,7 +106,7 @@ def cross_fitted_logits(
         arrays = store.map(stages, fit_at, places, label=label)
     fits = [classifier_from_arrays(one, settings) for one in arrays]
     for fit, place, one in zip(fits, places, stages, strict=False):
-        _check_trained_on(fit, _training_parts(samples, folds, n_folds, *place)[0], one)
+        _check_trained_on(fit, _training_parts(samples, folds, *place)[0], one)
     rows = [tuple(fits[k : k + n_members]) for k in range(0, len(fits), n_members)]
     return CrossFit(*_scored(samples, folds, rows), tuple(rows))
 
@@ -149,7 +149,7 @@ def cross_fit_pairs(
             )
             for fold in range(n_folds)
         )
-        train, _ = _training_parts(samples, folds, n_folds, 0, 0)
+        train, _ = _training_parts(samples, folds, 0, 0)
         _check_trained_on(fits[0][0], train, whole)
         found[name] = CrossFit(*_scored(samples, folds, fits), fits)
     return found
@@ -160,11 +160,10 @@ def _fit_at(
     folds: list[np.ndarray],
     settings: ClassifierSettings,
     seed: int,
-    n_folds: int,
     place: tuple[int, int],
 ) -> Arrays:
     """Fit a member of a fold; a pure function for other processes."""
-    train, validation = _training_parts(samples, folds, n_folds, *place)
+    train, validation = _training_parts(samples, folds, *place)
     fit = fit_classifier(
         *train,
         validation_truth=validation[0],
@@ -176,10 +175,10 @@ def _fit_at(
 
 
 def _training_parts(
-    samples: list[Tensor], folds: list[np.ndarray], n_folds: int, fold: int, member: int
+    samples: list[Tensor], folds: list[np.ndarray], fold: int, member: int
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return what a member of a fold is trained on, and what its epoch is chosen on."""
-    chosen = (fold + 1 + member) % n_folds
+    chosen = (fold + 1 + member) % (1 + folds[0].max())  # each fold has events of each sample
     pairs = list(zip(samples, folds, strict=True))
     train = [sample[(numbers != fold) & (numbers != chosen)] for sample, numbers in pairs]
     return train, [sample[numbers == chosen] for sample, numbers in pairs]

@@ -138,10 +138,6 @@ def nearest_neighbours(points: torch.Tensor, mask: torch.Tensor, k: int) -> torc
     """Return the k nearest real particles of each, as places in their list, (n_real, k).
 
     A particle with fewer than k others in its jet is its own neighbour for the rest.
-
-    >>> points = torch.tensor([[[0.0], [1.0], [3.0], [0.5]]])
-    >>> nearest_neighbours(points, torch.tensor([[True, True, True, False]]), 2).tolist()
-    [[1, 2], [0, 2], [1, 0]]
     """
     squares = (points**2).sum(-1)
     distance = torch.baddbmm(squares[:, None, :], points, points.mT, alpha=-2)  # + |x_i|^2

@@ -50,16 +50,12 @@ class Flow(Standardised):
 
     Rational-quadratic splines (Durkan et al., arXiv:1906.04032), from zuko: each transformation
     bends every other feature, with knots that a network computes from those between; the next one
-    bends these. The base density is normal. Sampling is as fast as log_prob. The standardisation is
-    inside, and its Jacobian is part of the density, so that `log_prob` and `sample` speak of the
-    features as they were given.
+    bends these. The base density is normal. The standardisation is inside, and its Jacobian is part
+    of the density, so that `log_prob` and `sample` speak of the features as they were given.
 
     Features must be continuous: a number of constituents, or a value that many events share, has
     no density, and the likelihood of a flow on it has no upper bound. Hard edges are smeared.
     Take the logarithm of positive features first, it cannot generate negative ones then.
-
-    Shapes: features (n, n_features) -> log_prob (n,). The networks are float32, standardisation and
-    log_prob float64.
 
     Args:
         n_features: Features per event.
@@ -69,8 +65,6 @@ class Flow(Standardised):
     >>> flow.set_standardisation(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
     >>> flow.log_prob(torch.zeros(7, 2)).shape
     torch.Size([7])
-    >>> flow.sample(3, generator=torch.Generator().manual_seed(1)).shape
-    torch.Size([3, 2])
     """
 
     def __init__(self, n_features: int, settings: FlowSettings) -> None:
@@ -99,20 +93,12 @@ class Flow(Standardised):
         self.network = zuko.lazy.Flow(transforms, base)
 
     def log_prob(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm of the density at features of shape (n, n_features)."""
+        """Return the logarithm of the density, (n,), at features of shape (n, n_features)."""
         standardised = (features.double() - self.feature_mean) / self.feature_scale
         return self.network().log_prob(standardised.float()) - self.feature_scale.log().sum()
 
     def sample(self, n_generated: int, *, generator: torch.Generator) -> torch.Tensor:
-        """Draw events, shape (n_generated, n_features), float64; the same for the same generator.
-
-        Args:
-            n_generated: Number of events.
-            generator: Source of all randomness.
-
-        Raises:
-            ValueError: `n_generated` is negative.
-        """
+        """Draw events, (n_generated, n_features), float64; the same for the same generator."""
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
         base = torch.randn(n_generated, len(self.feature_mean), generator=generator)
@@ -224,12 +210,7 @@ def fit_flow(
 
 
 def generate(flow: Flow, n_generated: int, *, seed: int) -> np.ndarray:
-    """Draw events from a flow, shape (n_generated, n_features), float64.
-
-    >>> flow = Flow(2, FlowSettings(n_transforms=2, n_hidden=8))
-    >>> generate(flow, 5, seed=1).shape
-    (5, 2)
-    """
+    """Draw events from a flow, shape (n_generated, n_features), float64."""
     return flow.sample(n_generated, generator=torch.Generator().manual_seed(seed)).numpy()
 
 

@@ -159,11 +159,6 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     on the cross-fitted classifier, generated and reference events alike); statistics "radius",
     "truth" (LR_truth; not in a null run), and those of `RingClassifiers`; references "train" and
     "holdout". "counts" has the events in the samples, in the order of `COUNTS`.
-
-    >>> settings = ScanSettings(window=(0.9, 1.1), sizes=(100, 1000))
-    >>> task = ScanTask(Ring(2), Ring(2).sample(500, seed=1), seed=2)
-    >>> list(distance_scan(task, settings=settings))
-    ['full/radius/train', 'counts']
     """
     sampling, training = np.random.SeedSequence(task.seed).generate_state(2)
     # A quarter more than the window keeps of the truth is enough for small scans.

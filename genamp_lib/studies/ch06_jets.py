@@ -221,14 +221,12 @@ def particlenet_pair(
 ) -> JetPair:
     """Weigh both samples by ParticleNet-Lite, each half by the networks of the other half.
 
-    The logits are kept, the networks are not: they are large.
-
     Args:
         jets: Jets that the rows of `pair` count.
         pair: Two samples of them; its weights are not used.
         settings: Trainings for either half.
         seed: Seed of the division and the trainings.
-        store: Store of the logits; a killed run continues with the epochs it was in.
+        store: Store of the logits (networks are too large); a killed run continues its epochs.
         stage: Name, version, inputs, and the configuration that `jets` follow from.
     """
     halves = _halves(pair, seed)

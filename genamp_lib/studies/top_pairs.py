@@ -113,12 +113,10 @@ def sample_ensemble(
 ) -> Array:
     """Generate top pairs with the kept generators of one architecture.
 
-    Training one takes a core five minutes.
-
     Args:
         architecture: Architecture of the velocity network.
         n_generated: Events of each generator, within the cuts.
-        n_members: Number of generators; more than are kept are trained first.
+        n_members: Number of generators; more than are kept are trained first, five minutes each.
         seed: Seed of the generated events.
 
     Returns:

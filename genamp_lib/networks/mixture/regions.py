@@ -1,9 +1,8 @@
 """Probabilities of radial regions under mixture transformers, and counts of generated events.
 
 What to use when: `region_probabilities` for integrals without events, with an error;
-`fit_region_probabilities` for a study over many training sets, which needs thousands of networks
-once and twenty numbers of each, and keeps these instead of the networks; `generated_region_counts`
-for counts over n_generated.
+`fit_region_probabilities` for many training sets, whose networks are not kept;
+`generated_region_counts` for counts over n_generated.
 """
 
 from __future__ import annotations

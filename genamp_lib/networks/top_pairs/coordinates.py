@@ -36,9 +36,6 @@ class EventCoordinates(nn.Module):
 
     Shapes: momenta and coordinates (n, n_particles, 4), both float64.
 
-    Args:
-        n_particles: Number of particles of an event.
-
     >>> coordinates = EventCoordinates(2)
     >>> event = torch.tensor([[[50.0, 1.5, 3.0, 9.0], [30.0, -0.5, 0.0, 5.0]]], dtype=torch.double)
     >>> torch.allclose(coordinates.decode(coordinates.encode(event)), event)
@@ -127,11 +124,7 @@ class EventCoordinates(nn.Module):
 
 
 class NormalBase(nn.Module):
-    """A base density with the widths of the data: log_pt, eta, log_mass normal, phi uniform.
-
-    Args:
-        coordinates: Fitted coordinates, whose variances are taken.
-    """
+    """A base density with the widths of the data: log_pt, eta, log_mass normal, phi uniform."""
 
     def __init__(self, coordinates: EventCoordinates) -> None:
         super().__init__()
@@ -196,9 +189,6 @@ class MomentumBase(nn.Module):
     """The base density of paper A's public code: (px, py, pz, log_mass) normal in units of SCALE.
 
     Events that the cuts on pt and delta R would drop are drawn again; there is no log_prob.
-
-    Args:
-        coordinates: Fitted coordinates.
     """
 
     def __init__(self, coordinates: EventCoordinates) -> None:

@@ -78,9 +78,6 @@ class EventObservables(nn.Module):
     distances of particles a smooth function close to the smallest. Each in a unit of its own, of
     about the width of the data. None changes in a rotation about the beam.
 
-    Args:
-        coordinates: Fitted coordinates.
-
     >>> coordinates = EventCoordinates(6)
     >>> values, gradients = EventObservables(coordinates)(torch.randn(5, 6, 4))
     >>> values.shape, gradients.shape
@@ -140,12 +137,7 @@ class EventObservables(nn.Module):
 
 
 class ObservableVelocity(nn.Module):
-    """`NormalVelocity`, and what single observables add to it.
-
-    Args:
-        coordinates: Fitted coordinates.
-        base: Base density.
-    """
+    """`NormalVelocity`, and what single observables add to it."""
 
     def __init__(self, coordinates: EventCoordinates, base: NormalBase) -> None:
         super().__init__()
@@ -193,11 +185,7 @@ class ObservableVelocity(nn.Module):
         return smeared[:, 0] / width
 
     def forward(self, coordinates: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return velocities, and what a network needs to go on.
-
-        Args:
-            coordinates: Coordinates of events on their way, shape (n, n_particles, 4).
-            time: Times, shape (n,).
+        """Return velocities of events on their way at times (n,), and what a network sees.
 
         Returns:
             Velocities (n, n_particles, 4).

@@ -91,7 +91,7 @@ def sample_generators(
 
     Args:
         generators: Generators of one multiplicity.
-        n_generated: Events of each, within the cuts.
+        n_generated: Events of each generator, within the cuts.
         seed: Seed of the base events; a generator's events do not depend on the others.
         label: Name of the work in the progress line; no line when empty.
 
