@@ -99,7 +99,7 @@ def differential_amplification(
             largely by construction.
         repeats: What `repeated_events` or a `RepeatCounter` found, for whole events or where
             `generated` is an accumulator; by default that of the statistic, unless that takes too
-            few values for it.
+            few values to exclude repeats.
         confidence: Confidence level of the interval.
 
     Returns:
@@ -141,9 +141,11 @@ def differential_amplification(
         distance, mean = accumulator.distance(), mean_square(reference_counts, counts, n_generated)
         known |= {"reference": name, "n_reference": len(reference), "n_generated": n_generated}
         known["coarse"] = tie_probability(reference_counts) > COARSE
-        if looks and values is not None and repeats is None and not known["coarse"]:
+        if looks and values is not None and repeats is None:
             counter.update(values)
             repeats = counter.repeats()
+            if known["coarse"] and not repeats.found:
+                repeats = None  # few values hide them
     if n_before_cut is not None:
         n_before_cut = check_positive_integer("n_before_cut", n_before_cut)
         if n_before_cut < known["n_generated"]:
