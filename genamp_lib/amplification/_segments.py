@@ -171,8 +171,9 @@ class Segments:
     def update(self, values: ArrayLike) -> None:
         """Count more events.
 
-        Args: values: One number per event, 1D, any real dtype up to 64 bits; a memory map is read
-        by blocks.
+        Args:
+            values: One number per event, 1D, any real dtype up to 64 bits; a memory map is read
+                by blocks.
 
         Raises:
             ValueError: A value is not finite, or the array is not 1D. Nothing is counted then.

@@ -195,6 +195,7 @@ def _estimate(
         )
     truth = _members.check_holdout(holdout_counts, n_holdout, n_regions=n_regions)
     count_noise = n_train if math.isinf(n_generated) else n_generated
+    equal = _members.equal_members(fractions, n_events=count_noise)
 
     def combine(columns: slice, regions: tuple[AveragingEstimate, ...]) -> AveragingEstimate:
         table = fractions[:, columns]
@@ -232,7 +233,7 @@ def _estimate(
             normality_p_value=min(1.0, looks * normal),
             decisive_interval=(0.0, math.inf) if is_rare else tuple(float(edge) for edge in edges),
             members=members,
-            equal_members=_members.equal_members(table, n_events=count_noise),
+            equal_members=equal,
             train_integrals=() if train is None else tuple((train[columns] / n_train).tolist()),
             bias_p_value=None if bias is None else min(1.0, looks * bias),
             joint_p_value=joint,

@@ -74,15 +74,23 @@ def differential_amplification(
     The statistic must be one number per event, made in the same way for all samples; for classifier
     scores, by a classifier that was trained on neither sample (cross-fitting).
 
-    Args: train: The statistic for the training sample, 1D; or only the number of training events,
-    when the reference is another one. generated: The statistic for the generated sample, 1D; or a
-    `KolmogorovAccumulator` whose reference is the sample that the estimate is to use. holdout: The
-    statistic for true events that the generator has not seen, 1D. cdf: Distribution function of the
-    statistic for the truth, continuous, vectorised. n_before_cut: Number of generated events before
-    a cut on them, if there was one; the estimate then carries the surviving fraction. repeats:
-    Result of `repeated_events` or of a `RepeatCounter`, for whole events or where `generated` is an
-    accumulator; by default that of the statistic, unless it is coarse. confidence: Confidence level
-    of the interval.
+    Args:
+        train: The statistic for the training sample, 1D; or only the number of training events,
+            when the reference is another one.
+        generated: The statistic for the generated sample, 1D; or a `KolmogorovAccumulator`
+            whose reference is the sample that the estimate is to use.
+        holdout: The statistic for true events that the generator has not seen, 1D.
+        cdf: Distribution function of the statistic for the truth, continuous, vectorised.
+        n_before_cut: Number of generated events before a cut on them, if there was one; the
+            estimate then carries the surviving fraction. Cutting on the likelihood ratio raises G
+            largely by construction.
+        repeats: What `repeated_events` or a `RepeatCounter` found, for whole events or where
+            `generated` is an accumulator; by default that of the statistic, unless that takes too
+            few values to exclude repeats.
+        confidence: Confidence level of the interval.
+
+    Returns:
+        The estimate; `reference` says what it was measured against.
 
     Raises:
         ValueError: A sample has fewer than 10 events, only one value, or values that are not
@@ -120,9 +128,11 @@ def differential_amplification(
         distance, mean = accumulator.distance(), mean_square(reference_counts, counts, n_generated)
         known |= {"reference": name, "n_reference": len(reference), "n_generated": n_generated}
         known["coarse"] = tie_probability(reference_counts) > COARSE
-        if looks and values is not None and repeats is None and not known["coarse"]:
+        if looks and values is not None and repeats is None:
             counter.update(values)
             repeats = counter.repeats()
+            if known["coarse"] and not repeats.found:
+                repeats = None  # few values hide them
     if n_before_cut is not None:
         n_before_cut = check_positive_integer("n_before_cut", n_before_cut)
         if n_before_cut < known["n_generated"]:

@@ -161,7 +161,7 @@ class DifferentialEstimate(Worth):
                 self.reference != "train"
                 and self.limits[0] <= 1 <= self.limits[1]
                 and n_effective < FEWEST_TO_AMPLIFY * self.n_train,
-                f"a perfect generator needs about {needed} generated "
+                f"a perfect generator needs about {needed:,} generated "
                 f"{'' if math.isinf(self.n_reference) else 'and as many holdout '}events to show "
                 "amplification",
             ),

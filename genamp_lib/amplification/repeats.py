@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.special import betainc, ndtr
+from scipy.special import betainc, gammaincc
 
 from genamp_lib.amplification._numbers import Record
 from genamp_lib.amplification._segments import check_values, coarser, finite_floats, precision_of
@@ -204,10 +204,13 @@ def _repeats(nearest: NDArray, of_train: Array, of_holdout: Array) -> RepeatedEv
     mean = (both * score).sum() / n
     variance = n_train * n_holdout / n * (both * (score - mean) ** 2).sum() / (n - 1)
     trained, held = (of_train * score).sum(), (of_holdout * score).sum() / n_holdout
-    excess = trained - n_train * mean
+    expected = n_train * mean
     return RepeatedEvents(
         ratio=float(trained / n_train / held) if held > 0 else math.inf,
-        p_value=float(ndtr(-excess / math.sqrt(variance))) if variance > 0 else 1.0,
+        # A gamma law: near Gaussian for many hits, and as skew as few hits are.
+        p_value=float(gammaincc(expected**2 / variance, trained * expected / variance))
+        if variance > 0
+        else 1.0,
         n_train=int(n_train),
         n_holdout=int(n_holdout),
         n_generated=int(n_generated),

@@ -241,10 +241,16 @@ def alarm_regions(values: ArrayLike) -> NDArray[np.float64]:
     Returns:
         Edges from -inf to inf; each bin holds at least 5 events. A constant sample has one bin.
 
+    Raises:
+        ValueError: The sample is empty or not finite.
+        TypeError: The values are no real numbers.
+
     >>> len(alarm_regions(np.arange(1000.0))), alarm_regions([3.0, 3.0, 3.0])
     (21, array([-inf,  inf]))
     """
     ordered = np.sort(finite_floats("values", check_values("values", values)).astype(np.float64))
+    if not ordered.size:
+        raise ValueError("`values` must not be empty, got 0 events.")
     least = max(5, len(ordered) // (2 * N_ALARM_BINS))
     kept, done = [], 0
     for edge in np.quantile(ordered, np.arange(1, N_ALARM_BINS) / N_ALARM_BINS):

@@ -159,7 +159,7 @@ def averaging(
             )
         counts, names = load_table(members[0], reading), None
     else:
-        _check_members(members, n_generated)
+        _check_members(members, train, holdout, n_generated)
         edges = [_edges(regions, quantiles, train, reading)]
         edges += [] if train is None else [_alarm_edges(train, holdout, reading)]
         files = [(path, n_generated) for path in members]
@@ -232,11 +232,10 @@ def differential(
             estimate = differential_amplification(
                 len(samples[train]), counters[1], holdout=samples[holdout], confidence=confidence
             )
-            estimate = replace(
-                estimate,
-                train_distance=to_train.distance,
-                repeats=None if estimate.coarse else counters[2].repeats(),
-            )
+            repeats = counters[2].repeats()
+            if estimate.coarse and not repeats.found:
+                repeats = None  # few values hide them
+            estimate = replace(estimate, train_distance=to_train.distance, repeats=repeats)
     _print_differential(estimate, to_train)
     record: dict[str, Any] = {"files": {key: path and str(path) for key, path in paths.items()}}
     if holdout is not None:
@@ -259,16 +258,20 @@ def _same_n_train(n_train: int | None, n_events: int) -> int:
     return n_events
 
 
-def _check_members(members: list[Path], n_generated: int | None) -> None:
+def _check_members(
+    members: list[Path], train: Path | None, holdout: Path | None, n_generated: int | None
+) -> None:
     if n_generated is not None and n_generated <= 0:
         raise GenampError(f"--n-generated must be positive, got {n_generated}")
     if len(members) < 2:
         raise GenampError(f"members must be at least two files, got {len(members)}")
     if len({path.resolve() for path in members}) < len(members):
         raise GenampError("members must be different files, got one twice")
-    for one, other in combinations(members, 2):
+    samples = [path for path in (train, holdout) if path is not None]
+    for one, other in combinations([*members, *samples], 2):
         if one.is_file() and other.is_file() and cmp(one, other, shallow=False):
-            raise GenampError(f"members must differ, got equal bytes in {one} and {other}")
+            names = "members" if other in members else "members, --train and --holdout"
+            raise GenampError(f"{names} must differ, got equal bytes in {one} and {other}")
 
 
 def _same_n_generated(
@@ -276,6 +279,8 @@ def _same_n_generated(
 ) -> int:
     sizes = {path: one.n_generated for path, one in zip(members, counters, strict=True)}
     few, many = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    if not sizes[few]:
+        raise GenampError(f"{few}: must hold events, got 0")
     if n_generated is not None and sizes[few] < n_generated:
         raise GenampError(
             f"{few}: must hold at least --n-generated {n_generated} events, got {sizes[few]}"
@@ -339,6 +344,7 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
     if len(rows) > 1:
         rows.append(("all, combined", f"{sum(estimate.integrals):.4f}", estimate))
     short = {AMPLIFIES_IF: "amplifies *"}
+    few = {TOO_FEW: "too few events", "identical members": "same members"}
     level = f"{100 * estimate.confidence:g} %"
     _print_table(
         ("region", "fraction", "G", f"{level} interval", "verdict"),
@@ -346,7 +352,7 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
             (
                 name,
                 part,
-                *(("", "too few events") if one.status == TOO_FEW else _numbers(one)),
+                *(("", few[one.status]) if one.status in few else _numbers(one)),
                 short.get(one.verdict, one.verdict),
             )
             for name, part, one in rows
@@ -359,7 +365,7 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
     is_sound = estimate.status in ("measured", "lower limit")
     worth = "is worth" if is_sound else "by this measure alone would be worth"
     n_train = estimate.n_train
-    if estimate.status == TOO_FEW:
+    if estimate.status in few:
         typer.echo(f"{claim}: trained on {n_train:,} events.")
     else:
         is_mean = estimate.members != "independent"
@@ -372,11 +378,13 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
         )
     if estimate.holdout is not None:
         true, interval = estimate.true_amplification
+        least, most = estimate.holdout_edges
+        bound = f"at most {most:.3g}" if most < 1 else f"at least {least:.3g}"
         typer.echo(
             f"By the {estimate.holdout.n_truth:,} events of the holdout G is {true:.3g}, and "
             f"{estimate.whose} is worth {_events(interval, n_train)} true events ({level} "
-            "confidence). For training samples like this one, lucky or not, G is at least "
-            f"{estimate.holdout_edges[0]:.3g} (97.7 % confidence)."
+            "confidence). For training samples like this one, lucky or not, G is "
+            f"{bound} (97.7 % confidence)."
         )
     if estimate.note:
         typer.echo(f"Note: {estimate.note}.")
@@ -401,17 +409,19 @@ def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEs
         rows.append(row("Kolmogorov-Smirnov to train", to_train))
     columns = ("distance", "M", "G", f"{100 * estimate.confidence:g} % interval")
     _print_table(columns, rows)
-    low, high = (_about(edge * estimate.n_train) for edge in estimate.interval)
     is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
     claim = f"{'The generator ' * is_claim}{estimate.verdict}"
     # Where the status speaks against the interval, the interval is no statement about the truth.
-    is_sound = estimate.status in ("measured", "lower limit")
-    worth = "it is worth" if is_sound else "by this measure alone it would be worth"
-    events = f"{low} true events at least" if high == "inf" else f"{low} to {high} true events"
+    is_sound = estimate.status in ("measured", "lower limit") and estimate.reference != "train"
+    subject = "it" if is_claim else "the generator"
+    worth = f"{subject} is worth"
+    if not is_sound:
+        worth = f"by this measure alone {subject} would be worth"
     typer.echo(
-        f"{claim[0].upper()}{claim[1:]}: trained on {estimate.n_train:,} events, {worth} {events} "
-        f"here ({100 * estimate.confidence:g} % confidence, {estimate.n_generated:,} generated "
-        f"events against {estimate.n_reference:,} events of the {estimate.reference} sample)."
+        f"{claim[0].upper()}{claim[1:]}: trained on {estimate.n_train:,} events, {worth} "
+        f"{_events(estimate.interval, estimate.n_train)} true events here "
+        f"({100 * estimate.confidence:g} % confidence, {estimate.n_generated:,} generated events "
+        f"against {estimate.n_reference:,} events of the {estimate.reference} sample)."
     )
     if estimate.note:
         typer.echo(f"Note: {estimate.note}.")

@@ -246,6 +246,8 @@ def _opener(path: Path, reading: Reading) -> Callable[[Path], AbstractContextMan
         return partial(_text, reading=reading)
     if path.is_dir() and any(path.rglob("*.parquet")):
         return FORMATS[".parquet"]
+    if path.is_dir() and path.suffix.lower() not in FORMATS:
+        raise GenampError(f"{path}: must be a file or a folder with .parquet files, got neither")
     if path.suffix.lower() not in FORMATS:
         known = ", ".join([*FORMATS, *text.SUFFIXES])
         raise GenampError(f"{path}: must be one of {known}, got `{path.suffix or path.name}`")

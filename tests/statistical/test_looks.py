@@ -64,6 +64,21 @@ def look(truth, generated, looks=None):
     return diagnose(np.ones(len(truth)), np.ones(len(generated)), *tables, looks=looks)
 
 
+def test_a_generator_that_draws_from_few_events_has_one_flaw():
+    rng = np.random.default_rng(4)
+    truth, learned = rng.exponential(size=(5000, 4)), rng.exponential(size=(1000, 4))
+    for n_learned, n_left, how in ((1000, 994, "repeated events once"), (50, 5000, "all events")):
+        generated = learned[rng.integers(0, n_learned, 5000)]
+        looks = cheap_looks(truth, generated, list("abcd"))
+        assert looks.findings["repeated events"][0].significance > 5
+        assert f"What follows counts {how}" in looks.findings["repeated events"][0].text
+        assert abs(len(looks.distinct) - n_left) < 10
+        others = [one for name, found in looks.findings.items() for one in found]
+        if n_learned == 1000:
+            modes = {one.mode for one in others if one.significance > 3}
+            assert modes == {"repeated events"}
+
+
 def named(finding):
     return ", ".join(filter(None, (finding.observable, finding.partner)))
 

@@ -332,6 +332,7 @@ def test_equal_members_are_named() -> None:
     copied = averaging_amplification_from_probabilities(table, n_train=500)
     assert (copied.status, copied.verdict) == ("identical members", "undecided")
     assert copied.note.startswith("members 1 and 4 are the same")
+    assert {one.verdict for one in copied.regions} == {"undecided"}
     # Of a few counts in one region some are equal by chance.
     counts = np.random.default_rng(3).binomial(1000, 0.2, size=30)
     assert len(set(counts)) < 30

@@ -138,7 +138,9 @@ def test_differential_against_a_holdout(files, generated, claim):
 def test_differential_against_the_training_sample_says_what_that_is_worth(files):
     result = call("differential", "train.npy", "perfect.npy")
     assert result.exit_code == 0, result.exception
-    assert "Undecided:" in result.stdout
+    assert "Undecided: trained on 400 events, by this measure alone the generator" in words(
+        result.stdout
+    )
     assert "only an independent holdout can show amplification" in words(result.stdout)
 
 
@@ -168,7 +170,7 @@ def test_differential_says_what_a_small_holdout_can_show(files):
     np.save("small.npy", np.load("holdout.npy")[:200])
     result = call("differential", "train.npy", "perfect.npy", "--holdout", "small.npy")
     assert "Undecided: " in result.stdout
-    assert "a perfect generator needs about 4000 generated and as many holdout events" in words(
+    assert "a perfect generator needs about 4,000 generated and as many holdout events" in words(
         result.stdout
     )
 
@@ -269,6 +271,29 @@ def test_averaging_without_enough_training_events_says_so(files):
     assert "Undecided: trained on 400 events. Note: too few training events" in words(result.stdout)
 
 
+def test_averaging_of_equal_members_gives_no_number(files):
+    np.save("turned.npy", np.load("member_0.npy")[::-1])
+    arguments = ["member_0.npy", "turned.npy", "member_1.npy", "--train", "train.npy"]
+    result = call("averaging", *arguments, "--quantiles", 4)
+    assert result.stdout.count("same members") == 5
+    assert "amplifies" not in result.stdout
+    assert "Undecided: trained on 400 events. Note: members 0 and 1 are the same" in words(
+        result.stdout
+    )
+
+
+def test_a_holdout_that_excludes_amplification_gives_an_upper_bound(files):
+    rng = np.random.default_rng(2)
+    for k in range(5):
+        np.save(f"off_{k}.npy", rng.normal(0.5 + 0.02 * (k - 2), size=10_000))
+    off = [f"off_{k}.npy" for k in range(5)]
+    arguments = ["--n-train", 400, "--regions", "0,1,2", "--holdout", "holdout.npy"]
+    result = call("averaging", *off, *arguments, "--json", "o.json")
+    most = json.loads((files / "o.json").read_text())["holdout_edges"][1]
+    assert most < 1
+    assert f"lucky or not, G is at most {most:.3g} (97.7 % confidence)" in words(result.stdout)
+
+
 def test_numbers_of_events_have_three_digits(files):
     result = call("differential", "train.npy", "perfect.npy", "--holdout", "holdout.npy")
     low, high = (
@@ -278,10 +303,10 @@ def test_numbers_of_events_have_three_digits(files):
             holdout=np.load("holdout.npy"),
         ).interval
     )
-    shown = f"{float(f'{low:.3g}'):,.0f} true events at least"
+    shown = f"at least {float(f'{low:.3g}'):,.0f} true events"
     if np.isfinite(high):
         shown = f"{float(f'{low:.3g}'):,.0f} to {float(f'{high:.3g}'):,.0f} true events"
-    assert f"it is worth {shown} here" in words(result.stdout)
+    assert f" is worth {shown} here" in words(result.stdout)
 
 
 PARTED = {
@@ -468,6 +493,20 @@ def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
             "averaging member_0.npy member_1.npy --n-train 9 --regions 70,80",
             "members: `counts` must say something on every region",
         ),
+        (
+            "averaging member_0.npy member_1.npy --train train.npy --holdout copy.npy "
+            "--regions 0,1",
+            "members, --train and --holdout must differ, got equal bytes in member_0.npy and copy",
+        ),
+        (
+            "averaging member_0.npy member_1.npy --train empty.npy --regions 0,1",
+            "empty.npy: `values` must not be empty, got 0 events",
+        ),
+        (
+            "averaging member_0.npy empty.npy --n-train 9 --regions 0,1",
+            "empty.npy: must hold events, got 0",
+        ),
+        ("differential . train.npy", ".: must be a file or a folder with .parquet files"),
         (
             "averaging member_0.npy nan.npy --n-train 9 --regions 0,1",
             "nan.npy: `values` must be finite, got NaN or infinity",

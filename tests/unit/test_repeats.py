@@ -112,6 +112,25 @@ def test_verdicts_and_words():
         differential_amplification(train, copies.round(), holdout=holdout.round()).repeats is None
     )
 
+    # Values at both ends hide nothing of those between.
+    clipped = (np.clip(one, -1, 1) for one in (train, copies, holdout))
+    given, made, kept = clipped
+    assert differential_amplification(given, made, holdout=kept).status == "repeats"
+
+
+def test_few_hits_are_no_alarm():
+    """One value lies next to two true events; of few events chance gives many to either sample."""
+    train, holdout = TRAIN[:, 0], HOLDOUT[:, 0]
+    place = np.append(train, holdout)[:1] + 1e-9
+    assert not repeated_events(train, np.repeat(place, 1000), holdout).found
+    # At the stated 0.00135, 7 alarms or more of 400 come once in 10^5 runs.
+    rng, n_found = np.random.default_rng(7), 0
+    for _ in range(400):
+        counter = RepeatCounter(rng.normal(size=20), rng.normal(size=2000))
+        counter.update(rng.normal(size=10))
+        n_found += counter.repeats().found
+    assert n_found < 7
+
 
 def whole_verdict(estimate):
     is_worse = estimate.limits[1] < 1

@@ -364,3 +364,5 @@ def test_bins_of_the_alarm_hold_events_whatever_the_sample() -> None:
         assert counter.counts.sum() == len(sample)
         assert counter.counts.min() >= min(5, len(sample))
     assert len(alarm_regions(spiked)) > 10
+    with pytest.raises(ValueError, match="`values` must not be empty, got 0 events"):
+        alarm_regions([])
