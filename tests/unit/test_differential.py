@@ -90,7 +90,7 @@ def test_verdicts():
     assert estimate(TRAIN, SHIFTED).verdict == "does not amplify"
     assert estimate(TRAIN, SHIFTED).status == "measured"
     assert estimate(3000, TRUTH).verdict == "undecided"
-    assert "needs about 30000 generated and as many holdout events" in estimate(3000, TRUTH).note
+    assert "needs about 30,000 generated and as many holdout events" in estimate(3000, TRUTH).note
     assert "needs about" not in estimate(TRAIN, SHIFTED).note
     assert estimate(400, TRUTH).verdict == (
         "amplifies, if no generated event repeats a training event"
