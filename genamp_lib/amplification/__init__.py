@@ -26,29 +26,3 @@ from genamp_lib.amplification.streaming import (
 )
 from genamp_lib.amplification.truth import TrueAmplification, true_averaging_amplification
 from genamp_lib.amplification.variation import TotalVariationEstimate, total_variation_amplification
-
-__all__ = [
-    "KOLMOGOROV_MEAN",
-    "AveragingEstimate",
-    "CramerVonMisesEstimate",
-    "DifferentialEstimate",
-    "KolmogorovAccumulator",
-    "RegionCounter",
-    "RepeatCounter",
-    "RepeatedEvents",
-    "TotalVariationEstimate",
-    "TrueAmplification",
-    "alarm_regions",
-    "averaging_amplification",
-    "averaging_amplification_from_probabilities",
-    "averaging_intervals",
-    "differential_amplification",
-    "differential_intervals",
-    "kolmogorov_band",
-    "kolmogorov_mean",
-    "paper_band",
-    "quantile_regions",
-    "repeated_events",
-    "total_variation_amplification",
-    "true_averaging_amplification",
-]

@@ -32,9 +32,7 @@ def check_counts(counts: ArrayLike, *, n_generated: int) -> NDArray[np.float64]:
             f"`counts` must be at most n_generated = {n_generated}, got {table.max():.0f}; "
             "n_generated is the number of events of each member."
         )
-    _check_overlap("counts", table.sum(axis=1).max(), limit=n_generated)
-    _check_informative("counts", table, full=n_generated)
-    return table
+    return _check_content("counts", table, most=n_generated, full=n_generated)
 
 
 def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
@@ -44,19 +42,14 @@ def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(
             f"`probabilities` must be between 0 and 1, got {table.min():.6g} to {table.max():.6g}."
         )
-    _check_overlap("probabilities", table.sum(axis=1).max(), limit=1 + OVERLAP_TOLERANCE)
-    _check_informative("probabilities", table, full=1)
-    return table
+    return _check_content("probabilities", table, most=1 + OVERLAP_TOLERANCE, full=1)
 
 
 def check_sample_counts(
     name: str, counts: ArrayLike, *, n_regions: int, total: str, n_events: int
 ) -> NDArray[np.float64]:
     """Return the counts of the training sample or the holdout as floats of shape (n_regions,)."""
-    try:
-        table = np.atleast_1d(np.asarray(counts, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` must be an array of numbers, got {type(counts)}.") from None
+    table = np.atleast_1d(as_floats(name, counts))
     if table.shape != (n_regions,):
         raise ValueError(
             f"`{name}` must have one number for each of {n_regions} regions, got shape "
@@ -164,11 +157,23 @@ def check_confidence(confidence: float) -> float:
     return float(confidence)
 
 
-def _check_table(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def check_positive(**numbers: float) -> None:
+    """Refuse NaN, 0 and negative numbers; infinity passes."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"`{name}` must be positive, got {number}.")
+
+
+def as_floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return a new array of floats, any shape."""
     try:
-        table = np.asarray(values, dtype=np.float64)
+        return np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be an array of numbers, got {type(values)}.") from None
+
+
+def _check_table(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    table = as_floats(name, values)
     if table.ndim == 1:
         table = table[:, np.newaxis]
     if table.ndim != 2:
@@ -187,20 +192,20 @@ def _check_table(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return table
 
 
-def _check_overlap(name: str, largest_sum: float, *, limit: float) -> None:
-    if largest_sum > limit:
+def _check_content(
+    name: str, table: NDArray[np.float64], *, most: float, full: float
+) -> NDArray[np.float64]:
+    largest_sum = table.sum(axis=1).max()
+    if largest_sum > most:
         raise ValueError(
-            f"`{name}` of one member must add up to at most {limit:g} over the regions, got "
+            f"`{name}` of one member must add up to at most {most:g} over the regions, got "
             f"{largest_sum:g}; regions must not overlap (Eq. 19 of paper A)."
         )
-
-
-def _check_informative(name: str, table: NDArray[np.float64], *, full: float) -> None:
-    empty = np.flatnonzero((table == 0).all(axis=0))
-    whole = np.flatnonzero((table == full).all(axis=0))
-    for regions, content in ((empty, "no"), (whole, "all")):
+    for content, value in (("no", 0), ("all", full)):
+        regions = np.flatnonzero((table == value).all(axis=0))
         if regions.size:
             raise ValueError(
                 f"`{name}` must say something on every region, got {content} events in every "
                 f"member for region index {regions.tolist()}; leave it out."
             )
+    return table

@@ -147,8 +147,7 @@ def averaging_intervals(
     """
     n_train = _members.check_positive_integer("n_train", n_train)
     confidence = _members.check_confidence(confidence)
-    if not n_generated > 0:
-        raise ValueError(f"`n_generated` must be positive, got {n_generated}.")
+    _members.check_positive(n_generated=n_generated)
     spread = member_spread(fractions, n_generated=n_generated, confidence=confidence)
     return _amplification(spread, n_generated, n_train)
 

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib.amplification import _bridge
-from genamp_lib.amplification._members import check_confidence, check_positive_integer
+from genamp_lib.amplification._members import (
+    check_confidence,
+    check_positive,
+    check_positive_integer,
+)
 from genamp_lib.amplification._pairs import (
     MeanSquare,
     mean_square,
@@ -166,9 +170,7 @@ def differential_intervals(
     """
     n_train = check_positive_integer("n_train", n_train)
     confidence = check_confidence(confidence)
-    for name, number in (("n_reference", n_reference), ("n_generated", n_generated)):
-        if not number > 0:
-            raise ValueError(f"`{name}` must be positive, got {number}.")
+    check_positive(n_reference=n_reference, n_generated=n_generated)
     if math.isinf(n_reference) and math.isinf(n_generated):
         raise ValueError("`n_reference` or `n_generated` must be finite, got infinity for both.")
     distances = np.asarray(distances, dtype=np.float64)

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genamp_lib.amplification._members import check_positive_integer
+from genamp_lib.amplification._members import as_floats, check_positive_integer
 from genamp_lib.amplification._segments import Segments, check_values, finite_floats, precision_of
 
 N_ALARM_BINS = 20
@@ -262,10 +262,7 @@ def alarm_regions(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _check_regions(regions: ArrayLike) -> NDArray[np.float64]:
-    try:
-        table = np.array(regions, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"`regions` must be an array of numbers, got {type(regions)}.") from None
+    table = as_floats("regions", regions)
     if table.ndim == 1:
         if len(table) < 2:
             raise ValueError(f"`regions` must have at least two edges, got {len(table)}.")

@@ -18,7 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chndtr, ndtr, ndtri
 from scipy.stats import chi2
 
-from genamp_lib.amplification._members import check_confidence, check_positive_integer
+from genamp_lib.amplification._members import (
+    check_confidence,
+    check_positive,
+    check_positive_integer,
+)
 from genamp_lib.amplification._numbers import Array, Record, find_root, with_interval
 
 # With fewer training sets their scatter is a matter of luck, and an upper bound takes its place.
@@ -116,9 +120,7 @@ def true_averaging_amplification(
     """
     n_train = check_positive_integer("n_train", n_train)
     confidence = check_confidence(confidence)
-    for name, number in (("n_generated", n_generated), ("n_truth", n_truth)):
-        if not number > 0:
-            raise ValueError(f"`{name}` must be positive, got {number}.")
+    check_positive(n_generated=n_generated, n_truth=n_truth)
     table = np.asarray(fractions, dtype=np.float64)
     table = table[np.newaxis] if table.ndim == 2 else table
     true = np.atleast_1d(np.asarray(truth, dtype=np.float64))

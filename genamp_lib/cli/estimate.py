@@ -140,7 +140,6 @@ def averaging(
     _check_outputs(json_path, plot_path, [*members, train, holdout])
     reading = Reading(column, separator, decimal, header)
     sharing = Sharing(jobs, scheduler)
-    sharing.check()
     samples: dict[str, Any] = {}
     is_table = regions is None and quantiles is None
     if is_table and holdout is not None:
@@ -219,7 +218,6 @@ def differential(
     _check_outputs(json_path, plot_path, [train, generated, holdout])
     reading = Reading(column, separator, decimal, header)
     sharing = Sharing(jobs, scheduler)
-    sharing.check()
     paths = {"train": train, "generated": generated, "holdout": holdout}
     if len({path.resolve() for path in paths.values() if path}) < 3 - (holdout is None):
         raise GenampError("train, generated and --holdout must be different files, got one twice")

@@ -31,8 +31,7 @@ class Sharing:
     jobs: int = 1
     scheduler: str | None = None
 
-    def check(self) -> None:
-        """Refuse what cannot be, before any file is read."""
+    def __post_init__(self) -> None:
         if self.jobs < 1:
             raise GenampError(f"--jobs must be at least 1, got {self.jobs}")
         if self.jobs > 1 and self.scheduler is not None:

@@ -37,11 +37,7 @@ def kept(store: ArtefactStore, study: Callable[..., dict[str, Array]], **setting
     """Return what one of the studies here finds, from the store where it is kept."""
     name = study.__name__.replace("_", "-")
     stage = Stage(f"differential-{name}", version=1, configuration=settings)
-    return store.compute(stage, partial(_with, study), settings)
-
-
-def _with(study: Callable[..., dict[str, Array]], settings: dict[str, Any]) -> dict[str, Array]:
-    return study(**settings)
+    return store.compute(stage, lambda given: study(**given), settings)
 
 
 def misspecified_verdicts(
