@@ -23,6 +23,8 @@ CONTRADICTED = 0.0027
 JOINTLY_CONTRADICTED = 0.05
 # Only a note hangs on it, so one false alarm in a hundred is cheap.
 NOT_GAUSSIAN = 0.01
+# A holdout that confirms perfect members more rarely does so by luck: it confirms 2.3 % of others.
+LEAST_POWER = 0.1
 TOO_FEW = "too few training events in this region for an interval"
 
 
@@ -137,6 +139,10 @@ class AveragingEstimate(Worth):
         return any(p is not None and p < level for p, level in levels)
 
     @property
+    def _can_confirm(self) -> bool:
+        return (self.holdout_power or 0.0) >= LEAST_POWER
+
+    @property
     def refuted(self) -> bool:
         """Whether the holdout excludes the least G that the members' spread allows."""
         return self.holdout_edges is not None and (
@@ -170,7 +176,8 @@ class AveragingEstimate(Worth):
         same = "all members" if self.total_variance == 0 else ""
         if self.equal_members and not same:
             same = "members {} and {}".format(*self.equal_members)
-        undecided = self.holdout_edges and self.holdout_edges[0] <= 1 <= self.holdout_edges[1]
+        undecided = self.holdout_edges and self.holdout_edges[1] >= 1
+        undecided = undecided and (self.holdout_edges[0] <= 1 or not self._can_confirm)
         candidates = (
             (
                 status == "identical members",
@@ -212,7 +219,8 @@ class AveragingEstimate(Worth):
     def verdict(self) -> str:
         """Say what is 97.7 % certain on one side; see `whose` for what it is said of.
 
-        "amplifies" and "does not amplify" where the holdout decides. Else by the spread:
+        "amplifies" and "does not amplify" where the holdout decides; one that confirms less than a
+        tenth of perfect members (`holdout_power`) cannot say the first. Else by the spread:
         "amplifies, if its members share no bias", unless the training sample or the holdout shows
         such a bias, or "does not amplify". Else "undecided"; also where members are no independent
         ones or the training events too few (`status`).
@@ -225,7 +233,7 @@ class AveragingEstimate(Worth):
         ):
             if edges and edges[1] < 1:
                 return "does not amplify"
-            if edges and edges[0] > 1:
+            if edges and edges[0] > 1 and (claim == AMPLIFIES_IF or self._can_confirm):
                 is_open = claim == AMPLIFIES_IF and (self.contradicted or self.refuted)
                 return "undecided" if is_open else claim
         return "undecided"

@@ -157,9 +157,10 @@ def _load(
         if len(table) < FEWEST:
             raise GenampError(f"{path}: must hold at least {FEWEST} events, got {len(table)}")
     if features != others:
+        order = ",".join(features)
         raise GenampError(
             f"{generated}: must have the features of {truth}, {_some(features)}, got "
-            f"{_some(others)}"
+            f"{_some(others)}" + f"; give --features {order}" * (set(others) == set(features))
         )
     if names is not None:
         features = [name.strip() for name in names.split(",")]
@@ -168,6 +169,9 @@ def _load(
                 f"--names must be {first.shape[1]} different names, got {_some(features)}"
             )
     samples, notes = [], []
+    # Equal numbers stay equal: 0.1 in single precision is not that in double.
+    kinds = [table.dtype for table in (first, second) if table.dtype.kind == "f"]
+    precision = min(kinds, key=lambda one: one.itemsize, default=np.dtype(np.float64))
     for path, table in ((truth, first), (generated, second)):
         if reading.missing:
             known = ~np.isnan(table).any(axis=1)
@@ -185,8 +189,8 @@ def _load(
             raise GenampError(
                 f"{path}: must hold at least --n-events {n_events} events, got {len(table)}"
             )
-        table = np.ascontiguousarray(table[:n_events], dtype=np.float64)
         with np.errstate(over="ignore"):
+            table = np.ascontiguousarray(table[:n_events].astype(precision), dtype=np.float64)
             bad = ~np.isfinite(table.astype(np.float32))  # which the networks run in
         if bad.any():
             where = [features[i] for i in np.flatnonzero(bad.any(axis=0))]

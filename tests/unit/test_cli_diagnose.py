@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from genamp_lib.cli import app, main
+from genamp_lib.cli.diagnose import _load
 from genamp_lib.cli.report import _summary
-from genamp_lib.diagnostics import diagnose
+from genamp_lib.diagnostics import cheap_looks, diagnose
+from genamp_lib.files.columns import Reading
 
 N = 2000
 NAMES = ",".join(f"x{i}" for i in range(10))
@@ -159,6 +161,26 @@ def test_copies_of_truth_events_are_noted(files):
     assert "copies" not in call("a.npy", "b.npy", "--epochs", 1).output
 
 
+def test_single_and_double_precision_of_rounded_numbers_are_equal(tmp_path):
+    rng, found = np.random.default_rng(8), []
+    for name in ("truth.npy", "double.npy"):
+        np.save(tmp_path / name, rng.normal(size=(200, 2)).round(1))
+    np.save(tmp_path / "single.npy", np.load(tmp_path / "double.npy").astype(np.float32))
+    paths = [tmp_path / f"{name}.npy" for name in ("truth", "double", "single")]
+    for path in paths[1:]:
+        _, samples, _ = _load(paths[0], path, Reading(), None, None)
+        found.append(cheap_looks(*samples, ["a", "b"]).findings["one value"])
+    assert max(one.significance for one in found[1]) < 3
+    assert [one.significance for one in found[0]] == [one.significance for one in found[1]]
+
+
+def turned(x):
+    """Write the same features in the opposite order."""
+    names = ",".join(map(str, range(9, -1, -1)))
+    np.savetxt("turned.csv", x[:, ::-1], delimiter=",", header=names, comments="", fmt="%.5f")
+    return "turned.csv"
+
+
 def bad(array, name="bad.npy"):
     np.save(name, array)
     return name
@@ -169,6 +191,10 @@ def bad(array, name="bad.npy"):
     [
         (lambda x: ["truth.npy"], "must be different files, got one twice"),
         (lambda x: [bad(x[:, :9])], "must have the features of truth.npy"),
+        (
+            lambda x: [turned(x), "--header"],
+            "got `9`, `8`, `7`, `6`, `5`, `4` and 4 more; give --features 0,1,",
+        ),
         (lambda x: [bad(np.where(x > 3, np.nan, x))], "must be finite and below 3e38, got others"),
         (lambda x: [bad(x * 1e300)], "got others in 2000 events, `0`"),
         (lambda x: [bad(x[:0])], "must hold at least 100 events, got 0"),

@@ -200,6 +200,13 @@ def test_a_small_holdout_says_what_it_can_show() -> None:
     assert "neither confirms nor excludes G > 1; one of this size confirms perfect" in small.note
     # At most |z| < 0.02 around a perfect generator of one region for a holdout this small.
     assert 0.02 < small.holdout_power < 0.06
+    # One that happens to agree to the last digit proves nothing either.
+    lucky = averaging_amplification_from_probabilities(
+        MEMBERS, n_train=1000, holdout_counts=[round(MEMBERS.mean() * 1000)], n_holdout=1000
+    )
+    assert lucky.holdout_edges[0] > 1
+    assert lucky.verdict == AMPLIFIES_IF
+    assert "neither confirms nor excludes G > 1; one of this size confirms perfect" in lucky.note
     assert holdout_power(np.array([0.2]), n_train=1000, n_truth=100_000) > 0.999
 
 
