@@ -144,7 +144,7 @@ def repeated_events(train: ArrayLike, generated: ArrayLike, holdout: ArrayLike) 
     False
     >>> repeated_events(train, train[rng.integers(500, size=5000)], holdout)
     <RepeatedEvents found: inf times as many generated events next to a training event as next to a
-    holdout event, p = 0>
+    holdout event, p = 5.5e-159>
     """
     tables = {"train": train, "generated": generated, "holdout": holdout}
     tables = {name: np.asanyarray(values) for name, values in tables.items()}
