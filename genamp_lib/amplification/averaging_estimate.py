@@ -50,13 +50,12 @@ class AveragingEstimate(Worth):
         members: "bootstrap" or "posterior" where members share a training sample, "independent".
         decisive_interval: (low, high) of G, one-sided 97.7 % each; verdicts use it.
         equal_members: Numbers of two members with equal counts in every region, or None.
-        bias_p_value: Smallest probability of the training sample's count in a region if the members
-            are right up to their spread, times the number of regions; None without the counts.
-        joint_p_value: Upper bound on the p-value of chi^2 of the members' mean against the training
-            sample, over bins of the observable; None without `alarm_counts`.
+        bias_p_value: Smallest p-value of the training sample's count in a region, times the number
+            of regions; None without `train_counts`.
+        joint_p_value: Upper bound on that of chi^2 over bins; None without `alarm_counts`.
         holdout: True amplification of these very members, by the holdout; None without one.
-        holdout_edges: (low, high) of the true G over training samples like this one, one-sided
-            97.7 % each: the members' spread is allowed for, so that a lucky sample proves nothing.
+        holdout_edges: (low, high) of the true G over training samples like this one, lucky or not,
+            one-sided 97.7 % each.
         holdout_power: Probability that a holdout of this size confirms perfect members.
         regions: One estimate for each region, in order; empty for an estimate inside this tuple.
     """

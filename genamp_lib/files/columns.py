@@ -200,8 +200,7 @@ def _stacked(path: Path, table: Table, places: Sequence[int], reading: Reading) 
     for group in [list(places)] if table.is_columns else [[place] for place in places]:
         blocks = table.blocks(group, (), 0, sys.maxsize, BLOCK_EVENTS)
         where = path if table.is_columns else f"{path}: `{table.names[group[0]]}`"
-        part = _joined(_checked(where, blocks, reading), 0, len(group))
-        parts[table.names[group[0]]] = part
+        parts[table.names[group[0]]] = _joined(_checked(where, blocks, reading), 0, len(group))
     shapes = {name: part.shape for name, part in parts.items()}
     is_flat = table.is_columns or all(shape[1:] in ((), (1,)) for shape in shapes.values())
     if not is_flat or len({shape[0] for shape in shapes.values()}) > 1:
