@@ -230,12 +230,8 @@ class Segments:
         self._next = max(self._next, other._next)
         self._coarsest = coarser(self._coarsest, other._coarsest)
 
-    def _complete(self) -> int:
-        """Return how many snapshots hold all their events."""
-        return int(np.cumprod(self._sizes[:-1] == np.diff(self._bounds)).sum())
-
-    _what = "thresholds"
-
-    @property
-    def _identity(self) -> NDArray[np.float64]:
-        return self._thresholds
+    def _snapshots(self) -> tuple[Counts, Counts, Counts]:
+        """Return sizes, below and at_or_below of the snapshots whose events are all counted."""
+        n = int(np.cumprod(self._sizes[:-1] == np.diff(self._bounds)).sum())
+        tables = (np.cumsum(table[:n], axis=0) for table in (self._below, self._at_or_below))
+        return self._bounds[1 : n + 1].copy(), *tables

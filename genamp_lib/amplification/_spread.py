@@ -21,9 +21,8 @@ explain it are taken, and the geometric mean of their nu:
 - Some modes of equal variance. The purity then fluctuates independently of t, and the ratio of the
   moments of tr S^2 and (tr S)^2 is unbiased. Its weight grows with the share of counting noise.
 
-The weight was chosen for coverage at 5 and 10 members with 18 regions whose neighbours are 0.97
-correlated, and with regions that follow two fitted parameters; the page on intervals measures it
-with other random numbers.
+The weight was chosen for coverage at 5 and 10 members, with 18 correlated regions and with two
+fitted parameters; the page on intervals measures it with other random numbers.
 """
 
 from __future__ import annotations

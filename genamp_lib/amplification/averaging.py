@@ -83,15 +83,9 @@ def averaging_amplification(
      amplifies, if its members share no bias; 1 region, 6 members, n_generated=10000, n_train=200>
     """
     n_generated = _members.check_positive_integer("n_generated", n_generated)
-    table = _members.check_counts(counts, n_generated=n_generated)
-    return _estimate(
-        table / n_generated,
-        float(n_generated),
-        n_train,
-        (train_counts, alarm_counts, holdout_counts, n_holdout),
-        members,
-        confidence,
-    )
+    table = _members.check_counts(counts, n_generated=n_generated) / n_generated
+    samples = (train_counts, alarm_counts, holdout_counts, n_holdout)
+    return _estimate(table, float(n_generated), n_train, samples, members, confidence)
 
 
 def averaging_amplification_from_probabilities(
@@ -179,19 +173,15 @@ def _estimate(
         raise ValueError(f"`members` must be one of {', '.join(MEMBERS)}, got {members!r}.")
     n_members, n_regions = fractions.shape
     train_counts, alarm_counts, holdout_counts, n_holdout = samples
-    train = None
+    sizes = {"n_generated": n_generated, "n_train": n_train}
+    train = joint = None
     if train_counts is not None:
         train = _members.check_sample_counts(
             "train_counts", train_counts, n_regions=n_regions, total="n_train", n_events=n_train
         )
-    joint = None
     if alarm_counts is not None:
-        table, events = _members.check_alarm_counts(
-            alarm_counts, n_members=n_members, n_generated=n_generated, n_train=n_train
-        )
-        joint = float(
-            _alarms.joint_p_value(table, events, n_generated=n_generated, n_train=n_train)
-        )
+        pair = _members.check_alarm_counts(alarm_counts, n_members=n_members, **sizes)
+        joint = float(_alarms.joint_p_value(*pair, **sizes))
     truth = _members.check_holdout(holdout_counts, n_holdout, n_regions=n_regions)
     count_noise = n_train if math.isinf(n_generated) else n_generated
     equal = _members.equal_members(fractions, n_events=count_noise)
@@ -210,9 +200,7 @@ def _estimate(
         if not regions:
             normal = _alarms.normality_p_value(table[:, 0], n_generated=n_generated)
             if train is not None:
-                bias = _alarms.bias_p_value(
-                    table[:, 0], train[columns][0], n_generated=n_generated, n_train=n_train
-                )
+                bias = _alarms.bias_p_value(table[:, 0], train[columns][0], **sizes)
         elif train is not None:
             bias = min(one.bias_p_value for one in regions)
         # Bonferroni: the most telling region, allowing for their number.
@@ -221,8 +209,7 @@ def _estimate(
             amplification=float(estimate),
             interval=(0.0, math.inf) if is_rare else (float(low), float(high)),
             confidence=confidence,
-            n_train=n_train,
-            n_generated=n_generated,
+            **sizes,
             n_members=n_members,
             integrals=tuple(spread.integrals.tolist()),
             event_variance=float(spread.event_variance),
@@ -242,12 +229,12 @@ def _estimate(
 
     def against(table: NDArray[np.float64], true: NDArray[np.float64]) -> dict[str, Any]:
         """Return what the holdout says of the members in these regions."""
-        sizes = {"n_train": n_train, "n_generated": n_generated, "n_truth": n_holdout}
+        all_sizes = {**sizes, "n_truth": n_holdout}
         independent = members == "independent"
-        found = true_averaging_amplification(table, truth=true, confidence=confidence, **sizes)
+        found = true_averaging_amplification(table, truth=true, confidence=confidence, **all_sizes)
         return {
             "holdout": found,
-            "holdout_edges": holdout_edges(table, true, independent=independent, **sizes),
+            "holdout_edges": holdout_edges(table, true, independent=independent, **all_sizes),
             "holdout_power": holdout_power(true, n_train=n_train, n_truth=n_holdout),
         }
 

@@ -45,21 +45,19 @@ class AveragingEstimate(Worth):
         degrees_of_freedom: Effective degrees of freedom of `total_variance`; m - 1 for one region.
         noise_p_value: Probability of a spread as small as this one from counting noise alone.
         normality_p_value: Smallest Shapiro-Wilk p-value of the members' integrals, times the number
-            of regions; 1 where it cannot be seen for counting noise or members are fewer than 3.
+            of regions; 1 where it says nothing.
         train_integrals: Fractions of the training sample in the regions; empty if not given.
         members: "bootstrap" or "posterior" where members share a training sample, "independent".
         decisive_interval: (low, high) of G, one-sided 97.7 % each; verdicts use it.
         equal_members: Numbers of two members with equal counts in every region, or None.
-        bias_p_value: Smallest probability of the training sample's count in a region if the members
-            are right up to their spread, times the number of regions; None without the counts.
-        joint_p_value: Upper bound on the p-value of chi^2 of the members' mean against the training
-            sample, over bins of the observable; None without `alarm_counts`.
+        bias_p_value: Smallest p-value of the training sample's count in a region, times the number
+            of regions; None without `train_counts`.
+        joint_p_value: Upper bound on that of chi^2 over bins; None without `alarm_counts`.
         holdout: True amplification of these very members, by the holdout; None without one.
-        holdout_edges: (low, high) of the true G over training samples like this one, one-sided
-            97.7 % each: the members' spread is allowed for, so that a lucky sample proves nothing.
+        holdout_edges: (low, high) of the true G over training samples like this one, lucky or not,
+            one-sided 97.7 % each.
         holdout_power: Probability that a holdout of this size confirms perfect members.
-        regions: One estimate for each region, in order; empty for an estimate of one region
-            inside this tuple.
+        regions: One estimate for each region, in order; empty for an estimate inside this tuple.
     """
 
     amplification: float
@@ -131,9 +129,8 @@ class AveragingEstimate(Worth):
     def contradicted(self) -> bool:
         """Whether the training sample excludes the members' mean, in a region or in all bins.
 
-        Then all members are off in the same way, which their spread cannot show. The opposite does
-        not hold: the training sample is blind to a bias below its own statistical error, and that
-        is more than an amplifying generator may have.
+        Then all members share a bias. The training sample does not see one below its statistical
+        error.
         """
         levels = ((self.bias_p_value, CONTRADICTED), (self.joint_p_value, JOINTLY_CONTRADICTED))
         return any(p is not None and p < level for p, level in levels)
@@ -154,10 +151,9 @@ class AveragingEstimate(Worth):
         """How much the spread of the members says.
 
         "measured": the interval is finite. "lower limit": the spread may be counting noise alone.
-        "below noise": it is smaller than independent counts allow (three standard deviations).
-        "identical members": two are equal, or all. "too few training events in this region for an
-        interval": fewer than 20 are expected. "contradicted": the training sample or the holdout
-        excludes the members' mean.
+        "below noise": it is smaller than independent counts allow. "identical members": two are
+        equal, or all. `TOO_FEW`: fewer than 20 training events are expected. "contradicted": the
+        training sample or the holdout excludes the members' mean.
         """
         if self.total_variance == 0 or self.equal_members:
             return "identical members"
@@ -217,13 +213,12 @@ class AveragingEstimate(Worth):
 
     @property
     def verdict(self) -> str:
-        """Say what is 97.7 % certain on one side; see `whose` for what it is said of.
+        """Say what is 97.7 % certain on one side, of `whose`.
 
         "amplifies" and "does not amplify" where the holdout decides; one that confirms less than a
         tenth of perfect members (`holdout_power`) cannot say the first. Else by the spread:
         "amplifies, if its members share no bias", unless the training sample or the holdout shows
-        such a bias, or "does not amplify". Else "undecided"; also where members are no independent
-        ones or the training events too few (`status`).
+        such a bias, or "does not amplify". Else, and where `status` allows no claim, "undecided".
         """
         if self.status in ("below noise", "identical members", TOO_FEW):
             return "undecided"

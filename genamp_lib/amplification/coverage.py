@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 from genamp_lib.amplification.averaging import averaging_intervals
 
 Array = NDArray[np.float64]
-MakeMembers = Callable[[np.random.Generator, int, int], Array]
-CountEvents = Callable[[np.random.Generator, Array, int], Array]
 
 # Bounds the memory of one pass.
 BATCH = 2000
 
 
 def averaging_coverage(
-    make_members: MakeMembers,
-    count_events: CountEvents,
+    make_members: Callable[[np.random.Generator, int, int], Array],
+    count_events: Callable[[np.random.Generator, Array, int], Array],
     *,
     true_amplification: float,
     n_train: int,

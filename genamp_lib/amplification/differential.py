@@ -111,7 +111,13 @@ def differential_amplification(
     confidence = check_confidence(confidence)
     if holdout is not None and cdf is not None:
         raise ValueError("`holdout` must not be given together with `cdf`: there is one reference.")
-    n_train, training = _training(train, needed=holdout is None and cdf is None)
+    training = None if np.ndim(train) == 0 else _sample("train", train)
+    if training is None and holdout is None and cdf is None:
+        raise ValueError(
+            "`train` must be the training sample when there is neither `holdout` nor `cdf`, "
+            f"got {train!r}."
+        )
+    n_train = check_positive_integer("train", train) if training is None else len(training)
     values = None
     if not isinstance(generated, KolmogorovAccumulator):
         values = _sample("generated", generated)
@@ -227,29 +233,24 @@ def _estimate(
     distance: float,
     mean: MeanSquare,
     *,
-    n_reference: float,
-    n_generated: int,
-    n_train: int,
-    confidence: float,
     coarse: bool = False,
     **known: Any,
 ) -> DifferentialEstimate:
-    n_effective = effective_size(n_reference, n_generated)
-    sizes = {"n_effective": n_effective, "n_train": n_train}
-    shift = float(finite_size_shift(n_reference, n_generated))
-    scaled = distance * math.sqrt(n_effective) + shift
+    n_train, confidence = known["n_train"], known["confidence"]
+    sizes = known["n_reference"], known["n_generated"]
+    n_effective = effective_size(*sizes)
+    scaled = distance * math.sqrt(n_effective) + float(finite_size_shift(*sizes))
 
     def edges(intervals: Callable[..., Any], *found: float, **options: bool) -> list[Any]:
         """Return the amplification, its interval and its one-sided limits."""
+        options |= {"n_effective": n_effective, "n_train": n_train}
         (amplification, *interval), (_, *limits) = (
-            map(float, intervals(*found, confidence=level, **sizes, **options))
+            map(float, intervals(*found, confidence=level, **options))
             for level in (confidence, None)
         )
         return [amplification, tuple(interval), tuple(limits)]
 
-    amplification, interval, limits = edges(
-        _bridge.amplification_intervals, scaled, continuous=not coarse
-    )
+    found = edges(_bridge.amplification_intervals, scaled, continuous=not coarse)
     companion = None
     if not coarse:
         unit = n_effective / (6 * mean.null)  # null is 1/6 up to ties
@@ -259,31 +260,13 @@ def _estimate(
             confidence=confidence,
         )
     return DifferentialEstimate(
-        amplification=amplification,
-        interval=interval,
-        limits=limits,
-        confidence=confidence,
-        n_train=n_train,
-        n_generated=n_generated,
-        n_reference=n_reference,
+        *found,
         distance=distance,
         scaled_distance=scaled,
         coarse=coarse,
         cramer_von_mises=companion,
         **known,
     )
-
-
-def _training(train: ArrayLike, *, needed: bool) -> tuple[int, NDArray[np.floating] | None]:
-    if np.ndim(train) == 0:
-        if needed:
-            raise ValueError(
-                "`train` must be the training sample when there is neither `holdout` nor `cdf`, "
-                f"got {train!r}."
-            )
-        return check_positive_integer("train", train), None
-    sample = _sample("train", train)
-    return len(sample), sample
 
 
 def _sample(name: str, values: ArrayLike) -> NDArray[np.floating]:

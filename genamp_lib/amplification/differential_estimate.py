@@ -29,14 +29,13 @@ class CramerVonMisesEstimate(Record):
     """The amplification from the mean square of F_generated - F_truth over the truth.
 
     n_equiv true events have 1/(6 n_equiv) there, so 1/G = 6 n_train int delta^2 dF_truth. The
-    estimate of 1/G has no bias, whatever the sizes of the samples; average that one, not G. This G
-    is another quantity than that of the Kolmogorov-Smirnov distance: 0.38 times that for a shift,
-    for instance, and never less than 0.22 times.
+    estimate of 1/G has no bias; average that one, not G. This G is 0.38 times that of the
+    Kolmogorov-Smirnov distance for a shift, for instance, and never less than 0.22 times.
 
     Attributes:
         inverse_amplification: 1/G; negative where chance outdoes the deviation.
-        interval: (low, high) of G at `confidence`; high may be infinite. Its coverage is measured:
-            that stated, or more where G is above 1 and the deviation a fine structure.
+        interval: (low, high) of G at `confidence`, with the stated coverage or more; high may be
+            infinite.
         limits: One-sided limits (low, high) of G, each of which errs in at most 2.3 % of cases.
         confidence: Confidence level of `interval`.
     """
@@ -62,11 +61,9 @@ class DifferentialEstimate(Worth):
     """A differential amplification factor with its confidence interval.
 
     Attributes:
-        amplification: G of Eq. (36); infinite where the distance is at most the expected one of
-            samples from one density.
+        amplification: G of Eq. (36); infinite where the distance is that of samples of one density.
         interval: (low, high) of G at `confidence`, a conservative bound; high may be infinite.
-        limits: One-sided limits (low, high) of G, each of which errs in at most 2.3 % of cases; the
-            verdict uses them.
+        limits: One-sided limits (low, high) of G, each at 97.7 %; the verdict uses them.
         confidence: Confidence level of `interval`.
         reference: What the generated sample was compared with: "holdout", "train" or "cdf".
         n_train: Number of training events.
@@ -77,8 +74,7 @@ class DifferentialEstimate(Worth):
         train_distance: Kolmogorov-Smirnov distance to the training sample; None if not known.
         coarse: Whether the statistic takes so few values that K is below Kolmogorov's law.
         cramer_von_mises: The same from the mean square distance; None for a coarse statistic.
-        repeats: What `repeated_events` found; None if generated events were not compared with
-            training events.
+        repeats: Result of `repeated_events`; None where training events were not compared.
         survival_fraction: Share of the generated events that a cut on them kept; 1 without a cut.
     """
 
@@ -121,8 +117,8 @@ class DifferentialEstimate(Worth):
         """How much the distance says.
 
         "measured": the interval is finite. "lower limit": the distance may be that of a perfect
-        generator. "too close": it is smaller than independent samples allow (three standard
-        deviations). "repeats": it may be small because generated events repeat training events.
+        generator. "too close": it is smaller than independent samples allow. "repeats": generated
+        events repeat training events.
         """
         if not self.coarse and self.probability_closer < ALARM:
             return "too close"
@@ -193,11 +189,10 @@ class DifferentialEstimate(Worth):
     def verdict(self) -> str:
         """Say "amplifies" or "does not amplify" where a one-sided limit leaves out 1.
 
-        It is about the largest difference, the G of Kolmogorov-Smirnov. "undecided" otherwise;
-        also where amplification shows only against the training sample, against a reference that is
-        too close, or for a generator that is too close to its training sample. Where generated
-        events repeat training events the verdict says this instead; where that was not looked at,
-        "amplifies" has the condition that they do not.
+        Else "undecided"; also where amplification shows only against the training sample, against a
+        reference that is too close, or for a generator that is too close to its training sample.
+        Where generated events repeat training events the verdict says this instead; where that was
+        not looked at, "amplifies" has the condition that they do not.
         """
         return self._verdict(self.limits)
 

@@ -38,9 +38,8 @@ class RepeatedEvents(Record):
     """Whether generated events lie next to training events more often than to holdout events.
 
     Attributes:
-        ratio: Generated events that are nearest to a training event, in the mean over these, over
-            the same for holdout events; near 1 for a generator that repeats nothing, infinite for
-            one that draws from its training sample.
+        ratio: Generated events nearest to a training event, in the mean over these, over the same
+            for holdout events; near 1 for a generator that repeats nothing.
         p_value: Probability of so large a ratio if the generator had not seen the training sample.
         n_train: Number of training events.
         n_holdout: Number of holdout events.
@@ -70,8 +69,8 @@ class RepeatedEvents(Record):
 class RepeatCounter(KolmogorovAccumulator):
     """Counts of generated events beside each true event, for samples of any length; exact.
 
-    One number per event has no scale, so each generated event counts half for either neighbour, and
-    whole for a true event of equal value: a monotone map of the statistic changes nothing.
+    Each generated event counts half for either neighbour, and whole for a true event of equal
+    value: a monotone map of the statistic changes nothing.
 
     Args:
         train: One number per event of the training sample, 1D.
@@ -125,8 +124,7 @@ class RepeatCounter(KolmogorovAccumulator):
 def repeated_events(train: ArrayLike, generated: ArrayLike, holdout: ArrayLike) -> RepeatedEvents:
     """Compare generated with training events: do they lie nearer than to holdout events?
 
-    For one number per event or for whole events. The p-value is that of a permutation of the labels
-    "training" and "holdout", exact in its mean and variance.
+    The p-value is that of a permutation of the labels "training" and "holdout".
 
     Args:
         train: Training events, shape (n,), or (n, d) for d features.

@@ -35,10 +35,7 @@ class KolmogorovAccumulator(Segments):
     """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
 
     Numbers of different types are compared in the coarser one, so that equal numbers of a float32
-    and a float64 file are equal.
-
-    Attributes:
-        reference: The reference sample, sorted, read-only.
+    and a float64 file are equal. `reference` is the sorted reference sample.
 
     Args:
         reference: One number per event of the training or holdout sample, 1D, at least one.
@@ -75,10 +72,7 @@ class KolmogorovAccumulator(Segments):
         return self.reference
 
     def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return first and last of the reference values that the coarsest numbers met hold equal.
-
-        That is each value by itself, unless events in float32 meet a reference in float64.
-        """
+        """Return first and last of the reference values that are equal in the coarsest type met."""
         with np.errstate(over="ignore"):
             rounded = self._thresholds.astype(self._coarsest)
         last = np.flatnonzero(np.append(rounded[1:] != rounded[:-1], True))
@@ -92,30 +86,23 @@ class KolmogorovAccumulator(Segments):
         Raises:
             ValueError: No event was counted.
         """
-        return self._distance(self._below.sum(axis=0), self._at_or_below.sum(axis=0))
+        tables = self._below.sum(axis=0), self._at_or_below.sum(axis=0)
+        return self._distance(*tables, self.n_generated)
 
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return (n_generated, distance) at the snapshots whose events are all counted."""
-        n = self._complete()
-        below, upto = (np.cumsum(table[:n], axis=0) for table in (self._below, self._at_or_below))
-        distances = [
-            self._distance(*pair, size)
-            for *pair, size in zip(below, upto, self._bounds[1 : n + 1], strict=True)
-        ]
-        return self._bounds[1 : n + 1].copy(), np.array(distances, dtype=np.float64)
+        sizes, *tables = self._snapshots()
+        distances = [self._distance(*row) for row in zip(*tables, sizes, strict=True)]
+        return sizes, np.array(distances, dtype=np.float64)
 
     def cumulative_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return how many reference and generated events lie at or below each reference value.
-
-        One entry for each distinct value of the reference, in order.
-        """
+        """Return reference and generated events at or below each distinct reference value."""
         _, last = self._groups()
         return self._reference_counts[last], self._at_or_below.sum(axis=0)[last]
 
     def _distance(
-        self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int | None = None
+        self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int
     ) -> float:
-        size = self.n_generated if size is None else int(size)
         if size == 0:
             raise ValueError("`update` must be called with events before the distance is known.")
         # Between two reference values only the generated function grows: its extremes are at the
@@ -136,15 +123,10 @@ class KolmogorovAccumulator(Segments):
 class RegionCounter(Segments):
     """Numbers of events in regions: one row of the counts for `averaging_amplification`.
 
-    Attributes:
-        regions: Shape (n_regions, 2).
-
-    Args:
-        regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
-            (n_regions, 2), that do not overlap. A region holds low <= x < high; edges may be
-            infinite.
-        snapshots: Increasing numbers of events at which `curve` gives the counts.
-        start: Index of this counter's first event in the whole sample.
+    Args: regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
+    (n_regions, 2), that do not overlap. A region holds low <= x < high, which may be infinite.
+    snapshots: Increasing numbers of events at which `curve` gives the counts. start: Index of this
+    counter's first event in the whole sample.
 
     Raises:
         ValueError: Regions are empty or overlap, or the snapshots do not increase.
@@ -180,15 +162,10 @@ class RegionCounter(Segments):
         return self._regions(self._below.sum(axis=0), self.n_generated)
 
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (n_generated, counts) at the snapshots whose events are all counted.
-
-        The shape of counts is (n_snapshots, n_regions).
-        """
-        n = self._complete()
-        below = np.cumsum(self._below[:n], axis=0)
-        sizes = self._bounds[1 : n + 1].copy()
+        """Return (n_generated, counts) at complete snapshots, counts (n_snapshots, n_regions)."""
+        sizes, below, _ = self._snapshots()
         rows = [self._regions(row, size) for row, size in zip(below, sizes, strict=True)]
-        return sizes, np.array(rows, dtype=np.int64).reshape(n, len(self.regions))
+        return sizes, np.array(rows, dtype=np.int64).reshape(len(sizes), len(self.regions))
 
     def _regions(self, below: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         cumulative = np.append(below[: self._n_finite], size)
@@ -200,15 +177,11 @@ class RegionCounter(Segments):
 
 
 def quantile_regions(values: ArrayLike, n_regions: int) -> NDArray[np.float64]:
-    """Return edges of adjacent regions that hold equal fractions of a sample.
+    """Return n_regions + 1 edges, from -inf to inf, of equally filled regions.
 
     Args:
-        values: One number per event, 1D: the training sample, so that regions are known before
-            anything is generated.
+        values: One number per event of the training sample, 1D.
         n_regions: Number of regions.
-
-    Returns:
-        n_regions + 1 edges; the outermost are -inf and inf. For `RegionCounter`.
 
     Raises:
         ValueError: The sample is empty or not finite, or has too few different values.

@@ -178,14 +178,10 @@ def averaging(
         n_generated = _same_n_generated(members, in_regions, n_generated)
         counts = [counter.counts for counter in in_regions]
         names = [f"[{low:.4g}, {high:.4g})" for low, high in in_regions[0].regions]
+    samples |= {"members": "independent" if independent else "bootstrap", "confidence": confidence}
     with one_line("members"):
         estimate = averaging_amplification(
-            counts,
-            n_generated=n_generated,
-            n_train=n_train,
-            members="independent" if independent else "bootstrap",
-            confidence=confidence,
-            **samples,
+            counts, n_generated=n_generated, n_train=n_train, **samples
         )
     _print_averaging(estimate, names)
     paths = {"members": [str(path) for path in members]}

@@ -107,8 +107,7 @@ def count_rows(path: Path | str, column: Column = None) -> int:
 
 def load_column(path: Path | str, column: Column = None) -> NDArray:
     """Return one number per event as a 1D array."""
-    blocks = list(read_column(path, column))
-    return np.concatenate(blocks) if blocks else np.empty(0)
+    return _joined(read_column(path, column), 0)
 
 
 def load_table(path: Path | str, column: Column = None) -> NDArray:
@@ -117,8 +116,7 @@ def load_table(path: Path | str, column: Column = None) -> NDArray:
     with _opened(path, reading) as table:
         if reading.column is None and table.is_columns:
             return _stacked(path, table, range(len(table.names)), reading)
-        blocks = list(_blocks(path, table, reading))
-    return np.concatenate(blocks) if blocks else np.empty(0)
+        return _joined(_blocks(path, table, reading), 0)
 
 
 def load_features(path: Path | str, column: Column = None) -> tuple[list[str], NDArray]:
@@ -139,8 +137,8 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
             every, columns = _flattened(path, blocks)
             names = _wanted(path, every, reading)
             chosen = [[part[every.index(name)] for name in names] for part in columns]
-            parts = list(_checked(path, map(np.column_stack, chosen), reading))
-            values = np.concatenate(parts) if parts else np.empty((0, len(names)))
+            parts = _checked(path, map(np.column_stack, chosen), reading)
+            values = _joined(parts, 0, len(names))
     for name, feature in zip(names, values.T, strict=True):
         counts = len(feature) > 2 and (np.diff(feature) == 1).all()
         if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
@@ -154,6 +152,10 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
 
 def _reading(column: Column) -> Reading:
     return column if isinstance(column, Reading) else Reading(column)
+
+
+def _joined(blocks: Iterable[NDArray], *shape: int) -> NDArray:
+    return np.concatenate([*blocks] or [np.empty(shape)])
 
 
 def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
@@ -198,8 +200,7 @@ def _stacked(path: Path, table: Table, places: Sequence[int], reading: Reading) 
     for group in [list(places)] if table.is_columns else [[place] for place in places]:
         blocks = table.blocks(group, (), 0, sys.maxsize, BLOCK_EVENTS)
         where = path if table.is_columns else f"{path}: `{table.names[group[0]]}`"
-        part = [*_checked(where, blocks, reading)] or [np.empty((0, len(group)))]
-        parts[table.names[group[0]]] = np.concatenate(part)
+        parts[table.names[group[0]]] = _joined(_checked(where, blocks, reading), 0, len(group))
     shapes = {name: part.shape for name, part in parts.items()}
     is_flat = table.is_columns or all(shape[1:] in ((), (1,)) for shape in shapes.values())
     if not is_flat or len({shape[0] for shape in shapes.values()}) > 1:
@@ -224,7 +225,15 @@ class Table:
 @contextmanager
 def _opened(path: Path, reading: Reading) -> Iterator[Table]:
     """Open a file of any format; turn whatever is stumbled over into one line that names it."""
-    opener = _opener(path, reading)
+    is_table = path.is_dir() and any(path.rglob("*.parquet"))
+    opener = FORMATS.get(".parquet" if is_table else path.suffix.lower())
+    if text.is_text(path):
+        opener = partial(_text, reading=reading)
+    elif opener is None and path.is_dir():
+        raise GenampError(f"{path}: must be a file or a folder with .parquet files, got neither")
+    elif opener is None:
+        known = ", ".join([*FORMATS, *text.SUFFIXES])
+        raise GenampError(f"{path}: must be one of {known}, got `{path.suffix or path.name}`")
     if not path.is_file() and not (path.is_dir() and opener is FORMATS[".parquet"]):
         raise GenampError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; give a file")
     try:
@@ -239,19 +248,6 @@ def _opened(path: Path, reading: Reading) -> Iterator[Table]:
     except Exception as error:  # zipfile, h5py, pandas, pyarrow and uproot each raise their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GenampError(f"{path}: not a whole {path.suffix} file: {reason}") from error
-
-
-def _opener(path: Path, reading: Reading) -> Callable[[Path], AbstractContextManager[Table]]:
-    if text.is_text(path):
-        return partial(_text, reading=reading)
-    if path.is_dir() and any(path.rglob("*.parquet")):
-        return FORMATS[".parquet"]
-    if path.is_dir() and path.suffix.lower() not in FORMATS:
-        raise GenampError(f"{path}: must be a file or a folder with .parquet files, got neither")
-    if path.suffix.lower() not in FORMATS:
-        known = ", ".join([*FORMATS, *text.SUFFIXES])
-        raise GenampError(f"{path}: must be one of {known}, got `{path.suffix or path.name}`")
-    return FORMATS[path.suffix.lower()]
 
 
 def _blocks(
@@ -393,10 +389,8 @@ def _npy_blocks(
         handle.seek(_index(path, selectors[0], shape[1]) * rows * dtype.itemsize, os.SEEK_CUR)
         shape, selectors, is_by_columns = shape[:1], selectors[1:], False
     if is_by_columns:  # no rows without the whole
-        whole = np.frombuffer(
-            _read(path, handle, int(np.prod(shape)) * dtype.itemsize, rows), dtype
-        )
-        whole = _select(path, whole.reshape(shape, order="F"), selectors)
+        data = _read(path, handle, int(np.prod(shape)) * dtype.itemsize, rows)
+        whole = _select(path, np.frombuffer(data, dtype).reshape(shape, order="F"), selectors)
         yield from (whole[first:last] for first, last in _cuts(start, stop, block, 0))
         return
     row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
@@ -417,12 +411,9 @@ def _read(path: Path, handle: IO[bytes], size: int, rows: int) -> bytes:
 def _npy_header(path: Path, handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return (shape, whether 2D and stored by columns, dtype); the array begins where it stops."""
     version = np.lib.format.read_magic(handle)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
+    if version not in ((1, 0), (2, 0)):
         raise GenampError(f"{path}: must be .npy format 1 or 2, got {version}")
+    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
     shape, is_fortran, dtype = read_header(handle)
     if dtype.hasobject:
         raise GenampError(f"{path}: must hold real numbers, got Python objects (pickles)")

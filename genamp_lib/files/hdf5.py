@@ -28,8 +28,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ) from error
     except OSError as error:
         if "filter" in str(error) or "plugin" in str(error):
+            reason = " ".join(str(error).split())
             raise GenampError(
-                f"{path}: compressed with a filter that is missing here ({_one_line(error)}); run "
+                f"{path}: compressed with a filter that is missing here ({reason}); run "
                 "`pip install hdf5plugin`"
             ) from error
         raise
@@ -50,14 +51,11 @@ def find_dataset(path: Path, file: Any, key: str) -> Any:
     """Return the whole dataset at a path, also behind links; None where the path leads nowhere."""
     import h5py
 
-    try:
+    link = item = None
+    with suppress(KeyError, ValueError):
         link = file.get(key, getlink=True)
-    except (KeyError, ValueError):
-        link = None
-    try:
+    with suppress(OSError):
         item = file.get(key)
-    except OSError:
-        item = None
     if item is None and isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):
         place = f" of {link.filename}" if isinstance(link, h5py.ExternalLink) else ""
         raise GenampError(f"{path}: `{key}` is a link to `{link.path}`{place}, which is not there")
@@ -107,7 +105,3 @@ def _check_virtual(path: Path, data: Any) -> None:
             f"{path}: the virtual dataset `{data.name}` must have all of its "
             f"{np.prod(data.shape)} numbers, got {n_mapped}; map the other parts"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -28,14 +28,12 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             raise GenampError(f"{problem}, it is a device; give a file to {option}")
         if not os.access(path.parent, os.W_OK):
             raise GenampError(f"{problem}, {path.parent} is read-only; give another folder")
-        if path.resolve() in read or any(one.exists() and _is_same(one, path) for one in read):
+        if path.resolve() in read or (
+            path.exists() and any(one.exists() and one.samefile(path) for one in read)
+        ):
             raise GenampError(f"{path}: {option} must not be an input; give another file")
     places: dict[Path, str] = {}
     for option, path in given.items():
         first = places.setdefault(path.resolve(), option)
         if first != option:
             raise GenampError(f"{first} and {option} must be different files, got one twice")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)

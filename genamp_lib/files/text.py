@@ -181,8 +181,9 @@ def _fit(
     is_indexed = len(head) > 1 and not head[0] and bool(rows) and _counts([r[0] for r in rows])
     has_names = (not numeric or is_indexed) if header is None else header
     table = rows if has_names else [head, *rows]
+    heads = tuple(name or str(k) for k, name in enumerate(head))
     if not table:
-        layout = Layout(separator, decimal, _names(head), n_skipped + 1)
+        layout = Layout(separator, decimal, heads, n_skipped + 1)
         return (True, len(head)), layout, np.empty((0, len(head)))
     widths = {len(row) for row in table}
     if len(widths) > 1:
@@ -191,7 +192,7 @@ def _fit(
     names: list[str | None]
     is_said = has_names
     if has_names:
-        names = list(_names(head))
+        names = list(heads)
         labels = columns[0]
         if len(names) == len(columns) - 1 and not any(columns[-1]):
             names = [*names, None]  # a separator at the end of each row
@@ -259,10 +260,6 @@ def _fields(line: str, separator: str) -> list[str]:
         return [word.strip('"') for word in line.split()]
     (row,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
     return [word.strip() for word in row]
-
-
-def _names(head: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name or str(k) for k, name in enumerate(head))
 
 
 def _are_numbers(words: Sequence[str], decimal: str) -> bool:
