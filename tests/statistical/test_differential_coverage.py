@@ -269,12 +269,12 @@ def test_independent_holdouts_are_never_refused():
 
 @pytest.mark.parametrize("name", sorted(cases()))
 def test_wrong_generators_are_seldom_called_amplifying(name):
-    """60 experiments with each: at most 2.3 % wrong "amplifies" in one, 9 or more have P = 2e-5.
+    """60 experiments with each: at most 2.3 % wrong "amplifies" in one, 10 or more have P = 1e-6.
 
     For all that repeat training events "amplifies" is wrong at any G.
     """
     results = misspecified_verdicts(
-        n_train=250,
+        n_train=300,
         n_holdout=10_000,
         n_generated=10_000,
         n_experiments=60,
@@ -284,5 +284,5 @@ def test_wrong_generators_are_seldom_called_amplifying(name):
     repeats = cases()[name][0] == "repeat"
     for true, verdict in (results[:, :2].T, results[:, 2:].T):
         wrong = (verdict == VERDICTS.index("amplifies")) & ((true <= 1) | repeats)
-        assert np.sum(wrong) < 9
-        assert np.sum((verdict == 0) & (true > 1)) < 9
+        assert np.sum(wrong) < 10
+        assert np.sum((verdict == 0) & (true > 1)) < 10

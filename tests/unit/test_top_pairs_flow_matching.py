@@ -227,9 +227,10 @@ class TestCuts:
         assert len(drawn) == len(every) == 200
 
     def test_nothing_within_the_cuts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = flow()
         monkeypatch.setattr("genamp_lib.datasets.top_pairs.ABS_ETA_MAX", 1e-9)
         with pytest.raises(GenampError, match="must make one event in 1000 within the cuts, got 0"):
-            flow().sample(1, generator=torch.Generator().manual_seed(1), solving=Solving(n_steps=1))
+            model.sample(1, generator=torch.Generator().manual_seed(1), solving=Solving(n_steps=1))
 
 
 def test_bad_settings() -> None:
