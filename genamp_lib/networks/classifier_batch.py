@@ -246,7 +246,7 @@ def boosted_logits(
 
 
 class _Networks:
-    """Multilayer perceptrons with the shape of `models.classifier.Classifier`, side by side."""
+    """Multilayer perceptrons with the shape of `networks.classifier.Classifier`, side by side."""
 
     def __init__(self, n: int, n_features: int, settings: ClassifierSettings) -> None:
         widths = [n_features, *[settings.n_hidden] * settings.n_layers, 1]
