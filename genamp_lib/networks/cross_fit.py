@@ -111,6 +111,26 @@ def cross_fitted_logits(
     return CrossFit(*_scored(samples, folds, rows), tuple(rows))
 
 
+def unseen_logits(fit: CrossFit, events: ArrayLike, *, seed: int) -> np.ndarray:
+    """Score events that no classifier has seen as the samples were scored: by one fold each.
+
+    The fold of each event is drawn at random. The mean over all folds would be less noisy than the
+    scores in `fit`, and a comparison with these would find a difference where there is none.
+
+    Args:
+        fit: What `cross_fitted_logits` returned.
+        events: Features, shape (n_events, n_features).
+        seed: Seed of the folds.
+
+    Returns:
+        Logits, shape (n_events,), float64.
+    """
+    features = np.asarray(events, dtype=np.float32)
+    (numbers,) = fold_numbers([len(features)], n_folds=len(fit.fits), seed=seed)
+    (logits,) = _scored([features], [numbers], fit.fits)
+    return logits
+
+
 def fold_numbers(sizes: Sequence[int], *, n_folds: int, seed: int) -> list[np.ndarray]:
     """Divide samples at random into folds of equal size: the fold of each event, by sample."""
     rng = np.random.default_rng(seed)

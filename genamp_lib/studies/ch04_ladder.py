@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +25,7 @@ from genamp_lib.amplification import (
     quantile_regions,
 )
 from genamp_lib.amplification.differential import FEWEST_EVENTS
-from genamp_lib.datasets.top_pairs import (
-    TOP_PAIR_OBSERVABLES,
-    top_pair_features,
-    top_pair_observables,
-)
-from genamp_lib.diagnostics import auc_from_weights, likelihood_ratio_weights
-from genamp_lib.networks.classifier import ClassifierSettings, ensemble_logits, fit_classifier
+from genamp_lib.datasets.top_pairs import TOP_PAIR_OBSERVABLES, top_pair_observables
 from genamp_lib.networks.fitting import one_thread
 from genamp_lib.networks.top_pairs.architectures import Architecture
 from genamp_lib.networks.top_pairs.fit import FlowMatchingTask, FlowMatchingTraining
@@ -42,7 +36,7 @@ from genamp_lib.studies.top_pairs import N_KEPT, STEPS, divide, ensemble_tasks
 Array = NDArray[np.float64]
 
 # Part of the artefacts' keys: raise one when its code changes the numbers.
-EVENTS_VERSION, COUNTS_VERSION, SCORES_VERSION, STEPS_VERSION = 1, 1, 1, 1
+EVENTS_VERSION, COUNTS_VERSION, STEPS_VERSION = 1, 1, 1
 # Held-out events that choose the number of steps and the edges of quantiles; never judged with.
 N_VALIDATION = 5_000
 # Windows of m_tt in GeV; the last one is the paper's, Eq. (43).
@@ -51,11 +45,6 @@ N_QUANTILES = 20  # regions of every observable
 # Observables whose distance to the truth is followed, and the numbers of events at which it is.
 FOLLOWED = ("m_tt", "m_t", "pt_t")
 POINTS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 30_000)
-# The classifier of chapter 05: events of each kind that it learns, a fifth of them to choose the
-# epoch, and the bins of its score, log p_truth / p_generated.
-N_FITTED = 10_000
-CLASSIFIER = ClassifierSettings(n_hidden=128, n_epochs=25)
-SCORE_EDGES = np.linspace(-4.0, 4.0, 81)
 M_TT_EDGES = np.geomspace(250.0, 3000.0, 36)  # GeV, of the histogram
 
 
@@ -101,6 +90,57 @@ LADDER = (
     Rung("lloca", 2_000, 5, 3, 0, 550, 15_000),
     Rung("lloca", 20_000, 1, N_KEPT, 0, STEPS["lloca"]),
 )
+
+
+def chosen_rungs(
+    architectures: Sequence[str],
+    n_train: Sequence[int],
+    *,
+    n_sets: int = 10,
+    n_members: int = 10,
+    step_share: float = 1.0,
+    n_generated: int = POINTS[-1],
+) -> list[Rung]:
+    """Return rungs of the ladder, or smaller ones.
+
+    Args:
+        architectures: Names of architectures.
+        n_train: Sizes of training sets; each has a rung of the transformer.
+        n_sets: Most training sets of a rung.
+        n_members: Most bootstrap members of a set, at least 2.
+        step_share: Part of the steps that are done, above 0.
+        n_generated: Most events of each generator, at least 500.
+
+    Raises:
+        ValueError: There is no such rung, or a number is out of range.
+
+    >>> [(rung.n_train, rung.n_sets) for rung in chosen_rungs(["transformer"], [1000, 4000])]
+    [(1000, 10), (4000, 5)]
+    """
+    for name, wanted, there in (
+        ("architectures", architectures, {rung.architecture for rung in LADDER}),
+        ("n_train", n_train, {rung.n_train for rung in LADDER}),
+    ):
+        if not wanted or set(wanted) - there:
+            known = ", ".join(map(str, sorted(there)))
+            raise ValueError(f"`{name}` must be among {known}, got {list(wanted)}.")
+    if n_sets < 1 or n_members < 2 or not 0 < step_share <= 1 or n_generated < 500:
+        raise ValueError(
+            "`n_sets`, `n_members`, `step_share` and `n_generated` must be at least 1, at least "
+            f"2, in (0, 1] and at least 500, got {n_sets}, {n_members}, {step_share} and "
+            f"{n_generated}."
+        )
+    return [
+        replace(
+            rung,
+            n_sets=min(n_sets, rung.n_sets),
+            n_bootstrap=min(n_members, rung.n_bootstrap),
+            n_steps=max(1, round(step_share * rung.n_steps)),
+            n_generated=min(n_generated, rung.n_generated),
+        )
+        for rung in LADDER
+        if rung.architecture in architectures and rung.n_train in n_train
+    ]
 
 
 def ladder_parts(momenta: Array, *, n_train: int = 20_000) -> Parts:
@@ -214,8 +254,8 @@ def measure_rung(
     """
     tasks = rung_tasks(rung, parts.train, training)
     holdout, edges = top_pair_observables(parts.holdout), quantile_edges(parts.validation)
-    stage = _stage("top-pair-ladder", COUNTS_VERSION, rung, tasks, parts).adding(
-        edges=_checksum(edges), windows=WINDOWS, points=POINTS
+    stage = rung_stage("top-pair-ladder", COUNTS_VERSION, rung, tasks, parts).adding(
+        edges=checksum(edges), windows=WINDOWS, points=POINTS
     )
     work = []
     for number, of_set in enumerate(tasks):
@@ -228,11 +268,12 @@ def measure_rung(
     return {name: array.reshape(*shape, *array.shape[1:]) for name, array in found.items()}
 
 
-def _stage(
+def rung_stage(
     name: str, version: int, rung: Rung, tasks: list[list[FlowMatchingTask]], parts: Parts
 ) -> Stage:
+    """Return the stage of what follows from a rung's generators and the held-out events."""
     keys = [[task.key for task in of_set] for of_set in tasks]
-    described = {"rung": asdict(rung), "tasks": keys, "holdout": _checksum(parts.holdout)}
+    described = {"rung": asdict(rung), "tasks": keys, "holdout": checksum(parts.holdout)}
     return Stage(name, version, described)
 
 
@@ -279,17 +320,17 @@ def _counts(work: _Work) -> Arrays:
 def distances_of(generated: Array, train: Array, holdout: Array) -> Arrays:
     """Compare the `FOLLOWED` observables of samples given by all observables, (n, 10)."""
     samples = (generated, train, holdout)
-    masks = [in_paper_window(sample) for sample in samples]
+    masks = [in_window(sample) for sample in samples]
     columns = [TOP_PAIR_OBSERVABLES.index(name) for name in FOLLOWED]
     return stacked([compared([x[:, column] for x in samples], masks) for column in columns])
 
 
-def compared(samples: Sequence[Array], in_window: Sequence[NDArray[np.bool_]]) -> Arrays:
+def compared(samples: Sequence[Array], masks: Sequence[NDArray[np.bool_]]) -> Arrays:
     """Compare one statistic of generated events with training and held-out ones.
 
     Args:
         samples: Statistic of generated, training and held-out events, 1D each.
-        in_window: Which events of each sample are in the paper's window.
+        masks: Which events of each sample are in the window.
 
     Returns:
         "distances", (2, 2, n_points): KS distances in the full phase space and in the window, to
@@ -302,13 +343,13 @@ def compared(samples: Sequence[Array], in_window: Sequence[NDArray[np.bool_]]) -
     distances = np.full((2, 2, len(points)), np.nan)
     estimates = np.full((2, 2, 5), np.nan)
     for region in range(2):
-        kept = [x if region == 0 else x[mask] for x, mask in zip(samples, in_window, strict=True)]
+        kept = [x if region == 0 else x[mask] for x, mask in zip(samples, masks, strict=True)]
         generated, train, _ = kept
         for which, reference in enumerate(kept[1:]):
             if min(map(len, kept)) < FEWEST_EVENTS:
                 continue
             for p, n in enumerate(points):
-                first = generated if region == 0 else samples[0][:n][in_window[0][:n]]
+                first = generated if region == 0 else samples[0][:n][masks[0][:n]]
                 if len(first[:n]):
                     accumulator = KolmogorovAccumulator(reference)
                     accumulator.update(first[:n])
@@ -321,87 +362,9 @@ def compared(samples: Sequence[Array], in_window: Sequence[NDArray[np.bool_]]) -
     return {"distances": distances, "estimates": estimates}
 
 
-class _Scored(NamedTuple):
-    task: FlowMatchingTask
-    own: Array  # momenta of the training set
-    holdout: Array  # momenta
-    n_generated: int
-    seed: int
-    store: ArtefactStore
-
-
-def measure_scores(
-    rung: Rung,
-    parts: Parts,
-    *,
-    store: ArtefactStore,
-    training: FlowMatchingTraining | None = None,
-) -> Arrays:
-    """Compare a classifier's score of generated events with training and held-out ones.
-
-    The generators are the plain ones of each set, or the bootstrap members where there are none.
-    For each a classifier learns its first 10,000 events against as many held-out ones. All others
-    are compared, so that no event is scored by a classifier that has seen it: generated, training
-    and held-out events are scored by the same network.
-
-    Args:
-        rung: Generators that are wanted.
-        parts: Training, validation and held-out events.
-        store: Store of the networks, their events, and of the result.
-        training: Settings of the trainings but for their steps.
-
-    Returns:
-        Arrays that begin with (n_generators,): "distances" and "estimates" as `compared`;
-        "histograms", (3, n_bins): generated, training and held-out events in `SCORE_EDGES`;
-        "auc".
-    """
-    tasks = rung_tasks(rung, parts.train, training)
-    stage = _stage("top-pair-scores", SCORES_VERSION, rung, tasks, parts).adding(
-        points=POINTS, n_fitted=N_FITTED, classifier=asdict(CLASSIFIER)
-    )
-    work = []
-    for number, of_set in enumerate(tasks):
-        own = training_set(rung, number, parts.train)
-        for member, task in list(enumerate(of_set))[rung.n_bootstrap if rung.n_plain else 0 :]:
-            seed = event_seed(rung, number, member)
-            work.append(_Scored(task, own, parts.holdout, rung.n_generated, seed, store))
-    return store.combine(stage, _scores, work, stacked)
-
-
-def _scores(work: _Scored) -> Arrays:
-    generated = generated_events(work.task, work.n_generated, seed=work.seed, store=work.store)
-    return scored(generated, work.own, work.holdout, seed=work.seed)
-
-
-def scored(generated: Array, train: Array, holdout: Array, *, seed: int) -> Arrays:
-    """Train a classifier of generated against held-out momenta and compare its scores."""
-    n_fitted = min(N_FITTED, len(generated) // 2, len(holdout) // 2)
-    cut = n_fitted - n_fitted // 5
-    made, true, own = (top_pair_features(x) for x in (generated, holdout, train))
-    with one_thread():
-        fit = fit_classifier(
-            true[:cut],
-            made[:cut],
-            validation_truth=true[cut:n_fitted],
-            validation_generated=made[cut:n_fitted],
-            settings=CLASSIFIER,
-            seed=seed,
-        )
-        judged = (made[n_fitted:], own, true[n_fitted:])
-        logits = [ensemble_logits([fit.classifier], features) for features in judged]
-    momenta = (generated[n_fitted:], train, holdout[n_fitted:])
-    masks = [in_paper_window(top_pair_observables(x)) for x in momenta]
-    weights = [likelihood_ratio_weights(x) for x in logits]
-    return {
-        **compared(logits, masks),
-        "histograms": np.array([np.histogram(x, SCORE_EDGES)[0] for x in logits]),
-        "auc": np.array(auc_from_weights(weights[2], weights[0])),
-    }
-
-
-def in_paper_window(observables: Array) -> NDArray[np.bool_]:
-    """Return which events, given by their observables (n, 10), lie in the window of Eq. (43)."""
-    low, high = WINDOWS[-1]
+def in_window(observables: Array, window: tuple[float, float] = WINDOWS[-1]) -> NDArray[np.bool_]:
+    """Return which events, given by their observables (n, 10), have low <= m_tt < high."""
+    low, high = window
     m_tt = observables[:, TOP_PAIR_OBSERVABLES.index("m_tt")]
     return (low <= m_tt) & (m_tt < high)
 
@@ -438,7 +401,7 @@ def validation_losses(
             training=training,
         )
     ]
-    held = {"validation": _checksum(validation)}
+    held = {"validation": checksum(validation)}
     stages = [Stage("top-pair-steps", STEPS_VERSION, {"task": t.key, **held}) for t in tasks]
     found = store.map(stages, _loss, [(task, validation, store) for task in tasks])
     return [float(arrays["loss"]) for arrays in found]
@@ -458,5 +421,6 @@ def _loss(work: tuple[FlowMatchingTask, Array, ArtefactStore]) -> Arrays:
     return {"loss": torch.stack(losses).mean().numpy()}
 
 
-def _checksum(events: Array) -> str:
+def checksum(events: Array) -> str:
+    """Return the SHA-256 of an array's numbers."""
     return hashlib.sha256(np.ascontiguousarray(events).tobytes()).hexdigest()

@@ -1,0 +1,184 @@
+"""Sixteen tests of a rung: what its members' spread says, and what held-out events say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from genamp_lib.amplification import (
+    AveragingEstimate,
+    alarm_regions,
+    averaging_amplification,
+    true_averaging_amplification,
+)
+from genamp_lib.datasets.top_pairs import TOP_PAIR_OBSERVABLES, top_pair_observables
+from genamp_lib.store import Arrays
+from genamp_lib.studies.ch04_ladder import (
+    WINDOWS,
+    Parts,
+    Rung,
+    counts_of,
+    quantile_edges,
+    training_set,
+)
+
+Array = NDArray[np.float64]
+
+WINDOW_NAMES = tuple(f"m_tt {low}-{high}" for low, high in WINDOWS)
+NAMES = WINDOW_NAMES + TOP_PAIR_OBSERVABLES
+_DECISIVE = 0.9545  # central, so that each edge is one-sided 97.7 %
+
+
+@dataclass(frozen=True)
+class Known:
+    """A number with an interval of 68 % and one-sided 97.7 % edges."""
+
+    value: float
+    interval: tuple[float, float]
+    edges: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LadderTest:
+    """One window or observable at one rung; G is over the rung's training sets.
+
+    Attributes:
+        rung: The generators.
+        name: "m_tt LOW-HIGH" for a window in GeV, the observable's name for its 20 quantiles.
+        of_mean: True G of the mean of the bootstrap members.
+        of_plain: True G of one plain generator, or of one bootstrap member where there is none.
+        estimate: G from the spread of the bootstrap members, mean variance over the sets.
+        pull: Root mean square distance of the members' mean to the holdout, in units of what the
+            spread, counting and the holdout explain; 1 for an honest spread.
+        n_alarms: Training sets whose sample contradicts the members' mean.
+        n_holdout: Events of the holdout.
+    """
+
+    rung: Rung
+    name: str
+    of_mean: Known
+    of_plain: Known
+    estimate: Known
+    pull: float
+    n_alarms: int
+    n_holdout: int
+
+    @property
+    def ratio(self) -> float:
+        """Estimated over true G of the mean."""
+        return self.estimate.value / self.of_mean.value
+
+    @property
+    def is_alarmed(self) -> bool:
+        """Whether the alarm rings in at least half of the training sets."""
+        return 2 * self.n_alarms >= self.rung.n_sets
+
+
+def ladder_tests(rung: Rung, found: Arrays, parts: Parts, holdout: Array) -> list[LadderTest]:
+    """Return the sixteen tests of a rung.
+
+    Args:
+        rung: The generators.
+        found: What `measure_rung` returned for them.
+        parts: Training and validation events.
+        holdout: Momenta of the held-out events that decide, shape (n, 6, 4).
+    """
+    edges = quantile_edges(parts.validation)
+    true = counts_of(top_pair_observables(holdout), edges)
+    own = [top_pair_observables(training_set(rung, k, parts.train)) for k in range(rung.n_sets)]
+    trained = [counts_of(x, edges) for x in own]
+    tests = []
+    for name, kind, index in _places():
+        table = found[kind][:, :, index].astype(float)
+        table = table[..., None] if kind == "windows" else table
+        column = TOP_PAIR_OBSERVABLES.index("m_tt" if kind == "windows" else name)
+        estimates = [
+            averaging_amplification(
+                counts[: rung.n_bootstrap],
+                n_generated=rung.n_generated,
+                n_train=rung.n_train,
+                train_counts=np.atleast_1d(train[kind][index]),
+                alarm_counts=(
+                    alarm[: rung.n_bootstrap, column],
+                    _alarm_counts(values[:, column]),
+                ),
+            )
+            for counts, train, alarm, values in zip(
+                table, trained, found["alarm"], own, strict=True
+            )
+        ]
+        known = np.atleast_1d(true[kind][index])
+        of_mean = _true(rung, table[:, : rung.n_bootstrap], known, len(holdout), "mean")
+        plain = table[:, rung.n_bootstrap :] if rung.n_plain else table
+        of_plain = _true(rung, plain, known, len(holdout), "one_draw")
+        tests.append(
+            LadderTest(
+                rung,
+                name,
+                of_mean,
+                of_plain,
+                combined(estimates),
+                _pull(estimates, known / len(holdout), len(holdout)),
+                sum(one.contradicted for one in estimates),
+                len(holdout),
+            )
+        )
+    return tests
+
+
+def _places() -> Iterator[tuple[str, str, int]]:
+    yield from ((name, "windows", k) for k, name in enumerate(WINDOW_NAMES))
+    yield from ((name, "quantiles", k) for k, name in enumerate(TOP_PAIR_OBSERVABLES))
+
+
+def _alarm_counts(values: Array) -> NDArray[np.int64]:
+    edges = alarm_regions(values)
+    return np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges) - 1)
+
+
+def _true(rung: Rung, counts: Array, known: Array, n_truth: int, definition: str) -> Known:
+    levels = {}
+    for confidence in (0.68, _DECISIVE):
+        levels[confidence] = true_averaging_amplification(
+            counts / rung.n_generated,
+            truth=known / n_truth,
+            n_train=rung.n_train,
+            n_generated=rung.n_generated,
+            n_truth=n_truth,
+            confidence=confidence,
+        )
+    intervals = [getattr(one, f"{definition}_interval") for one in levels.values()]
+    return Known(getattr(levels[0.68], definition), *intervals)
+
+
+def combined(estimates: list[AveragingEstimate]) -> Known:
+    """Return G by the mean variance over training sets, with its chi^2 intervals."""
+    total = np.mean([one.total_variance for one in estimates])
+    dof = sum(one.degrees_of_freedom for one in estimates)
+    events = np.mean([one.event_variance for one in estimates])
+    n_train, n_generated = estimates[0].n_train, estimates[0].n_generated
+
+    def amplification(variance: float) -> float:
+        model = variance - events / n_generated
+        return float(events / (n_train * model)) if model > 0 else np.inf
+
+    intervals = []
+    for confidence in (0.68, _DECISIVE):
+        tails = np.array([1 - confidence, 1 + confidence]) / 2
+        low, high = (amplification(total * dof / edge) for edge in chi2.ppf(tails, dof))
+        intervals.append((low, high))
+    return Known(amplification(total), *intervals)
+
+
+def _pull(estimates: list[AveragingEstimate], true: Array, n_truth: int) -> float:
+    distance = expected = 0.0
+    for one in estimates:
+        distance += ((np.array(one.integrals) - true) ** 2).sum()
+        counting = one.event_variance / one.n_generated
+        expected += one.total_variance * (1 + 1 / one.n_members) - counting
+        expected += (true * (1 - true)).sum() / n_truth
+    return float(np.sqrt(distance / expected))
