@@ -179,6 +179,8 @@ def _pull(estimates: list[AveragingEstimate], true: Array, n_truth: int) -> floa
     for one in estimates:
         distance += ((np.array(one.integrals) - true) ** 2).sum()
         counting = one.event_variance / one.n_generated
-        expected += one.total_variance * (1 + 1 / one.n_members) - counting
+        # The mean of bootstrap members is off by as much as they scatter.
+        spread = max(one.total_variance - counting, 0.0)
+        expected += spread * (1 + 1 / one.n_members) + counting / one.n_members
         expected += (true * (1 - true)).sum() / n_truth
     return float(np.sqrt(distance / expected))
