@@ -41,6 +41,8 @@ EVENTS_VERSION, COUNTS_VERSION, STEPS_VERSION = 1, 1, 1
 N_VALIDATION = 5_000
 # Windows of m_tt in GeV; the last one is the paper's, Eq. (43).
 WINDOWS = ((400, 500), (500, 600), (700, 900), (1000, 1200), (1600, 1800), (2000, 2200))
+# What stands for it with four further jets.
+FURTHER_WINDOW = (1000.0, np.inf)
 N_QUANTILES = 20  # regions of every observable
 # Observables whose distance to the truth is followed, and the numbers of events at which it is.
 FOLLOWED = ("m_tt", "m_t", "pt_t")
@@ -358,6 +360,54 @@ def compared(samples: Sequence[Array], masks: Sequence[NDArray[np.bool_]]) -> Ar
             )
             estimates[region, which] = [found.amplification, *found.interval, *found.limits]
     return {"distances": distances, "estimates": estimates}
+
+
+def measure_further_members(
+    momenta: Array,
+    *,
+    n_members: int,
+    n_steps: int,
+    n_generated: int,
+    store: ArtefactStore,
+    training: FlowMatchingTraining | None = None,
+) -> Arrays:
+    """Return what L-GATr generators make that learned the first half of events with further jets.
+
+    Args:
+        momenta: Events with four further jets, shape (n, 10, 4).
+        n_members: Number of generators, on bootstrap draws.
+        n_steps: Steps of each training.
+        n_generated: Events of each generator.
+        store: Store of the networks, their events, and of the result.
+        training: Settings of the trainings but for their steps.
+
+    Returns:
+        "m_tt", (n_members, n_bins): counts in `M_TT_EDGES`; "tail", (n_members, 2): counts above
+        1 TeV and in the paper's window; "alarm", (n_members, 20): counts between quantiles of the
+        training set's m_tt.
+    """
+    own = np.array_split(momenta, 2)[0]
+    tasks = ensemble_tasks(
+        own, "lgatr-slim", n_members=n_members, n_steps=n_steps, training=training
+    )
+    described = {"tasks": [task.key for task in tasks], "n_generated": n_generated}
+    stage = Stage("top-pair-further-members", COUNTS_VERSION, described)
+    regions = alarm_regions(top_pair_observables(own)[:, 0])
+    work = [(task, regions, n_generated, k, store) for k, task in enumerate(tasks)]
+    return store.combine(stage, _further_counts, work, stacked)
+
+
+def _further_counts(work: tuple[FlowMatchingTask, Array, int, int, ArtefactStore]) -> Arrays:
+    task, regions, n_generated, seed, store = work
+    momenta = generated_events(task, n_generated, seed=seed, store=store)
+    observables = top_pair_observables(momenta)
+    m_tt = observables[:, TOP_PAIR_OBSERVABLES.index("m_tt")]
+    tails = [in_window(observables, window).sum() for window in (FURTHER_WINDOW, WINDOWS[-1])]
+    return {
+        "m_tt": np.histogram(m_tt, M_TT_EDGES)[0],
+        "tail": np.array(tails),
+        "alarm": _counted(m_tt, regions),
+    }
 
 
 def in_window(observables: Array, window: tuple[float, float] = WINDOWS[-1]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from genamp_lib.amplification import (
     averaging_amplification,
     true_averaging_amplification,
 )
+from genamp_lib.amplification.averaging_estimate import CONTRADICTED, JOINTLY_CONTRADICTED
 from genamp_lib.datasets.top_pairs import TOP_PAIR_OBSERVABLES, top_pair_observables
 from genamp_lib.store import Arrays
 from genamp_lib.studies.ch04_ladder import (
@@ -54,7 +55,9 @@ class LadderTest:
         estimate: G from the spread of the bootstrap members, mean variance over the sets.
         pull: Root mean square distance of the members' mean to the holdout, in units of what the
             spread, counting and the holdout explain; 1 for an honest spread.
-        n_alarms: Training sets whose sample contradicts the members' mean.
+        n_alarms: Training sets whose sample contradicts the members' mean, in a region or in all.
+        n_region_alarms: Training sets where a region rings.
+        n_joint_alarms: Training sets where the joint alarm rings.
         n_holdout: Events of the holdout.
     """
 
@@ -65,6 +68,8 @@ class LadderTest:
     estimate: Known
     pull: float
     n_alarms: int
+    n_region_alarms: int
+    n_joint_alarms: int
     n_holdout: int
 
     @property
@@ -78,20 +83,32 @@ class LadderTest:
         return 2 * self.n_alarms >= self.rung.n_sets
 
 
-def ladder_tests(rung: Rung, found: Arrays, parts: Parts, holdout: Array) -> list[LadderTest]:
-    """Return the sixteen tests of a rung.
+def ladder_tests(
+    rung: Rung, found: Arrays, parts: Parts, holdouts: Sequence[Array]
+) -> list[list[LadderTest]]:
+    """Return the sixteen tests of a rung by each of several holdouts.
 
     Args:
         rung: The generators.
         found: What `measure_rung` returned for them.
         parts: Training and validation events.
-        holdout: Momenta of the held-out events that decide, shape (n, 6, 4).
+        holdouts: Momenta of the held-out events that decide, shape (n, 6, 4) each.
+
+    Raises:
+        ValueError: No event of a holdout lies in a window.
     """
     edges = quantile_edges(parts.validation)
-    true = counts_of(top_pair_observables(holdout), edges)
+    truths = [counts_of(top_pair_observables(holdout), edges) for holdout in holdouts]
+    for holdout, true in zip(holdouts, truths, strict=True):
+        for name, count in zip(WINDOW_NAMES, true["windows"], strict=True):
+            if not count:
+                raise ValueError(
+                    f"`holdouts` must have events in the window {name} GeV, got none of "
+                    f"{len(holdout)}; take more events."
+                )
     own = [top_pair_observables(training_set(rung, k, parts.train)) for k in range(rung.n_sets)]
     trained = [counts_of(x, edges) for x in own]
-    tests = []
+    tests: list[list[LadderTest]] = [[] for _ in holdouts]
     for name, kind, index in _places():
         table = found[kind][:, :, index].astype(float)
         table = table[..., None] if kind == "windows" else table
@@ -104,29 +121,31 @@ def ladder_tests(rung: Rung, found: Arrays, parts: Parts, holdout: Array) -> lis
                 train_counts=np.atleast_1d(train[kind][index]),
                 alarm_counts=(
                     alarm[: rung.n_bootstrap, column],
-                    _alarm_counts(values[:, column]),
+                    _counts(values[:, column], alarm_regions(values[:, column])),
                 ),
             )
             for counts, train, alarm, values in zip(
                 table, trained, found["alarm"], own, strict=True
             )
+            if counts[: rung.n_bootstrap].sum(axis=0).all()  # else members say nothing of a region
         ]
-        known = np.atleast_1d(true[kind][index])
-        of_mean = _true(rung, table[:, : rung.n_bootstrap], known, len(holdout), "mean")
         plain = table[:, rung.n_bootstrap :] if rung.n_plain else table
-        of_plain = _true(rung, plain, known, len(holdout), "one_draw")
-        tests.append(
-            LadderTest(
-                rung,
-                name,
-                of_mean,
-                of_plain,
-                combined(estimates),
-                _pull(estimates, known / len(holdout), len(holdout)),
-                sum(one.contradicted for one in estimates),
-                len(holdout),
+        for of_holdout, holdout, true in zip(tests, holdouts, truths, strict=True):
+            known, n = np.atleast_1d(true[kind][index]), len(holdout)
+            of_holdout.append(
+                LadderTest(
+                    rung,
+                    name,
+                    _true(rung, table[:, : rung.n_bootstrap], known, n, "mean"),
+                    _true(rung, plain, known, n, "one_draw"),
+                    combined(estimates),
+                    _pull(estimates, known / n, n),
+                    sum(one.contradicted for one in estimates),
+                    sum(one.bias_p_value < CONTRADICTED for one in estimates),
+                    sum(one.joint_p_value < JOINTLY_CONTRADICTED for one in estimates),
+                    n,
+                )
             )
-        )
     return tests
 
 
@@ -135,8 +154,7 @@ def _places() -> Iterator[tuple[str, str, int]]:
     yield from ((name, "quantiles", k) for k, name in enumerate(TOP_PAIR_OBSERVABLES))
 
 
-def _alarm_counts(values: Array) -> NDArray[np.int64]:
-    edges = alarm_regions(values)
+def _counts(values: Array, edges: Array) -> NDArray[np.int64]:
     return np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges) - 1)
 
 
@@ -157,6 +175,8 @@ def _true(rung: Rung, counts: Array, known: Array, n_truth: int, definition: str
 
 def combined(estimates: list[AveragingEstimate]) -> Known:
     """Return G by the mean variance over training sets, with its chi^2 intervals."""
+    if not estimates:
+        return Known(np.inf, (0.0, np.inf), (0.0, np.inf))
     total = np.mean([one.total_variance for one in estimates])
     dof = sum(one.degrees_of_freedom for one in estimates)
     events = np.mean([one.event_variance for one in estimates])
@@ -183,4 +203,4 @@ def _pull(estimates: list[AveragingEstimate], true: Array, n_truth: int) -> floa
         spread = max(one.total_variance - counting, 0.0)
         expected += spread * (1 + 1 / one.n_members) + counting / one.n_members
         expected += (true * (1 - true)).sum() / n_truth
-    return float(np.sqrt(distance / expected))
+    return float(np.sqrt(distance / expected)) if estimates else 0.0

@@ -18,6 +18,7 @@ from genamp_lib.networks.top_pairs.fit import FlowMatchingTask, FlowMatchingTrai
 from genamp_lib.networks.top_pairs.members import TopPairGenerator
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, stacked
 from genamp_lib.studies.ch04_ladder import (
+    FURTHER_WINDOW,
     POINTS,
     WINDOWS,
     Parts,
@@ -43,8 +44,6 @@ CLASSIFIER = ClassifierSettings(n_hidden=128, n_epochs=25)
 SCORE_EDGES = np.linspace(-4.0, 4.0, 81)  # of the score, log p_truth / p_generated
 # Training sets up to this size also have a classifier that knows no other true events.
 N_OWN = 4_000
-# What stands for the paper's window with four further jets, in GeV.
-FURTHER_WINDOW = (1000.0, np.inf)
 
 
 class _Work(NamedTuple):

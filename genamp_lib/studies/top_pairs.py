@@ -1,6 +1,6 @@
 """The generators of top pairs that chapters use: which events, which set-up, how many of them.
 
-What was tried before these settings were chosen: the page "How good are the top-pair generators?".
+What was tried before these settings were chosen: the appendix "How the generators were made".
 """
 
 from __future__ import annotations

@@ -4,11 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from genamp_lib._project import GenampError
 from genamp_lib.networks import cross_fit
-from genamp_lib.networks.classifier import ClassifierSettings, fit_classifier
-from genamp_lib.networks.cross_fit import cross_fit_pairs, cross_fitted_logits
+from genamp_lib.networks.classifier import (
+    ClassifierSettings,
+    ensemble_logits,
+    fit_classifier,
+)
+from genamp_lib.networks.cross_fit import cross_fit_pairs, cross_fitted_logits, unseen_logits
 from genamp_lib.store import ArtefactStore, Stage
 
 QUICK = ClassifierSettings(n_layers=2, n_hidden=8, n_epochs=2, batch_size=64)
@@ -195,3 +200,17 @@ def test_other_events_under_the_same_key(tmp_path):
     moved = {name: (truth + 1, *others) for name, (truth, *others) in pairs().items()}
     with pytest.raises(GenampError, match="was trained on other events than these"):
         cross_fit_pairs(moved, store=store(tmp_path), **COMMON)
+
+
+def test_unseen_events_are_scored_as_the_samples_were():
+    """All events are of one density; the mean of the networks makes a difference where none is."""
+    rng = np.random.default_rng(3)
+    settings = ClassifierSettings(n_layers=1, n_hidden=32, n_epochs=20, learning_rate=1e-2)
+    train, made, unseen = (rng.normal(size=(n, 4)) for n in (2000, 2000, 20_000))
+    fit = cross_fitted_logits(train, made, settings=settings, seed=1, n_folds=3)
+    logits = unseen_logits(fit, unseen, seed=2)
+    assert ks_2samp(fit.truth, logits).pvalue > 1e-5
+    every = [classifiers for fold in fit.fits for classifiers in fold]
+    mean = ensemble_logits([one.classifier for one in every], unseen)
+    assert ks_2samp(fit.truth, mean).pvalue < 1e-5
+    np.testing.assert_array_equal(logits, unseen_logits(fit, unseen, seed=2))
