@@ -48,19 +48,10 @@ def plot_spectra(
     references: Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw normalised histograms with Poisson errors, and upright lines with their names.
+    """Draw normalised histograms of at most five samples, and dotted lines at named references.
 
     Each bin shows n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values, also those
     outside the edges.
-
-    Args:
-        samples: Label -> values, shape (n,); at most five.
-        edges: Bin edges, ascending.
-        references: Name -> where to draw a dotted line.
-        ax: Axes to draw on; new ones when None.
-
-    Raises:
-        ValueError: There are more than five samples, or none.
 
     >>> ax = plot_spectra({"toy": [0.1, 0.2, 3.0]}, [0.0, 0.5, 1.0], references={"cut": 0.7})
     >>> ax.patches[0].get_data().values.round(2), ax.texts[0].get_text()
@@ -100,18 +91,9 @@ def plot_members(
 ) -> tuple[Axes, Axes]:
     """Draw densities of ensembles beside that of the truth, and below them their ratios to it.
 
-    Lines are means over members, bands are one standard deviation of a single member; the truth
-    has error bars, and a grey band of its relative errors in the lower panel.
-
-    Args:
-        members: Label -> densities, shape (n_members, n_bins); at most four.
-        truth: Density of the truth, shape (n_bins,).
-        truth_errors: Standard deviations, shape (n_bins,).
-        edges: Bin edges, ascending, shape (n_bins + 1,).
-        axes: Upper and lower axes; new ones when None.
-
-    Raises:
-        ValueError: There are more than four ensembles, or none, or shapes do not fit.
+    `members` are at most four tables (n_members, n_bins) by label. Lines are means over members,
+    bands are one standard deviation of a single member; the truth has error bars, and a grey band
+    of its relative errors in the lower panel.
 
     >>> upper, lower = plot_members({"toy": [[0.4, 0.6]]}, [0.5, 0.5], [0.1, 0.1], [0.0, 1.0, 2.0])
     >>> lower.patches[0].get_data().values

@@ -88,10 +88,6 @@ def use_style() -> None:
 
     Starts from mplhep's ROOT style (ticks inward on all four sides, labels at the ends of axes);
     nobody's own matplotlibrc shows through.
-
-    >>> use_style()
-    >>> matplotlib.rcParams["svg.hashsalt"]
-    'genamp'
     """
     import mplhep
 
