@@ -20,6 +20,7 @@ from genamp_lib.networks.fitting import (
     LossCurves,
     Standardised,
     check_positive,
+    check_table,
     fit_by_epochs,
     seeded,
 )
@@ -184,13 +185,7 @@ def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> li
     for name, events in ((f"{prefix}truth", truth), (f"{prefix}generated", generated)):
         with np.errstate(over="ignore"):  # infinite in float32, which is said below
             array = np.asarray(events, dtype=np.float32)
-        if array.ndim != 2 or not array.size:
-            raise ValueError(f"`{name}` must be (n_events, n_features), got shape {array.shape}.")
-        if not np.isfinite(array).all():
-            columns = np.flatnonzero(~np.isfinite(array).all(axis=0)).tolist()
-            raise ValueError(
-                f"`{name}` must be finite, got NaN or infinity in column(s) {columns}."
-            )
+        check_table(name, array)
         samples.append(torch.as_tensor(array))
     if samples[0].shape[1] != samples[1].shape[1]:
         raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,11 +32,6 @@ class LossCurves:
 
     train_loss: np.ndarray
     validation_loss: np.ndarray
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 0, with the lowest validation loss."""
-        return int(np.argmin(self.validation_loss))
 
 
 def fit_by_epochs(
@@ -222,6 +218,26 @@ def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
         )
     # float64: a mean far from zero must not spoil the standard deviation.
     return features.double().mean(0), features.double().std(0)
+
+
+def check_table(name: str, events: np.ndarray) -> None:
+    """Refuse events that are not a table, one row each, of finite features."""
+    if events.ndim != 2 or not events.size:
+        raise ValueError(f"`{name}` must be (n_events, n_features), got shape {events.shape}.")
+    if not np.isfinite(events).all():
+        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity in column(s) {columns}.")
+
+
+def check_trained_on(network: Standardised, events: ArrayLike, artefact: str) -> None:
+    """Compare a kept network's standardisation with the events that the caller says it saw."""
+    mean = np.asarray(events, dtype=np.float64).mean(0)
+    kept, scale = network.feature_mean.numpy(), network.feature_scale.numpy()
+    if mean.shape != kept.shape or not np.allclose(kept, mean, rtol=1e-6, atol=1e-5 * scale):
+        raise GenampError(
+            f"artefact `{artefact}`: was trained on other events than these; put all that they "
+            "follow from into `stage`, or rerun with --fresh"
+        )
 
 
 def split_events(

@@ -27,6 +27,8 @@ from genamp_lib.networks.fitting import (
     LossCurves,
     Standardised,
     check_positive,
+    check_table,
+    check_trained_on,
     fit_by_epochs,
     seeded,
     split_events,
@@ -274,12 +276,7 @@ def fit_flows(
             seed=split_seed,
             bootstrap=bootstrap,
         )
-        mean = fit.flow.feature_mean.numpy()
-        if mean.shape != events.shape[1:] or not np.allclose(mean, events[used].mean(0), rtol=1e-5):
-            raise GenampError(
-                f"artefact `{stage.name}`: was trained on other events than these; put all that "
-                "they follow from into `stage`, or rerun with --fresh"
-            )
+        check_trained_on(fit.flow, events[used], stage.name)
     return fits
 
 
@@ -307,13 +304,9 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], settings: FlowSettings) -> tu
 def _check_features(train: ArrayLike) -> np.ndarray:
     """Return training events as float64, or say why a flow cannot be fitted to them."""
     events = np.asarray(train, dtype=np.float64)
-    if events.ndim != 2 or not events.shape[1]:
-        raise ValueError(f"`train` must be (n_train, n_features), got shape {events.shape}.")
+    check_table("train", events)
     if len(events) < FEWEST_EVENTS:
         raise ValueError(f"`train` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
-    if not np.isfinite(events).all():
-        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
-        raise ValueError(f"`train` must be finite, got NaN or infinity in column(s) {columns}.")
     for column, values in enumerate(events.T):
         n_different = len(np.unique(values))
         if n_different < len(events) / 2:

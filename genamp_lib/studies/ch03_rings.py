@@ -59,18 +59,7 @@ def fit_ring_classifiers(
     n_folds: int = 5,
     seed: int,
 ) -> RingClassifiers:
-    """Fit the classifiers of one training sample against one generated sample.
-
-    Args:
-        train: Training events within the window.
-        generated: Generated events within the window, used for nothing else.
-        settings: Network and training of each classifier.
-        n_folds: Number of folds of the cross-fitting, at least 3.
-        seed: Seed of the trainings.
-
-    Raises:
-        ValueError: There are too few events.
-    """
+    """Fit the classifiers of training against generated events, all within the window."""
     crossed = cross_fitted_logits(train, generated, settings=settings, seed=seed, n_folds=n_folds)
     fit = partial(fit_classifier, settings=settings, seed=seed)
     own = fit(train, generated, validation_truth=train, validation_generated=generated)
@@ -100,14 +89,7 @@ def within(events: np.ndarray, window: tuple[float, float]) -> NDArray[np.bool_]
 def log_ratio_to_truth(
     model: MixtureTransformer, ring: Ring, events: np.ndarray, window: tuple[float, float]
 ) -> Values:
-    """Return LR_truth = log(p_generated/p_truth), (n_members, n_events), normalised in the window.
-
-    Args:
-        model: Networks.
-        ring: Truth.
-        events: Events inside of the window, shape (n_events, n_features).
-        window: Smallest and largest radius.
-    """
+    """Return LR_truth = log(p_generated/p_truth), (n_members, n_events), both within the window."""
     edges = [window[0], window[1]]
     kept = region_probabilities(model, edges).probabilities
     kept_truth = ring.radial_cdf(window[1]) - ring.radial_cdf(window[0])
@@ -219,14 +201,7 @@ def distance_scans(
     store: ArtefactStore,
     name: str,
 ) -> Arrays:
-    """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
-
-    Args:
-        tasks: Scans.
-        settings: Settings of all scans.
-        store: Store of the artefact and, until it is complete, of finished scans.
-        name: Name of the artefact.
-    """
+    """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0."""
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
     scan = partial(distance_scan, settings=settings)

@@ -43,14 +43,10 @@ def logits_over_epochs(
 ) -> list[Arrays]:
     """Train too long, paper B, Fig. 15: without a schedule, and score all events after some epochs.
 
-    Args:
-        samples: Four samples of one density for each training, shape (4, n_events, n_features):
-            the classifier learns to tell the first two apart and never sees the others.
-        epochs: Epochs after which to score, counted from 1; the last one ends the training.
-        settings: Network and training; `n_epochs`, `decay_factor` and `patience` are not used.
-        seed: Seed of the first training; the others have the next ones.
-        store: Store of the results, one artefact for each training.
-        stage: Name, version, inputs, and the configuration that the events follow from.
+    For each training there are four samples of one density, shape (4, n_events, n_features): the
+    classifier learns to tell the first two apart and never sees the others. Epochs are counted from
+    1, the last one ends the training; `n_epochs`, `decay_factor` and `patience` are not used. The
+    first training has the seed, the others have the next ones.
 
     Returns:
         For each training "train_loss" and "validation_loss" (of the unseen events), (n_epochs,);
@@ -137,14 +133,8 @@ def jet_pairs(
     """Divide the jets, distort one half, and weigh both by cross-fitted classifiers.
 
     Repetition r divides the jets with the seed `seed` + r, the same for all cases: one half is the
-    truth, the jets of the other that the distortion accepts are generated.
-
-    Args:
-        observables: Observables of all jets, columns as `JET_OBSERVABLES`, shape (n_jets, 8).
-        settings: Distortions and classifier.
-        seed: Seed of the divisions, the distortions and the trainings.
-        store: Store of the classifiers; a killed run continues.
-        stage: Name, version, inputs, and the configuration that `observables` follow from.
+    truth, the jets of the other that the distortion accepts are generated. The columns of
+    `observables` are `JET_OBSERVABLES`.
 
     Returns:
         (case, repetition) -> pair, for `CASES`, and for the tail cut seen by classifiers
@@ -221,13 +211,8 @@ def particlenet_pair(
 ) -> JetPair:
     """Weigh both samples by ParticleNet-Lite, each half by the networks of the other half.
 
-    Args:
-        jets: Jets that the rows of `pair` count.
-        pair: Two samples of them; its weights are not used.
-        settings: Trainings for either half.
-        seed: Seed of the division and the trainings.
-        store: Store of the logits (networks are too large); a killed run continues its epochs.
-        stage: Name, version, inputs, and the configuration that `jets` follow from.
+    `pair` counts the jets; its weights are not used. Logits are kept, because networks are too
+    large; a killed run continues its epochs.
     """
     halves = _halves(pair, seed)
 
@@ -289,13 +274,8 @@ def mlp_pair(
 ) -> JetPair:
     """Weigh both samples by a multilayer perceptron trained on the jets of `particlenet_pair`.
 
-    Args:
-        observables: Observables of the jets that `pair` counts, shape (n_jets, n_features).
-        pair: Two samples of them; its weights are not used.
-        settings: Network and training for either half.
-        seed: Seed of the division and the trainings; the same seed gives the same division.
-        store: Store of the networks.
-        stage: Name, version, inputs, and the configuration that `observables` follow from.
+    The same seed gives the same division. `pair` counts the rows of `observables`; its weights are
+    not used.
     """
     halves = _halves(pair, seed)
     own = {**asdict(settings), "code_version": classifier.CODE_VERSION}

@@ -239,7 +239,7 @@ class TestFit:
         train = gaussian(4, n=100)
         settings = FlowSettings(n_epochs=60, batch_size=20, learning_rate=1e-2)
         fit = fit_flow(train, settings=settings, seed=1)
-        assert fit.best_epoch < 50
+        assert fit.validation_loss.argmin() < 50
         _, validation = split_events(100, validation_fraction=0.2, seed=1)
         with torch.no_grad():
             loss = -fit.flow.log_prob(torch.from_numpy(train[validation])).mean().item()
@@ -254,8 +254,8 @@ class TestFit:
     @pytest.mark.parametrize(
         ("spoil", "message"),
         [
-            (lambda x: x[:, 0], r"`train` must be \(n_train, n_features\), got shape \(200,\)"),
-            (lambda x: x[:, :0], r"must be \(n_train, n_features\), got shape \(200, 0\)"),
+            (lambda x: x[:, 0], r"`train` must be \(n_events, n_features\), got shape \(200,\)"),
+            (lambda x: x[:, :0], r"must be \(n_events, n_features\), got shape \(200, 0\)"),
             (lambda x: x[:49], "`train` must hold at least 50 events, got 49"),
             (
                 lambda x: np.where(x > 1.01, np.nan, x),
@@ -313,7 +313,6 @@ class TestArrays:
             np.testing.assert_array_equal(
                 generate(one.flow, 100, seed=3), generate(other.flow, 100, seed=3)
             )
-            assert one.best_epoch == other.best_epoch
 
     def test_one_file_holds_the_ensemble_and_nothing_else_stays(self, store):
         fit_flows(gaussian(1), n_members=3, settings=QUICK, seed=1, store=store, stage=STAGE)

@@ -79,10 +79,6 @@ class GaussianPosterior:
 
         All draws of the first member come first: reshape what is computed from them to
         (n_members, n_draws, ...).
-
-        Args:
-            n_draws: Draws per member.
-            generator: Source of all randomness.
         """
         if n_draws < 1:
             raise ValueError(f"`n_draws` must be positive, got {n_draws}.")
