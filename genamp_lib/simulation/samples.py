@@ -275,10 +275,6 @@ def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
     """Round float32 numbers to `bits` explicit mantissa bits, so that they compress well.
 
     The relative change is at most 2^-(bits + 1); zeros stay zeros and order is kept.
-
-    >>> import numpy as np
-    >>> round_mantissa(np.array([1.0, 1.3, -0.1], dtype=np.float32), bits=2)
-    array([ 1.     ,  1.25   , -0.09375], dtype=float32)
     """
     if not 1 <= bits <= 22:
         raise ValueError(f"`bits` must be from 1 to 22, got {bits}.")
