@@ -91,11 +91,6 @@ def product_distortion(
         raise ValueError("`values` must be 1D and positive: they are multiplied.")
     if not width > 0 or not mean > 0:
         raise ValueError(f"`mean` and `width` must be positive, got {mean} and {width}.")
-    if n_bins < 2 or not largest_ratio > 1:
-        raise ValueError(
-            f"`n_bins` must be at least 2 and `largest_ratio` above 1, got {n_bins} and "
-            f"{largest_ratio}."
-        )
     edges = np.linspace(0.0, values.max(), n_bins + 1)
     counts = np.histogram(values, edges)[0]
     distorted = np.zeros(n_bins + 1)

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import mean_output_logits
 from genamp_lib.networks.fitting import (
     LossCurves,
@@ -22,6 +21,8 @@ from genamp_lib.networks.fitting import (
     check_positive,
     check_table,
     fit_by_epochs,
+    fit_from_arrays,
+    fit_to_arrays,
     seeded,
 )
 from genamp_lib.store import Arrays
@@ -157,26 +158,14 @@ def ensemble_logits(classifiers: Sequence[Classifier], features: ArrayLike) -> n
 
 def classifier_to_arrays(fit: ClassifierFit) -> Arrays:
     """Return all that is needed to rebuild `fit` by `classifier_from_arrays`, as named arrays."""
-    arrays = {name: tensor.numpy() for name, tensor in fit.classifier.state_dict().items()}
-    return {**arrays, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
+    return fit_to_arrays(fit.classifier, fit)
 
 
 def classifier_from_arrays(
     arrays: Mapping[str, np.ndarray], settings: ClassifierSettings
 ) -> ClassifierFit:
     """Rebuild what `classifier_to_arrays` took apart, fitted with these settings."""
-    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    try:
-        losses = [state.pop(name).numpy() for name in ("train_loss", "validation_loss")]
-        classifier = Classifier(len(state["feature_mean"]), settings)
-        classifier.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise GenampError(
-            f"stored classifier: must have the arrays of {settings}, got {reason}; "
-            "rerun with --fresh"
-        ) from error
-    return ClassifierFit(*losses, classifier.eval())
+    return ClassifierFit(*fit_from_arrays(Classifier, arrays, settings))
 
 
 def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> list[Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from genamp_lib._project import GenampError, replace_file
+from genamp_lib.store import Arrays
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,39 @@ class Standardised(nn.Module):
         mean, scale = mean_and_scale(features)
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
+
+    def stored(self) -> dict[str, Tensor]:
+        """Return parameters and standardisation; all else follows from the settings."""
+        standardisation = {n: getattr(self, n) for n in ("feature_mean", "feature_scale")}
+        return {**{n: p.detach() for n, p in self.named_parameters()}, **standardisation}
+
+
+N = TypeVar("N", bound=Standardised)
+
+
+def fit_to_arrays(network: Standardised, curves: LossCurves) -> Arrays:
+    """Return all that is needed to rebuild a fit by `fit_from_arrays`, as named arrays."""
+    arrays = {name: tensor.numpy() for name, tensor in network.stored().items()}
+    return {**arrays, "train_loss": curves.train_loss, "validation_loss": curves.validation_loss}
+
+
+def fit_from_arrays(
+    kind: Callable[[int, Any], N], arrays: Mapping[str, np.ndarray], settings: Any
+) -> tuple[np.ndarray, np.ndarray, N]:
+    """Return losses in training and validation, and a network of a kind with these settings."""
+    own = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    try:
+        train_loss, validation_loss = (own.pop(f"{part}_loss") for part in ("train", "validation"))
+        network = kind(len(own["feature_mean"]), settings)
+        rest = {n: t for n, t in network.state_dict().items() if n not in network.stored()}
+        network.load_state_dict({**rest, **own})
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise GenampError(
+            f"stored {kind.__name__.lower()}: must have the arrays of {settings}, got {reason}; "
+            "rerun with --fresh"
+        ) from error
+    return train_loss.numpy(), validation_loss.numpy(), network.eval()
 
 
 def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,11 +104,6 @@ def plot_members(
     edges, truth, errors = (
         np.asarray(array, dtype=np.float64) for array in (edges, truth, truth_errors)
     )
-    if not truth.shape == errors.shape == (len(edges) - 1,):
-        raise ValueError(
-            f"`truth` and `truth_errors` must have {len(edges) - 1} bins, got {truth.shape} and "
-            f"{errors.shape}."
-        )
     if axes is None:
         axes = plt.subplots(2, 1, sharex=True, height_ratios=(3, 1))[1]
     upper, lower = axes

@@ -14,13 +14,12 @@ from scipy.stats import kstwo, norm
 
 from genamp_lib._project import GenampError
 from genamp_lib.networks import spline_flow
-from genamp_lib.networks.fitting import split_events
+from genamp_lib.networks.fitting import fit_to_arrays, split_events
 from genamp_lib.networks.spline_flow import (
     BOUND,
     Flow,
     FlowSettings,
     _from_arrays,
-    _to_arrays,
     fit_flow,
     fit_flows,
     generate,
@@ -38,7 +37,7 @@ def gaussian(seed, n=200):
 
 
 def to_arrays(fits):
-    return stacked([_to_arrays(fit) for fit in fits])
+    return stacked([fit_to_arrays(fit.flow, fit) for fit in fits])
 
 
 def assert_same(first, second):
@@ -331,12 +330,12 @@ class TestArrays:
     def test_other_arrays(self, spoil, message):
         arrays = to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
         spoil(arrays)
-        with pytest.raises(GenampError, match=rf"stored flows: .* got .*{message}.*; rerun"):
+        with pytest.raises(GenampError, match=rf"stored flow: .* got .*{message}.*; rerun"):
             _from_arrays(arrays, QUICK)
 
     def test_other_settings(self):
         arrays = to_arrays(fit_flows(gaussian(1), n_members=1, settings=QUICK, seed=1))
-        with pytest.raises(GenampError, match=r"stored flows: must have the arrays of .*=9"):
+        with pytest.raises(GenampError, match=r"stored flow: must have the arrays of .*=9"):
             _from_arrays(arrays, dataclasses.replace(QUICK, n_hidden=9))
 
     @pytest.mark.parametrize("bootstrap", [True, False])
