@@ -61,9 +61,6 @@ def run_shards(
     numbers depend on. Each shard is written when it is finished, so a killed run continues where it
     was; which process made which one leaves no trace in them.
     """
-    for name, value, least in (("n_shards", n_shards, 1), ("seed", seed, 0), ("jobs", jobs, 1)):
-        if value < least:
-            raise GenampError(f"`{name}` must be at least {least}, got {value}.")
     seeds = [shard_seed(seed, index) for index in range(n_shards)]
     if len(set(seeds)) < n_shards:
         raise GenampError(f"`seed` {seed} gives two shards the same seed; take another one")

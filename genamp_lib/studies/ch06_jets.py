@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -190,14 +190,8 @@ PARTICLENET_VERSION = 1
 N_PARTS = 5  # parts of a half: one for validation, the others for training
 # Rows of truth and of generated jets.
 Rows = list[NDArray[np.intp]]
-
-
-class _Half(NamedTuple):
-    """Jets that train and validate (of the other half), and those that are scored."""
-
-    train: Rows
-    validation: Rows
-    scored: Rows
+# Those that train and validate, of the other half, and those that are scored.
+Half = tuple[Rows, Rows, Rows]
 
 
 def particlenet_pair(
@@ -217,12 +211,13 @@ def particlenet_pair(
     halves = _halves(pair, seed)
 
     def mean_logits(parts: list[Arrays]) -> Arrays:
+        n = settings.n_trainings
         scores = [
             [
-                mean_output_logits(np.concatenate([one[kind] for one in parts[first:last]]))
+                mean_output_logits(np.concatenate([one[kind] for one in half]))
                 for kind in ("truth", "generated")
             ]
-            for first, last in ((0, settings.n_trainings), (settings.n_trainings, len(parts)))
+            for half in (parts[:n], parts[n:])
         ]
         truth, generated = _joined(pair, seed, scores)
         return {"truth": truth.astype(np.float32), "generated": generated.astype(np.float32)}
@@ -240,7 +235,7 @@ def particlenet_pair(
 
 def _particlenet_logits(
     jets: Jets,
-    halves: list[_Half],
+    halves: list[Half],
     settings: ParticleNetSettings,
     seed: int,
     folder: Path,
@@ -294,7 +289,7 @@ def mlp_pair(
 
 def _fit_mlp(
     observables: np.ndarray,
-    halves: list[_Half],
+    halves: list[Half],
     settings: ClassifierSettings,
     seed: int,
     half: int,
@@ -316,7 +311,7 @@ def _parts(pair: JetPair, seed: int) -> list[NDArray[np.intp]]:
     return fold_numbers(sizes, n_folds=2 * N_PARTS, seed=seed)
 
 
-def _halves(pair: JetPair, seed: int) -> list[_Half]:
+def _halves(pair: JetPair, seed: int) -> list[Half]:
     halves = []
     for half in (0, 1):
         train, validation, scored = [], [], []
@@ -325,7 +320,7 @@ def _halves(pair: JetPair, seed: int) -> list[_Half]:
             train.append(rows[~own & ~validates])
             validation.append(rows[validates])
             scored.append(rows[own])
-        halves.append(_Half(train, validation, scored))
+        halves.append((train, validation, scored))
     return halves
 
 
