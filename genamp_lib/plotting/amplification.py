@@ -42,13 +42,9 @@ def plot_uncertainties(
     n_generated = np.asarray(n_generated, dtype=np.float64)
     for role, sigma in (("stat", stat), ("model", model), ("total", total)):
         if sigma is not None:
-            ax.plot(
-                n_generated,
-                np.broadcast_to(sigma, n_generated.shape),
-                linestyle=_LINES[role],
-                color=COLOURS[role],
-                label=f"{_LABELS[role]} {label}".strip(),
-            )
+            look = {"linestyle": _LINES[role], "color": COLOURS[role]}
+            name = f"{_LABELS[role]} {label}".strip()
+            ax.plot(n_generated, np.broadcast_to(sigma, n_generated.shape), label=name, **look)
     return ax
 
 
@@ -68,24 +64,18 @@ def plot_measured(
     ax = log_axes(ax, _UNCERTAINTY)
     sigma = np.asarray(sigma, dtype=np.float64)
     low, high = (np.asarray(edge, dtype=np.float64) for edge in interval)
-    ax.errorbar(
-        n_generated,
-        sigma,
-        yerr=[sigma - low, high - sigma],
-        fmt=_MARKERS[role],
-        markersize=4.5,
-        elinewidth=1.0,
-        color=COLOURS[role],
-        label=f"{_LABELS[role]} {label}".strip(),
-    )
+    look = {"markersize": 4.5, "elinewidth": 1.0, "color": COLOURS[role]}
+    name = f"{_LABELS[role]} {label}".strip()
+    errors = [sigma - low, high - sigma]
+    ax.errorbar(n_generated, sigma, errors, fmt=_MARKERS[role], label=name, **look)
     return ax
 
 
 def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float) -> Axes:
     """Mark where sigma_stat crosses the sigma_model `sigma`, and the number of training events."""
     ax.plot([n_equiv], [sigma], "o", color=COLOURS["ink"], markersize=7, zorder=5)
-    mark(ax, n_equiv, r"$n_\mathrm{equiv}$", height=8)
-    mark(ax, n_train, r"$n_\mathrm{train}$", height=26)  # one above the other: they may be close
+    mark(ax, n_equiv, r"$n_\mathrm{equiv}$", (5, 8))
+    mark(ax, n_train, r"$n_\mathrm{train}$", (5, 26))  # one above the other: they may be close
     return ax
 
 
@@ -105,15 +95,8 @@ def plot_estimate(
     # the amplification has no upper limit.
     if estimate.interval[0] > 0:  # else there are too few training events for an interval
         high, low = estimate.sigma_stat(np.multiply(estimate.interval, estimate.n_train))
-        ax.axhspan(
-            low,
-            high,
-            color=COLOURS["model"],
-            alpha=0.2,
-            linewidth=0,
-            label=r"interval of $\sigma_\mathrm{model}$",
-            zorder=0,
-        )
+        look = {"color": COLOURS["model"], "alpha": 0.2, "linewidth": 0, "zorder": 0}
+        ax.axhspan(low, high, label=r"interval of $\sigma_\mathrm{model}$", **look)
     if np.isfinite(estimate.n_equiv):
         mark_n_equiv(ax, estimate.n_equiv, estimate.sigma_model, n_train=estimate.n_train)
     ax.legend()
@@ -208,24 +191,11 @@ def plot_amplifications(
     for at, beyond, arrow in ((left, edges[:, 0] < left, "<"), (right, edges[:, 1] > right, ">")):
         ax.plot(np.full(beyond.sum(), at), rows[beyond], arrow, color=color, clip_on=False)
     shown = (values >= left) & (values <= right)
-    ax.plot(
-        values[shown],
-        rows[shown],
-        _ROLE_MARKERS.get(role, "o"),
-        color=color,
-        markersize=6,
-        label=label,
-    )
+    look = {"color": color, "markersize": 6, "label": label}
+    ax.plot(values[shown], rows[shown], _ROLE_MARKERS.get(role, "o"), **look)
+    place = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
     for row, verdict in zip(rows, verdicts, strict=False):
-        ax.annotate(
-            verdict,
-            (1.0, row),
-            xycoords=ax.get_yaxis_transform(),
-            xytext=(10, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-        )
+        ax.annotate(verdict, (1.0, row), (10, 0), **place, va="center", fontsize="small")
     ax.set(xscale="log", xlim=limits, xlabel="amplification factor $G$")
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -275,16 +245,9 @@ def plot_coverage(
     """
     ax = plt.subplots()[1] if ax is None else ax
     ax.axhline(nominal, color=COLOURS[role], linewidth=1.0, linestyle="--")
-    ax.errorbar(
-        np.arange(np.size(n_members)),
-        coverage,
-        yerr=error,
-        fmt="o",
-        color=COLOURS[role],
-        capsize=3,
-        label=f"claimed {100 * nominal:.2f} %",
-    )
-    ax.set_xticks(np.arange(np.size(n_members)), [str(n) for n in np.atleast_1d(n_members)])
+    places, label = np.arange(np.size(n_members)), f"claimed {100 * nominal:.2f} %"
+    ax.errorbar(places, coverage, error, fmt="o", color=COLOURS[role], capsize=3, label=label)
+    ax.set_xticks(places, [str(n) for n in np.atleast_1d(n_members)])
     ax.tick_params(axis="x", which="minor", bottom=False, top=False)
     ax.set_xlim(-0.5, np.size(n_members) - 0.5)
     ax.set(xlabel="members", ylabel="fraction of intervals that hold the truth")

@@ -37,12 +37,8 @@ def plot_expected_distance(
     for level in reversed(bands):
         low, high = (np.maximum(k - shift, 0) / scale for k in kolmogorov_band(level))
         ax.fill_between(n, low, high, color=COLOURS["reference"], alpha=0.18, linewidth=0, zorder=0)
-    ax.plot(
-        n,
-        estimate.expected_distance(n),
-        color=COLOURS["ink"],
-        label=rf"true events against {_reference(estimate)}",
-    )
+    label = rf"true events against {_reference(estimate)}"
+    ax.plot(n, estimate.expected_distance(n), color=COLOURS["ink"], label=label)
     return ax
 
 
@@ -65,16 +61,10 @@ def plot_distance_curve(
     color = COLOURS["total"]
     ax.plot(n_generated, distances, "o-", markersize=3.5, color=color, label="generated events")
     if math.isfinite(estimate.n_equiv):
-        ax.plot(
-            [estimate.n_equiv],
-            estimate.expected_distance([estimate.n_equiv]),
-            "D",
-            markersize=7,
-            color=color,
-            markeredgecolor=COLOURS["ink"],
-            zorder=5,
-            label=rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}",
-        )
+        look = {"markersize": 7, "color": color, "markeredgecolor": COLOURS["ink"], "zorder": 5}
+        label = rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}"
+        distance = estimate.expected_distance([estimate.n_equiv])
+        ax.plot([estimate.n_equiv], distance, "D", label=label, **look)
     ax.legend()
     return ax
 
@@ -121,23 +111,15 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
     # Where infinitely many generated events would stay: M without what their number adds to it.
     # A perfect generator stays where true events do, which is 0 for an exact distribution.
     if math.isfinite(estimate.n_equiv) or math.isfinite(estimate.n_reference):
-        ax.axhline(
-            float(estimate.expected_distance([estimate.n_equiv])[0]),
-            color=COLOURS["model"],
-            linestyle="-.",
-            label=r"generated events, $n_\mathrm{gen}\to\infty$",
-        )
-    ax.axvspan(
-        *np.clip(ends, n[0], n[-1]),
-        color=COLOURS["total"],
-        alpha=0.15,
-        linewidth=0,
-        label=rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %",
-        zorder=0,
-    )
-    mark(ax, estimate.n_train, r"$n_\mathrm{train}$", height=8)
+        distance = float(estimate.expected_distance([estimate.n_equiv])[0])
+        label = r"generated events, $n_\mathrm{gen}\to\infty$"
+        ax.axhline(distance, color=COLOURS["model"], linestyle="-.", label=label)
+    look = {"color": COLOURS["total"], "alpha": 0.15, "linewidth": 0, "zorder": 0}
+    label = rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %"
+    ax.axvspan(*np.clip(ends, n[0], n[-1]), label=label, **look)
+    mark(ax, estimate.n_train, r"$n_\mathrm{train}$", (5, 8))
     if math.isfinite(estimate.n_equiv):  # higher, legible also where the two are close
-        mark(ax, estimate.n_equiv, r"$n_\mathrm{equiv}$", height=28)
+        mark(ax, estimate.n_equiv, r"$n_\mathrm{equiv}$", (5, 28))
     ax.set(xlim=(n[0], n[-1]), xlabel="true events $n$")
     ax.legend()
     return ax

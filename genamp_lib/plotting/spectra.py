@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from genamp_lib.plotting.style import COLOURS
+from genamp_lib.plotting.style import COLOURS, mark
 
 # Told apart without colours too.
 _LINES = (
@@ -31,14 +31,8 @@ def draw_density(
     centres = np.sqrt(edges[1:] * edges[:-1]) if is_log else (edges[1:] + edges[:-1]) / 2
     ax.stairs(counts * scale, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
     filled = counts > 0
-    ax.errorbar(
-        centres[filled],
-        (counts * scale)[filled],
-        yerr=(np.sqrt(counts) * scale)[filled],
-        fmt="none",
-        ecolor=colour,
-        elinewidth=1.0,
-    )
+    height, error = (counts * scale)[filled], (np.sqrt(counts) * scale)[filled]
+    ax.errorbar(centres[filled], height, error, fmt="none", ecolor=colour, elinewidth=1.0)
 
 
 def plot_spectra(
@@ -64,19 +58,8 @@ def plot_spectra(
     for (label, values), look in zip(samples.items(), _LINES, strict=False):
         draw_density(ax, np.asarray(values, dtype=np.float64), edges, label, *look)
     for name, position in (references or {}).items():
-        ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":")
-        ax.annotate(
-            name,
-            (position, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(2, -4),
-            textcoords="offset points",
-            rotation=90,
-            va="top",
-            ha="left",
-            fontsize="small",
-            color=COLOURS["reference"],
-        )
+        look = {"rotation": 90, "va": "top", "ha": "left", "color": COLOURS["reference"]}
+        mark(ax, position, name, (2, -4), foot=1.0, fontsize="small", **look)
     ax.set(xlim=(edges[0], edges[-1]), ylabel="density")
     return ax
 
@@ -110,16 +93,8 @@ def plot_members(
     known = truth > 0
     centres = (edges[1:] + edges[:-1]) / 2
     relative = np.where(known, errors / np.where(known, truth, 1.0), 0.0)
-    upper.errorbar(
-        centres[known],
-        truth[known],
-        yerr=errors[known],
-        fmt=".",
-        markersize=4,
-        color=_LINES[0][0],
-        elinewidth=1.0,
-        label="held-out events",
-    )
+    look = {"markersize": 4, "color": _LINES[0][0], "elinewidth": 1.0, "label": "held-out events"}
+    upper.errorbar(centres[known], truth[known], errors[known], fmt=".", **look)
     for (label, densities), (colour, line) in zip(members.items(), _LINES[1:], strict=False):
         densities = np.asarray(densities, dtype=np.float64)
         mean = densities.mean(axis=0)

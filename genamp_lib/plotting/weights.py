@@ -71,12 +71,8 @@ def plot_roc(
         keep = np.unique(np.searchsorted(path[path > 0.0], wanted).clip(max=len(truth) - 1))
         truth, generated = truth[keep], generated[keep]
     ax.plot(generated, truth, label=label, color=color, linestyle=linestyle)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="fraction of generated above the cut",
-        ylabel="fraction of truth above the cut",
-    )
+    xlabel, ylabel = (f"fraction of {which} above the cut" for which in ("generated", "truth"))
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
@@ -185,15 +181,8 @@ def plot_closure(closure: Closure, *, ax: Axes | None = None) -> Axes:
         (closure.generated, generated_error, "s", COLOURS["model"], "generated"),
         (closure.reweighted, closure.reweighted_error, "o", COLOURS["total"], "reweighted"),
     ):
-        ax.errorbar(
-            centres,
-            values[filled] / truth,
-            errors[filled] / truth,
-            fmt=marker,
-            markersize=4,
-            color=color,
-            label=label,
-        )
+        look = {"fmt": marker, "markersize": 4, "color": color, "label": label}
+        ax.errorbar(centres, values[filled] / truth, errors[filled] / truth, **look)
     band = np.where(filled, closure.truth_error / np.where(filled, closure.truth, 1.0), 0.0)
     ax.stairs(1 + band, edges, baseline=1 - band, fill=True, color=COLOURS["reference"], alpha=0.25)
     ax.axhline(1.0, color=COLOURS["reference"], linewidth=1.0, linestyle=":")

@@ -25,31 +25,20 @@ FLAVOUR_DELTA_R = 0.5
 FLAVOUR_PT_MIN = 1.0  # GeV, of a parton
 FLAVOUR_ABS_ETA_MAX = 2.5  # of a parton
 MUON_MASS = 0.1056584  # GeV
-# By regions: largest |eta|, and what grows with the energy and with its square root, in GeV.
+# Modules ECal and HCal by regions: largest |eta|, and what grows with the energy and with its
+# square root, in GeV.
+Regions = tuple[tuple[float, float, float], ...]
 ELECTROMAGNETIC_REGIONS = ((3.2, 0.0017, 0.101), (4.9, 0.0350, 0.285))
 # Without the noise of a tower.
 HADRONIC_REGIONS = ((1.7, 0.0302, 0.5205), (3.2, 0.0500, 0.706), (4.9, 0.09420, 1.00))
 
 
-def electromagnetic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
-    """Return the standard deviation of an energy, 0 beyond |eta| = 4.9; module ECal of the card.
+def resolution(energy: ArrayLike, eta: ArrayLike, regions: Regions) -> NDArray[np.float64]:
+    """Return the standard deviation of an energy in a calorimeter; 0 beyond |eta| = 4.9.
 
-    >>> electromagnetic_resolution([100.0, 100.0], [0.0, 4.0]).round(3)
+    >>> resolution([100.0, 100.0], [0.0, 4.0], ELECTROMAGNETIC_REGIONS).round(3)
     array([1.024, 4.514])
     """
-    return _resolution(energy, eta, ELECTROMAGNETIC_REGIONS)
-
-
-def hadronic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
-    """Return the same for hadrons; module HCal of the card without the noise of a tower.
-
-    >>> hadronic_resolution([100.0, 100.0, 100.0], [0.0, 2.0, 4.0]).round(3)
-    array([ 6.018,  8.651, 13.738])
-    """
-    return _resolution(energy, eta, HADRONIC_REGIONS)
-
-
-def _resolution(energy: ArrayLike, eta: ArrayLike, regions: tuple) -> NDArray[np.float64]:
     energy = np.asarray(energy, dtype=np.float64)
     is_inside = [np.abs(eta) <= edge for edge, _, _ in regions]
     return np.select(
@@ -82,8 +71,8 @@ def calorimeter_response(
     energy, eta = energy[seen], eta[seen]
     sigma = np.where(
         np.isin(abs_id[seen], ELECTROMAGNETIC),
-        electromagnetic_resolution(energy, eta),
-        hadronic_resolution(energy, eta),
+        resolution(energy, eta, ELECTROMAGNETIC_REGIONS),
+        resolution(energy, eta, HADRONIC_REGIONS),
     )
     measured = log_normal(energy, sigma, rng)
     response = np.zeros(len(seen))
