@@ -153,13 +153,8 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     classifiers = None
     if settings.classifier is not None:
         generated, _ = next(_chunks(task, int(training), settings.window, settings.n_classifier))
-        classifiers = fit_ring_classifiers(
-            references["train"],
-            generated,
-            settings=settings.classifier,
-            n_folds=settings.n_folds,
-            seed=int(training),
-        )
+        how = {"settings": settings.classifier, "n_folds": settings.n_folds, "seed": int(training)}
+        classifiers = fit_ring_classifiers(references["train"], generated, **how)
     counts = dict.fromkeys(COUNTS, 0)
     accumulators: dict[str, KolmogorovAccumulator] = {}
     for reference, events in references.items():
@@ -173,9 +168,8 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
             for statistic, numbers in values.items():
                 if statistic in ("own", "half") and (sample, reference) != ("full", "train"):
                     continue
-                accumulators[f"{sample}/{statistic}/{reference}"] = KolmogorovAccumulator(
-                    numbers, snapshots=settings.sizes
-                )
+                accumulator = KolmogorovAccumulator(numbers, snapshots=settings.sizes)
+                accumulators[f"{sample}/{statistic}/{reference}"] = accumulator
     for events, n_drawn in chunks:
         counts["drawn"] += n_drawn
         for sample, values in _samples(_statistics(task, events, settings, classifiers), settings):
@@ -195,11 +189,7 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
 
 
 def distance_scans(
-    tasks: Sequence[ScanTask],
-    *,
-    settings: ScanSettings,
-    store: ArtefactStore,
-    name: str,
+    tasks: Sequence[ScanTask], *, settings: ScanSettings, store: ArtefactStore, name: str
 ) -> Arrays:
     """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0."""
     if not tasks:

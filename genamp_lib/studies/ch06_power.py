@@ -104,11 +104,8 @@ def metric_values(
         (kind, strength) as in `PowerSettings.distortions` -> values, shape
         (n_experiments, n_metrics), columns as `METRICS`.
     """
-    own = {
-        "power": asdict(settings),
-        "seed": seed,
-        "code_version": [CODE_VERSION, CLASSIFIER_VERSION],
-    }
+    versions = [CODE_VERSION, CLASSIFIER_VERSION]
+    own = {"power": asdict(settings), "seed": seed, "code_version": versions}
     distortions = settings.distortions(observables[:, 0])
     shards = [
         (f"{kind} {strength:g}", range(first, min(first + _SHARD, n)), distortion)
@@ -123,14 +120,9 @@ def metric_values(
             cases.setdefault(case, []).append(part["values"])
         return {case: np.concatenate(values) for case, values in cases.items()}
 
-    arrays = store.combine(
-        stage.adding(**own),
-        partial(
-            _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
-        ),
-        shards,
-        by_case,
-    )
+    scaled = observables / observables.std(axis=0)
+    values = partial(_shard_values, scaled, observables[:, 0], settings, seed)
+    arrays = store.combine(stage.adding(**own), values, shards, by_case)
     return {(kind, x): arrays[f"{kind} {x:g}"] for kind, x in distortions}
 
 
