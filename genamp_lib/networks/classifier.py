@@ -82,11 +82,9 @@ class ClassifierFit(LossCurves):
 
 
 def fit_classifier(
-    truth: ArrayLike,
-    generated: ArrayLike,
+    train: Sequence[ArrayLike],
+    validation: Sequence[ArrayLike],
     *,
-    validation_truth: ArrayLike,
-    validation_generated: ArrayLike,
     settings: ClassifierSettings,
     seed: int,
     watch: Callable[[int, Classifier], None] | None = None,
@@ -94,12 +92,12 @@ def fit_classifier(
     """Fit one classifier of truth (1) against generated (0) events by binary cross entropy.
 
     Both classes get the same total weight, whatever their sizes: the logit estimates
-    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B. Samples are
-    (n_events, n_features); those of validation choose learning rates and the epoch. `watch` is
-    called after each epoch, counted from 1, with the classifier, to be read only.
+    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B. Both arguments
+    are truth and generated events, (n_events, n_features); those of `validation` choose learning
+    rates and the epoch. `watch` is called after each epoch, counted from 1, with the classifier, to
+    be read only.
     """
-    train = check_events(truth, generated)
-    validation = check_events(validation_truth, validation_generated, "validation_")
+    train, validation = check_events(*train), check_events(*validation, "validation_")
     if train[0].shape[1] != validation[0].shape[1]:
         raise ValueError(
             f"`validation_truth` must have {train[0].shape[1]} features as `truth`, "

@@ -152,15 +152,9 @@ def _fit_at(
     place: tuple[int, int],
 ) -> Arrays:
     """Fit a member of a fold; a pure function for other processes."""
-    train, validation = _training_parts(samples, folds, *place)
-    fit = fit_classifier(
-        *train,
-        validation_truth=validation[0],
-        validation_generated=validation[1],
-        settings=settings,
-        seed=int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]),
-    )
-    return classifier_to_arrays(fit)
+    own = int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+    parts = _training_parts(samples, folds, *place)
+    return classifier_to_arrays(fit_classifier(*parts, settings=settings, seed=own))
 
 
 def _training_parts(

@@ -62,21 +62,16 @@ def fit_ring_classifiers(
     """Fit the classifiers of training against generated events, all within the window."""
     crossed = cross_fitted_logits(train, generated, settings=settings, seed=seed, n_folds=n_folds)
     fit = partial(fit_classifier, settings=settings, seed=seed)
-    own = fit(train, generated, validation_truth=train, validation_generated=generated)
-    middle, fitted = len(train) // 2, int(0.4 * len(train))
-    most = int(0.8 * len(generated))
-    half = fit(
-        train[:fitted],
-        generated[:most],
-        validation_truth=train[fitted:middle],
-        validation_generated=generated[most:],
-    )
+    own = fit((train, generated), (train, generated))
+    # Of the first half and of the generated events a fifth chooses the epoch.
+    fitted, rest = np.split(train[: len(train) // 2], [int(0.4 * len(train))])
+    half = fit(*zip((fitted, rest), np.split(generated, [int(0.8 * len(generated))]), strict=True))
     return RingClassifiers(
         folds=tuple(fits[0].classifier for fits in crossed.fits),
         own=own.classifier,
         half=half.classifier,
         crossed_train=-crossed.truth,
-        half_train=score(half.classifier, train[middle:]),
+        half_train=score(half.classifier, train[len(train) // 2 :]),
     )
 
 

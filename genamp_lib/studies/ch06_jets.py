@@ -62,24 +62,17 @@ def logits_over_epochs(
 def _train_too_long(
     settings: ClassifierSettings, epochs: tuple[int, ...], task: tuple[np.ndarray, int]
 ) -> Arrays:
-    (*train, truth, generated), seed = task
+    samples, seed = task
     scores: Arrays = {}
 
     def watch(epoch: int, network: Classifier) -> None:
         if epoch in epochs:
-            for name, pair in (("train", train), ("unseen", (truth, generated))):
+            for name, pair in (("train", samples[:2]), ("unseen", samples[2:])):
                 for k, sample in enumerate(pair):
                     logits = ensemble_logits([network], sample)
                     scores[f"{epoch}.{name}.{k}"] = logits.astype(np.float32)
 
-    fit = fit_classifier(
-        *train,
-        validation_truth=truth,
-        validation_generated=generated,
-        settings=settings,
-        seed=seed,
-        watch=watch,
-    )
+    fit = fit_classifier(samples[:2], samples[2:], settings=settings, seed=seed, watch=watch)
     return {**scores, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
 
 
@@ -295,13 +288,7 @@ def _fit_mlp(
     half: int,
 ) -> Arrays:
     train, validation, _ = ([observables[rows] for rows in samples] for samples in halves[half])
-    fit = fit_classifier(
-        *train,
-        validation_truth=validation[0],
-        validation_generated=validation[1],
-        settings=settings,
-        seed=_seed(seed, half),
-    )
+    fit = fit_classifier(train, validation, settings=settings, seed=_seed(seed, half))
     return classifier_to_arrays(fit)
 
 

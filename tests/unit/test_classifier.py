@@ -31,9 +31,7 @@ def gaussians(seed, shift=1.0, n_truth=400, n_generated=300, n_features=2):
 
 def fit(truth, generated, settings=QUICK, seed=1, validation=None):
     checks = gaussians(99) if validation is None else validation
-    names = ("validation_truth", "validation_generated")
-    options = dict(zip(names, checks, strict=True))
-    return fit_classifier(truth, generated, settings=settings, seed=seed, **options)
+    return fit_classifier((truth, generated), checks, settings=settings, seed=seed)
 
 
 class TestClassifier:
