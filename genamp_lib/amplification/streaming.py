@@ -123,10 +123,12 @@ class KolmogorovAccumulator(Segments):
 class RegionCounter(Segments):
     """Numbers of events in regions: one row of the counts for `averaging_amplification`.
 
-    Args: regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
-    (n_regions, 2), that do not overlap. A region holds low <= x < high, which may be infinite.
-    snapshots: Increasing numbers of events at which `curve` gives the counts. start: Index of this
-    counter's first event in the whole sample.
+    Args:
+        regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
+            (n_regions, 2), that do not overlap. A region holds low <= x < high, which may be
+            infinite.
+        snapshots: Increasing numbers of events at which `curve` gives the counts.
+        start: Index of this counter's first event in the whole sample.
 
     Raises:
         ValueError: Regions are empty or overlap, or the snapshots do not increase.

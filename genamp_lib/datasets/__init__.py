@@ -11,38 +11,19 @@ from genamp_lib.datasets.gaussian import (
 from genamp_lib.datasets.jets import (
     JET_OBSERVABLES,
     Jets,
-    disjoint_pools,
     load_jets,
     observables_from_particles,
     relative_mass,
 )
-from genamp_lib.datasets.kinematics import (
-    delta_phi,
-    delta_r,
-    mass_of_sum,
-    to_cartesian,
-    to_cylindrical,
-)
+from genamp_lib.datasets.kinematics import delta_r, mass_of_sum
 from genamp_lib.datasets.peaks import Peak, find_peak
-from genamp_lib.datasets.public import fetch_public, list_public, verify_public
+from genamp_lib.datasets.public import fetch_public, verify_public
 from genamp_lib.datasets.rings import Ring, radius
-from genamp_lib.datasets.showers import (
-    SHOWER_OBSERVABLES,
-    Showers,
-    load_showers,
-    shower_observables,
-)
+from genamp_lib.datasets.showers import Showers, load_showers, shower_observables
 from genamp_lib.datasets.sources import (
     DataSource,
-    Sample,
     find_source,
     list_samples,
     sample_checksum,
     sample_path,
-    verify_sample,
-)
-from genamp_lib.datasets.top_pairs import (
-    TOP_PAIR_OBSERVABLES,
-    top_pair_features,
-    top_pair_observables,
 )

@@ -25,18 +25,8 @@ def download(
 ) -> None:
     """Download a file as pooch asks for it; keep what has come in `part`, ask for the rest only.
 
-    A connection that is cut is taken up again, as long as each attempt brings something.
-
-    Args:
-        url: Address of the file.
-        output_file: File to which `part` is renamed at the end.
-        pooch: Unused; pooch gives itself.
-        part: File in which the piece that has come is kept.
-        progress: Function of the bytes that are there and the size, None if that is not known.
-
-    Raises:
-        requests.RequestException: The server cannot be reached or refuses.
-        GenampError: The disk is full.
+    A connection that is cut is taken up again, as long as each attempt brings something. `progress`
+    gets the bytes that are there and the size, None if that is not known.
     """
     import requests
 

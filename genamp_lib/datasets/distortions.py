@@ -24,32 +24,16 @@ class Distortion:
     ratio: Array  # p_generated / p_truth in each bin, not negative, (n_bins,)
 
     def true_weights(self, values: ArrayLike) -> Array:
-        """Return p_truth / p_generated of each event; infinite where nothing is generated.
-
-        Args:
-            values: The observable, shape (n,).
-
-        Raises:
-            ValueError: A value lies outside the edges.
-        """
+        """Return p_truth / p_generated of events (n,); infinite where nothing is generated."""
         with np.errstate(divide="ignore"):
             return 1.0 / self.ratio[self._bins(values)]
 
     def select(self, values: ArrayLike, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Choose true events so that those chosen follow the distorted density.
+        """Return which true events, (n,), are chosen so that they follow the distorted density.
 
-        Each is accepted with a probability proportional to its ratio, so that none comes twice:
-        copies would make counting errors too small, and could be learned by heart.
-
-        Args:
-            values: The observable of true events, shape (n,).
-            rng: Source of the choice.
-
-        Returns:
-            True for the chosen events, shape (n,), on average 1 / max(ratio) of them.
-
-        Raises:
-            ValueError: A value lies outside the edges.
+        Each is accepted with a probability proportional to its ratio, on average 1 / max(ratio), so
+        that none comes twice: copies would make counting errors too small, and could be learned by
+        heart.
         """
         bins = self._bins(values)
         return rng.random(len(bins)) * self.ratio.max() < self.ratio[bins]
@@ -67,14 +51,8 @@ class Distortion:
 def cut_distortion(values: ArrayLike, *, cut: float) -> Distortion:
     """Remove all events at or above a cut: the "tail cut" of paper B, sec. 3.
 
-    With epsilon the fraction at or above the cut, the ratio below is 1 / (1 - epsilon).
-
-    Args:
-        values: The observable of all true events, shape (n,); they define epsilon.
-        cut: First value that is removed.
-
-    Raises:
-        ValueError: The cut removes no event or all of them.
+    The `values` of the observable are those of all true events, (n,). With epsilon the fraction of
+    them at or above the cut, the ratio below is 1 / (1 - epsilon).
 
     >>> distortion = cut_distortion([0.1, 0.2, 0.3, 0.4], cut=0.4)
     >>> distortion.true_weights([0.1, 0.4])
@@ -101,40 +79,18 @@ def product_distortion(
 ) -> Distortion:
     """Multiply an observable by a Gaussian number: "smear" and "shift" of paper B, sec. 3.
 
-    As in the paper the distorted density is that of a histogram, in equal bins from zero to the
-    largest value. Its expectation is taken exactly, without drawing the Gaussian numbers. Products
-    beyond the last edge are left out. The ratio of the histograms is cut at `largest_ratio` and
-    normalised again: where the truth has few events the ratio of the paper's grows without limit,
-    and so would the number of true events to choose from.
-
-    Args:
-        values: The observable of all true events, positive, shape (n,); they define the densities.
-        mean: Mean of the Gaussian, 1 for a smear.
-        width: Its standard deviation.
-        n_bins: Bins of the histograms.
-        largest_ratio: Largest p_generated / p_truth, up to the normalisation; above 1.
-
-    Raises:
-        ValueError: A value is not positive, or an argument is out of range.
-
-    >>> values = np.random.default_rng(1).exponential(size=1000)
-    >>> shift = product_distortion(values, mean=1.2, width=0.1, n_bins=8)
-    >>> weights = shift.true_weights(values)
-    >>> bool(weights[values.argmin()] > 1 > weights[values.argmax()])
-    True
-    >>> round(float((1 / weights).mean()), 12)
-    1.0
+    The positive `values` are those of all true events, (n,). As in the paper the distorted density
+    is that of a histogram, in equal bins from zero to the largest value. Its expectation is taken
+    exactly, without drawing the Gaussian numbers. Products beyond the last edge are left out. The
+    ratio of the histograms is cut at `largest_ratio` and normalised again: where the truth has few
+    events the ratio of the paper's grows without limit, and so would the number of true events to
+    choose from.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not values.size or not values.min() > 0:
         raise ValueError("`values` must be 1D and positive: they are multiplied.")
     if not width > 0 or not mean > 0:
         raise ValueError(f"`mean` and `width` must be positive, got {mean} and {width}.")
-    if n_bins < 2 or not largest_ratio > 1:
-        raise ValueError(
-            f"`n_bins` must be at least 2 and `largest_ratio` above 1, got {n_bins} and "
-            f"{largest_ratio}."
-        )
     edges = np.linspace(0.0, values.max(), n_bins + 1)
     counts = np.histogram(values, edges)[0]
     distorted = np.zeros(n_bins + 1)

@@ -16,12 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets.kinematics import (
-    CYLINDRICAL_FIELDS,
-    mass_of_sum,
-    to_cartesian,
-    to_cylindrical,
-)
+from genamp_lib.datasets.kinematics import mass_of_sum, to_cartesian, to_cylindrical
 from genamp_lib.datasets.rows import Rows, check_finite, check_shapes, load_rows, provenance_of
 from genamp_lib.datasets.sources import DataSource
 
@@ -42,7 +37,6 @@ class Events(Rows):
         chi2: Shape (n,): chi^2 of the assignment of jets to top quarks; None where there is none.
         provenance: Making of the file, as written in it; empty when it does not say.
         source: Where they came from; `str(events.source)` is a phrase to print.
-        fields: Names of the last axis of `momenta`.
     """
 
     momenta: np.ndarray
@@ -51,7 +45,6 @@ class Events(Rows):
     chi2: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     source: DataSource | None = None
-    fields: tuple[str, ...] = CYLINDRICAL_FIELDS
 
     def __repr__(self) -> str:
         names = ", ".join(self.particles)
@@ -85,11 +78,7 @@ class Events(Rows):
 
 
 def particles_of(process: str, n_jets: int) -> tuple[str, ...]:
-    """Return the particles of a sample with `n_jets` further jets, in their order.
-
-    >>> particles_of("z_jets", 2)
-    ('mu1', 'mu2', 'j1', 'j2')
-    """
+    """Return the particles of a sample with `n_jets` further jets, in their order."""
     return (*HARD_PARTICLES[process], *(f"j{index}" for index in range(1, n_jets + 1)))
 
 

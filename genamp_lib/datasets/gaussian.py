@@ -28,15 +28,7 @@ _N_NODES = 40
 
 
 def interval_probability(lower: ArrayLike, upper: ArrayLike, *, mean: ArrayLike = 0.0) -> Array:
-    """Return the probability of [lower, upper] under N(mean, 1), Eqs. (23) and (25).
-
-    Args:
-        lower: Lower edges; -inf is allowed.
-        upper: Upper edges, above `lower`; inf is allowed.
-        mean: Mean of the Gaussian. The three are broadcast.
-
-    Raises:
-        ValueError: An edge is NaN or `lower` is not below `upper`.
+    """Return the probability of [lower, upper] under N(mean, 1), Eqs. (23) and (25); all broadcast.
 
     >>> print(f"{interval_probability(0.0, 0.5):.7f}")
     0.1914625
@@ -54,17 +46,6 @@ def interval_probability_slope(
     """Return the derivative of `interval_probability` with respect to the mean, Eq. (25).
 
     It vanishes for intervals symmetric around the mean.
-
-    Args:
-        lower: Lower edges; -inf is allowed.
-        upper: Upper edges, above `lower`; inf is allowed.
-        mean: Mean of the Gaussian. The three are broadcast.
-
-    Raises:
-        ValueError: An edge is NaN or `lower` is not below `upper`.
-
-    >>> print(f"{interval_probability_slope(0.0, 0.5):.7f}")
-    0.0468770
     """
     lower, upper = _edges(lower, upper)
     return _density(lower - mean) - _density(upper - mean)
@@ -73,20 +54,7 @@ def interval_probability_slope(
 def model_variance(
     lower: ArrayLike, upper: ArrayLike, *, n_train: ArrayLike, definition: Definition = "truth"
 ) -> Array:
-    """Return sigma_model^2 of the fitted Gaussian for the integral over [lower, upper].
-
-    Args:
-        lower: Lower edges.
-        upper: Upper edges, above `lower`.
-        n_train: Training events. The three are broadcast.
-        definition: "linear" (Eq. 26), "variance" or "truth"; see the module.
-
-    Raises:
-        ValueError: `lower` is not below `upper`, or `n_train` is not positive.
-
-    >>> print(f"{model_variance(0.0, 0.5, n_train=1000):.4e}")
-    2.2143e-06
-    """
+    """Return sigma_model^2 of the fitted Gaussian for integrals over [lower, upper]; broadcast."""
     n_train = _positive("n_train", n_train)
     if definition == "linear":
         return interval_probability_slope(lower, upper) ** 2 / n_train
@@ -109,19 +77,7 @@ def mean_squared_deviation(
     """Return M_I of Eq. (11): how far counted fractions are from the true integral, squared.
 
     Expectation over training sets and generated events, exact: counting noise of the fitted
-    Gaussian plus sigma_model^2 about the truth.
-
-    Args:
-        lower: Lower edges.
-        upper: Upper edges, above `lower`.
-        n_generated: Generated events.
-        n_train: Training events. The four are broadcast.
-
-    Raises:
-        ValueError: `lower` is not below `upper`, or a number of events is not positive.
-
-    >>> print(f"{mean_squared_deviation(0.0, 0.5, n_generated=1e4, n_train=1000):.4e}")
-    1.7689e-05
+    Gaussian plus sigma_model^2 about the truth. All arguments are broadcast.
     """
     n_train = _positive("n_train", n_train)
     fitted, weight = _fitted(lower, upper, n_train)
@@ -134,16 +90,8 @@ def true_amplification(
 ) -> Array:
     """Return the amplification factor of the fitted Gaussian, I(1 - I) / (n_train sigma_model^2).
 
-    Eqs. (4), (12) and (28), without the approximation of a small integral.
-
-    Args:
-        lower: Lower edges.
-        upper: Upper edges, above `lower`.
-        n_train: Training events. The three are broadcast.
-        definition: Meaning of sigma_model^2. "linear" is infinite for intervals symmetric around 0.
-
-    Raises:
-        ValueError: `lower` is not below `upper`, or `n_train` is not positive.
+    Eqs. (4), (12) and (28), without the approximation of a small integral. The definition "linear"
+    gives infinity for intervals symmetric around 0. All arguments are broadcast.
 
     >>> for definition in ("linear", "variance", "truth"):
     ...     print(f"{true_amplification(0.0, 0.5, n_train=1000, definition=definition):.3f}")

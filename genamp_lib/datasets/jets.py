@@ -49,8 +49,6 @@ class Jets(Rows):
         multiplicity: Shape (n,): constituents of the full jet, stored or not; None when unknown.
         provenance: Making of the file, as written in it; empty when it does not say.
         source: Where they came from; `str(jets.source)` is a phrase to print.
-        particle_fields: Names of the last axis of `particles`.
-        jet_fields: Names of the last axis of `jets`.
     """
 
     particles: np.ndarray
@@ -58,8 +56,6 @@ class Jets(Rows):
     multiplicity: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     source: DataSource | None = None
-    particle_fields: tuple[str, ...] = PARTICLE_FIELDS
-    jet_fields: tuple[str, ...] = JET_FIELDS
 
     def __repr__(self) -> str:
         kind = self.provenance.get("kind", "unnamed")
@@ -159,17 +155,10 @@ _CHUNK = 2000
 
 
 def observables_from_particles(particles: np.ndarray) -> np.ndarray:
-    """Compute the observables named in `JET_OBSERVABLES`, in that order.
+    """Compute the observables named in `JET_OBSERVABLES`, in that order, shape (n, 8), float64.
 
-    Args:
-        particles: Shape (n, n_particles, 4): eta_rel, phi_rel, pt_rel, mask.
-
-    Returns:
-        Shape (n, 8), float64.
-
-    Raises:
-        ValueError: `particles` has another shape, or a jet has fewer than two constituents with
-            pt_rel > 0 at different places (e2 would vanish).
+    `particles` (n, n_particles, 4) are eta_rel, phi_rel, pt_rel, mask. Each jet must have two
+    constituents with pt_rel > 0 at different places, or else e2 would vanish.
 
     Two equal constituents at distance 0.6, on either side of the axis:
 
@@ -187,17 +176,7 @@ def observables_from_particles(particles: np.ndarray) -> np.ndarray:
 
 
 def disjoint_pools(n_jets: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divide jets at random into a truth pool and a generated pool that share none.
-
-    Args:
-        n_jets: Number of jets.
-        seed: Seed of the division.
-
-    Returns:
-        Indices of the truth pool, (n_jets + 1) // 2 of them, and of the generated pool.
-
-    Raises:
-        ValueError: There are fewer than two jets.
+    """Divide jets at random into a truth pool and a generated pool that share none, as indices.
 
     >>> truth, generated = disjoint_pools(5, seed=1)
     >>> len(truth), len(generated), sorted([*truth.tolist(), *generated.tolist()])

@@ -21,16 +21,7 @@ CYLINDRICAL_FIELDS = ("pt", "eta", "phi", "mass")
 
 
 def to_cartesian(momenta: ArrayLike) -> NDArray[np.float64]:
-    """Return (energy, px, py, pz) of (pt, eta, phi, mass).
-
-    Args:
-        momenta: Shape (..., 4).
-
-    Returns:
-        Shape (..., 4).
-
-    Raises:
-        ValueError: The last axis does not have length 4.
+    """Return (energy, px, py, pz) of (pt, eta, phi, mass), both of shape (..., 4).
 
     >>> import numpy as np
     >>> to_cartesian([3.0, 0.0, np.pi, 4.0]).round(12)
@@ -43,19 +34,10 @@ def to_cartesian(momenta: ArrayLike) -> NDArray[np.float64]:
 
 
 def to_cylindrical(momenta: ArrayLike) -> NDArray[np.float64]:
-    """Return (pt, eta, phi, mass) of (energy, px, py, pz).
+    """Return (pt, eta, phi, mass) of (energy, px, py, pz), both of shape (..., 4).
 
     A momentum along the beam has eta of plus or minus infinity, none at all has eta 0. The mass of
     a momentum that is larger than the energy, as rounding makes it, is 0.
-
-    Args:
-        momenta: Shape (..., 4).
-
-    Returns:
-        Shape (..., 4).
-
-    Raises:
-        ValueError: The last axis does not have length 4.
 
     >>> to_cylindrical([5.0, 3.0, 0.0, 0.0])
     array([3., 0., 0., 4.])
@@ -68,35 +50,19 @@ def to_cylindrical(momenta: ArrayLike) -> NDArray[np.float64]:
 
 
 def pseudorapidity(pt: ArrayLike, pz: ArrayLike) -> NDArray[np.float64]:
-    """Return eta = arsinh(pz / pt); infinite along the beam, 0 for no momentum.
-
-    >>> pseudorapidity([1.0, 0.0, 0.0], [0.0, 2.0, 0.0])
-    array([ 0., inf,  0.])
-    """
+    """Return eta = arsinh(pz / pt); infinite along the beam, 0 for no momentum."""
     pt, pz = np.asarray(pt, dtype=np.float64), np.asarray(pz, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(pz == 0, 0.0, np.arcsinh(pz / pt))
 
 
 def delta_phi(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Return the azimuthal angle from `second` to `first`, in [-pi, pi).
-
-    >>> delta_phi(3.0, -3.0).round(6)
-    np.float64(-0.283185)
-    """
+    """Return the azimuthal angle from `second` to `first`, in [-pi, pi)."""
     return _wrapped(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
 
 
 def delta_r(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Return the distance sqrt(delta_eta^2 + delta_phi^2) of cylindrical momenta.
-
-    Args:
-        first: Shape (..., 4): pt, eta, phi, mass.
-        second: Shape (..., 4), broadcast against `first`.
-
-    >>> delta_r([10, 0.3, 3.0, 0], [20, 0.0, -3.0, 0]).round(6)
-    np.float64(0.412546)
-    """
+    """Return the distance sqrt(delta_eta^2 + delta_phi^2) of cylindrical momenta, broadcast."""
     _, eta_1, phi_1, _ = _columns(first)
     _, eta_2, phi_2, _ = _columns(second)
     return np.hypot(eta_1 - eta_2, delta_phi(phi_1, phi_2))
@@ -108,15 +74,8 @@ def mass_of_sum(momenta: ArrayLike) -> NDArray[np.float64]:
     m^2 = (sum of E + pz)(sum of E - pz) - (sum of px)^2 - (sum of py)^2, where each E - pz is
     taken as (m^2 + pt^2) / (E + pz) for pz > 0, so that a boost along the beam costs no precision.
 
-    Args:
-        momenta: Shape (..., n_particles, 4): pt, eta, phi, mass.
-
-    Returns:
-        Shape (...).
-
     Two massless particles have m^2 = 2 pt1 pt2 (cosh(delta eta) - cos(delta phi)):
 
-    >>> import numpy as np
     >>> mass_of_sum([[30.0, 17.5, 0.0, 0.0], [40.0, 17.0, 0.0, 0.0]]).round(9)
     np.float64(17.501494693)
     >>> np.sqrt(2 * 30 * 40 * (np.cosh(0.5) - 1)).round(9)

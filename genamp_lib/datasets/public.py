@@ -27,26 +27,16 @@ MIRROR_VARIABLE = "GENAMP_MIRROR"
 
 @dataclass(frozen=True)
 class PublicRecord:
-    """One published data set.
+    """One published data set."""
 
-    Attributes:
-        name: First part of the names of its files, and their folder.
-        what: One sentence.
-        page: Page for a person; the DOI where there is one.
-        address: Address of the list of files with addresses, sizes and checksums; that of the file
-            itself where there is no such list.
-        files: Files known by name, and how the names of the samples begin that stand in for them;
-            empty where none does.
-        simulate: Command that makes the same kind of data.
-        doi: DOI; empty if there is none.
-    """
-
-    name: str
+    name: str  # first part of the names of its files, and their folder
     what: str
-    page: str
+    page: str  # for a person; the DOI where there is one
+    # of the list of files with addresses, sizes and checksums, or of the file where there is none
     address: str
+    # files known by name -> how the names of the samples begin that stand in for them, if any
     files: Mapping[str, str]
-    simulate: str
+    simulate: str  # command that makes the same kind of data
     doi: str = ""
 
 
@@ -191,12 +181,7 @@ def list_public() -> list[PublicFile]:
 
 
 def find_public(name: str) -> PublicFile:
-    """Return the public file called RECORD/FILE.
-
-    Any file of a record may be named, also one that the catalogue does not know.
-
-    Raises:
-        GenampError: There is no such record, or no file is named.
+    """Return the public file called RECORD/FILE, also one that the catalogue does not know.
 
     >>> find_public("jetnet/g.hdf5").record.doi
     '10.5281/zenodo.6975118'
@@ -227,9 +212,6 @@ def counterparts(sample: str) -> list[PublicFile]:
 def public_counterpart(sample: str) -> PublicFile:
     """Return the public file that a sample of ours stands in for.
 
-    Raises:
-        GenampError: There is none.
-
     >>> public_counterpart("jets_gluon_r04").name, public_counterpart("z_jets_2j").name
     ('jetnet/g.hdf5', 'classifier_samples/truth.h5')
     """
@@ -240,11 +222,7 @@ def public_counterpart(sample: str) -> PublicFile:
 
 
 def public_path(name: str, folder: Path | None = None) -> Path:
-    """Return where a public file lies.
-
-    Raises:
-        GenampError: Unknown name, or it was not fetched.
-    """
+    """Return where a public file lies that was fetched."""
     public = find_public(name)
     path = public.path(folder)
     if not path.is_file():

@@ -28,13 +28,7 @@ RADIUS_SIGMA = 0.1
 
 
 def radius(features: ArrayLike) -> Array:
-    """Return the radius R of each event, Sec. 2 of paper A.
-
-    Args:
-        features: Cartesian coordinates, shape (..., n_features).
-
-    Returns:
-        Shape (...), float64.
+    """Return the radius R of events, shape (...), from Cartesian coordinates (..., n_features).
 
     >>> radius([[3.0, 4.0], [0.0, -1.0]])
     array([5., 1.])
@@ -64,18 +58,7 @@ class Ring:
             raise ValueError(f"`angles` must be 'flat' or 'sphere', got {self.angles!r}.")
 
     def sample(self, n_events: int, *, seed: int | np.random.Generator) -> Array:
-        """Draw events.
-
-        Args:
-            n_events: Number of events.
-            seed: Seed of the random numbers, or a Generator to go on with.
-
-        Returns:
-            Cartesian coordinates, shape (n_events, n_features), float64.
-
-        Raises:
-            ValueError: `n_events` is negative.
-        """
+        """Draw events: Cartesian coordinates, shape (n_events, n_features), float64."""
         if n_events < 0:
             raise ValueError(f"`n_events` must not be negative, got {n_events}.")
         rng = np.random.default_rng(seed)
@@ -83,19 +66,11 @@ class Ring:
         return radii[:, np.newaxis] * self._directions(n_events, rng)
 
     def log_prob(self, features: ArrayLike) -> Array:
-        """Return the log of the density in Cartesian coordinates.
+        """Return the log of the density, shape (...), in Cartesian coordinates (..., n_features).
 
         It is log p_R(R) minus the log of the Jacobian, R^(d-1) times that of the angles: the area
-        of the unit sphere for "sphere", 2 pi^(d-1) prod_i sin(phi_i)^(d-1-i) for "flat".
-
-        Args:
-            features: Cartesian coordinates, shape (..., n_features).
-
-        Returns:
-            Shape (...); infinite at the origin and, for "flat" angles, on the poles.
-
-        Raises:
-            ValueError: `features` has another number of dimensions.
+        of the unit sphere for "sphere", 2 pi^(d-1) prod_i sin(phi_i)^(d-1-i) for "flat". It is
+        infinite at the origin and, for "flat" angles, on the poles.
         """
         features = np.asarray(features, dtype=np.float64)
         if features.ndim < 1 or features.shape[-1] != self.n_features:
@@ -120,28 +95,15 @@ class Ring:
             return np.where(np.isnan(jacobian), np.inf, _log_radial_density(log_r) - jacobian)
 
     def radial_cdf(self, radii: ArrayLike) -> Array:
-        """Return the probability of a radius below each of `radii`, for any dimension.
-
-        >>> print(f"{Ring(4).radial_cdf(1.1):.6f}")
-        0.841345
-        """
+        """Return the probability of a radius below each of `radii`, for any dimension."""
         radii = np.maximum(np.asarray(radii, dtype=np.float64), 0.0)
         above, below = (radii - RADIUS_MEAN) / RADIUS_SIGMA, (-radii - RADIUS_MEAN) / RADIUS_SIGMA
         return ndtr(above) - ndtr(below)
 
     def radial_edges(self, n_regions: int = 20) -> Array:
-        """Return the edges of radial regions of equal probability, Sec. 3.3 of paper A.
+        """Return the edges, from 0 to infinity, of radial regions of equal probability, Sec. 3.3.
 
         Region number i of the paper, counted from 1, is [edges[i-1], edges[i]).
-
-        Args:
-            n_regions: Number of regions; the paper has 20.
-
-        Returns:
-            Increasing, from 0 to infinity, shape (n_regions + 1,).
-
-        Raises:
-            ValueError: `n_regions` is not positive.
 
         >>> print(Ring(2).radial_edges(4).round(4))
         [0.     0.9326 1.     1.0674    inf]

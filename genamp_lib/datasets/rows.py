@@ -47,15 +47,8 @@ def load_rows(
 ) -> Sample:
     """Find the file of a sample, let `read` read its first rows, and note where they came from.
 
-    Args:
-        read: Function of the path, the open HDF5 file and the number of rows, None for all.
-        sample: Name of the sample.
-        source: "shipped", "public" or a path.
-        argument: Name of the loader's argument for `n_rows`, for messages.
-        n_rows: Number of rows; all of them when None.
-
-    Raises:
-        GenampError: There is no such sample or file, it is damaged, or has fewer rows.
+    `read` takes the path, the open HDF5 file and the number of rows, None for all; `argument` is
+    what the loader calls that number, for messages.
     """
     import h5py
 

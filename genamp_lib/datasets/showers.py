@@ -88,11 +88,7 @@ class Showers(Rows):
 
 
 def layers_of_voxels(voxels: np.ndarray) -> list[np.ndarray]:
-    """Return the three layers of cells side by side, shape (n, 504): the inverse of `voxels`.
-
-    >>> [layer.shape for layer in layers_of_voxels(np.zeros((2, 504)))]
-    [(2, 3, 96), (2, 12, 12), (2, 12, 6)]
-    """
+    """Return the three layers of cells side by side, shape (n, 504): the inverse of `voxels`."""
     voxels = np.asarray(voxels)
     if voxels.ndim != 2 or voxels.shape[1] != N_VOXELS:
         raise ValueError(f"`voxels` must have shape (n, {N_VOXELS}), got {voxels.shape}.")
@@ -240,11 +236,7 @@ def shower_observables(
 
 
 def cell_centres(n_cells: int) -> NDArray[np.float64]:
-    """Return the centres of `n_cells` cells across the calorimeter in mm.
-
-    >>> cell_centres(3)
-    array([-160.,    0.,  160.])
-    """
+    """Return the centres of `n_cells` cells across the calorimeter in mm."""
     edges = np.linspace(-CORE_WIDTH / 2, CORE_WIDTH / 2, n_cells + 1)
     return (edges[1:] + edges[:-1]) / 2
 

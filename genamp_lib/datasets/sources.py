@@ -21,29 +21,17 @@ from genamp_lib.datasets.public import (
 
 @dataclass(frozen=True)
 class Sample:
-    """One entry of the registry: what a shipped sample is and how to make it again.
-
-    Attributes:
-        name: What `load_...` functions and the command line call it.
-        file: Path relative to the project folder.
-        sha256: Checksum of the file.
-        bytes: Size of the file.
-        rows: Number of events, jets or showers.
-        units: Units of the stored quantities, in words.
-        description: One sentence.
-        licence: SPDX identifier.
-        command: The command that writes the same file again.
-    """
+    """One entry of the registry: what a shipped sample is and how to make it again."""
 
     name: str
-    file: str
+    file: str  # path relative to the project folder
     sha256: str
     bytes: int
     rows: int
-    units: str
+    units: str  # in words
     description: str
-    licence: str
-    command: str
+    licence: str  # SPDX identifier
+    command: str  # that writes the same file again
 
     @property
     def path(self) -> Path:
@@ -59,11 +47,7 @@ class Sample:
 
 
 def list_samples() -> list[Sample]:
-    """Return every sample of the registry, by name.
-
-    Raises:
-        GenampError: The registry is missing or is not one.
-    """
+    """Return every sample of the registry, by name."""
     registry = project_root() / "data" / "registry.json"
     if not registry.is_file():
         raise GenampError(f"{registry}: not found; get it back with git")
@@ -79,11 +63,7 @@ def list_samples() -> list[Sample]:
 
 
 def find_sample(name: str) -> Sample:
-    """Return the registry's entry for `name`.
-
-    Raises:
-        GenampError: There is no such sample; the message names the ones there are.
-    """
+    """Return the registry's entry for `name`."""
     samples = {sample.name: sample for sample in list_samples()}
     if name not in samples:
         close = get_close_matches(name, samples, n=1)
@@ -95,11 +75,7 @@ def find_sample(name: str) -> Sample:
 
 
 def sample_path(name: str) -> Path:
-    """Return where the sample `name` lies.
-
-    Raises:
-        GenampError: Unknown name, or the file is not there.
-    """
+    """Return where the sample `name` lies."""
     sample = find_sample(name)
     if not sample.path.is_file():
         raise GenampError(
@@ -110,20 +86,12 @@ def sample_path(name: str) -> Path:
 
 
 def sample_checksum(name: str) -> str:
-    """Return the SHA-256 that the registry promises for the sample `name`.
-
-    Raises:
-        GenampError: Unknown name.
-    """
+    """Return the SHA-256 that the registry promises for the sample `name`."""
     return find_sample(name).sha256
 
 
 def verify_sample(name: str) -> Path:
-    """Compare a sample's file with its checksum in the registry; return its path.
-
-    Raises:
-        GenampError: Unknown name, no file, or the file is not the one in the registry.
-    """
+    """Compare a sample's file with its checksum in the registry; return its path."""
     sample = find_sample(name)
     path = sample_path(name)
     checksum = sha256_of_file(path)
@@ -165,13 +133,8 @@ class DataSource:
 def find_source(sample: str, source: Path | str = "shipped") -> DataSource:
     """Return the file to read for a sample, its checksum verified.
 
-    Args:
-        sample: Name of a shipped sample; which data are meant.
-        source: "shipped"; "public" for the public file that the sample stands in for, which is
-            fetched if it is not there; or the path of a file.
-
-    Raises:
-        GenampError: No such sample or file, or it is damaged or out of reach.
+    The `source` is "shipped"; "public" for the public file that the sample stands in for, which is
+    fetched if it is not there; or the path of a file.
     """
     if source == "shipped":
         shipped = [entry.name for entry in list_samples()]

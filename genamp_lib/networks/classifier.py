@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import mean_output_logits
 from genamp_lib.networks.fitting import (
     LossCurves,
     Standardised,
     check_positive,
+    check_table,
     fit_by_epochs,
+    fit_from_arrays,
+    fit_to_arrays,
     seeded,
 )
 from genamp_lib.store import Arrays
@@ -80,11 +82,9 @@ class ClassifierFit(LossCurves):
 
 
 def fit_classifier(
-    truth: ArrayLike,
-    generated: ArrayLike,
+    train: Sequence[ArrayLike],
+    validation: Sequence[ArrayLike],
     *,
-    validation_truth: ArrayLike,
-    validation_generated: ArrayLike,
     settings: ClassifierSettings,
     seed: int,
     watch: Callable[[int, Classifier], None] | None = None,
@@ -92,12 +92,12 @@ def fit_classifier(
     """Fit one classifier of truth (1) against generated (0) events by binary cross entropy.
 
     Both classes get the same total weight, whatever their sizes: the logit estimates
-    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B. Samples are
-    (n_events, n_features); those of validation choose learning rates and the epoch. `watch` is
-    called after each epoch, counted from 1, with the classifier, to be read only.
+    log p_truth / p_generated with both densities normalised, Eq. (1) of paper B. Both arguments
+    are truth and generated events, (n_events, n_features); those of `validation` choose learning
+    rates and the epoch. `watch` is called after each epoch, counted from 1, with the classifier, to
+    be read only.
     """
-    train = check_events(truth, generated)
-    validation = check_events(validation_truth, validation_generated, "validation_")
+    train, validation = check_events(*train), check_events(*validation, "validation_")
     if train[0].shape[1] != validation[0].shape[1]:
         raise ValueError(
             f"`validation_truth` must have {train[0].shape[1]} features as `truth`, "
@@ -156,26 +156,14 @@ def ensemble_logits(classifiers: Sequence[Classifier], features: ArrayLike) -> n
 
 def classifier_to_arrays(fit: ClassifierFit) -> Arrays:
     """Return all that is needed to rebuild `fit` by `classifier_from_arrays`, as named arrays."""
-    arrays = {name: tensor.numpy() for name, tensor in fit.classifier.state_dict().items()}
-    return {**arrays, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
+    return fit_to_arrays(fit.classifier, fit)
 
 
 def classifier_from_arrays(
     arrays: Mapping[str, np.ndarray], settings: ClassifierSettings
 ) -> ClassifierFit:
     """Rebuild what `classifier_to_arrays` took apart, fitted with these settings."""
-    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    try:
-        losses = [state.pop(name).numpy() for name in ("train_loss", "validation_loss")]
-        classifier = Classifier(len(state["feature_mean"]), settings)
-        classifier.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise GenampError(
-            f"stored classifier: must have the arrays of {settings}, got {reason}; "
-            "rerun with --fresh"
-        ) from error
-    return ClassifierFit(*losses, classifier.eval())
+    return ClassifierFit(*fit_from_arrays(Classifier, arrays, settings))
 
 
 def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> list[Tensor]:
@@ -184,13 +172,7 @@ def check_events(truth: ArrayLike, generated: ArrayLike, prefix: str = "") -> li
     for name, events in ((f"{prefix}truth", truth), (f"{prefix}generated", generated)):
         with np.errstate(over="ignore"):  # infinite in float32, which is said below
             array = np.asarray(events, dtype=np.float32)
-        if array.ndim != 2 or not array.size:
-            raise ValueError(f"`{name}` must be (n_events, n_features), got shape {array.shape}.")
-        if not np.isfinite(array).all():
-            columns = np.flatnonzero(~np.isfinite(array).all(axis=0)).tolist()
-            raise ValueError(
-                f"`{name}` must be finite, got NaN or infinity in column(s) {columns}."
-            )
+        check_table(name, array)
         samples.append(torch.as_tensor(array))
     if samples[0].shape[1] != samples[1].shape[1]:
         raise ValueError(

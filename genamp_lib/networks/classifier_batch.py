@@ -15,12 +15,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.nn.functional import leaky_relu, softplus
+from torch import Tensor
+from torch.nn.functional import leaky_relu
 
 from genamp_lib._project import GenampError
-from genamp_lib.networks.classifier import ClassifierSettings
+from genamp_lib.networks.classifier import ClassifierSettings, cross_entropies, signs_and_weights
 from genamp_lib.networks.cross_fit import fold_numbers
-from genamp_lib.networks.fitting import mean_and_scale, one_thread
+from genamp_lib.networks.fitting import mean_and_scale, seeded
 
 # Part of an artefact's key: raise it when this code changes the numbers that it gives.
 CODE_VERSION = 1
@@ -37,24 +38,10 @@ def cross_fitted_logits_of_many(
     """Score the events of many experiments, each by a classifier that was trained without it.
 
     As `cross_fit.cross_fitted_logits` with one member, for experiments of equal sizes: for each
-    fold a network is trained on the others but one, its best epoch is chosen on the one left, and
-    both classes carry the same total weight. The learning rate stays as it is: `decay_factor` and
-    `patience` are not used.
-
-    Args:
-        truth: Features in random order, shape (n_experiments, n_truth, n_features).
-        generated: Features in random order, shape (n_experiments, n_generated, n_features).
-        settings: Network and training.
-        seed: Seed of starting values, the order of events and dropout.
-        n_folds: Folds of consecutive events, at least 3; must divide n_truth and n_generated.
-
-    Returns:
-        Logits of the truth, shape (n_experiments, n_truth), and of the generated events, float64.
-
-    Raises:
-        ValueError: Shapes do not fit, a value is not finite, a feature is constant, or `n_folds`
-            is out of range.
-        GenampError: A loss is not finite.
+    fold of consecutive events a network is trained on the others but one, its best epoch is chosen
+    on the one left, and both classes carry the same total weight. The learning rate stays as it is:
+    `decay_factor` and `patience` are not used. Samples are (n_experiments, n_events, n_features) in
+    random order, logits (n_experiments, n_events).
 
     >>> rng = np.random.default_rng(0)
     >>> truth, generated = rng.normal(size=(2, 3, 40, 2))
@@ -63,10 +50,37 @@ def cross_fitted_logits_of_many(
     >>> logits.shape
     (3, 40)
     """
-    samples = _check(truth, generated, n_folds)
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _cross_fit(samples, settings, n_folds)
+    # (n_experiments, n_folds, n_in_fold, n_features)
+    parts = [s.unflatten(1, (n_folds, -1)) for s in _check(truth, generated, n_folds)]
+    kept = [[(fold + shift) % n_folds for shift in range(2, n_folds)] for fold in range(n_folds)]
+    train = [part[:, kept].flatten(2, 3).flatten(0, 1) for part in parts]
+    validation = [part[:, [(k + 1) % n_folds for k in range(n_folds)]] for part in parts]
+    events, *labels = _joined(train)
+    mean, scale = (
+        torch.stack(list(x)).float()[:, None]
+        for x in zip(*(mean_and_scale(one) for one in events), strict=True)
+    )
+    events = (events - mean) / scale
+    checks, *check_labels = _joined([(part.flatten(0, 1) - mean) / scale for part in validation])
+    with seeded(seed):
+        parameters = _start(len(events), events.shape[-1], settings)
+        optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, foreach=True)
+
+        def train_epoch() -> None:
+            for batch in torch.randperm(events.shape[1]).split(settings.batch_size):
+                logits = _logits(parameters, events[:, batch], settings.dropout)
+                _step(optimiser, logits, *(x[batch] for x in labels))
+
+        best = _best_epochs(
+            parameters,
+            train_epoch,
+            lambda: cross_entropies(_logits(parameters, checks), *check_labels),
+            n_epochs=settings.n_epochs,
+            remedy="lower `learning_rate`",
+        )
+        scored = (_logits(best, (part.flatten(0, 1) - mean) / scale) for part in parts)
+        first, second = (x.reshape(len(parts[0]), -1).double().numpy() for x in scored)
+    return first, second
 
 
 # Folds, most passes over the training events, and passes without a better validation loss at which
@@ -82,12 +96,7 @@ def fold_numbers_of_groups(
     """Divide samples at random into `N_FOLDS`, events of one group into the same.
 
     So no classifier sees a copy of an event that it scores. Groups that are too few or too large
-    for folds of similar size are ignored.
-
-    Args:
-        sizes: Number of events of each sample.
-        groups: Group of each event, all samples one after the other; None for no groups.
-        seed: Seed of the division.
+    for folds of similar size are ignored. `groups` are those of all samples one after the other.
 
     >>> [numbers.shape for numbers in fold_numbers_of_groups([20, 30], None, seed=1)]
     [(20,), (30,)]
@@ -117,19 +126,9 @@ def cross_fitted_logits_at_once(
     its parameters, as of the epoch with the best loss on the fold left; training ends when no
     network has got better for a while. Both classes carry the same total weight.
 
-    Args:
-        truth: Features of about unit scale, `normal_scores` for instance, (n_truth, n_features).
-        generated: Features likewise, (n_generated, n_features).
-        folds: Fold of each truth and each generated event, from 0, each fold with events of both.
-        seed: Seed of starting values and the order of events.
-        n_epochs: Most passes over the training events.
-        progress: Called after each epoch.
-
-    Returns:
-        Logits of the truth, shape (n_truth,), and of the generated events, float64.
-
-    Raises:
-        GenampError: A loss is not finite.
+    Features (n_events, n_features) are of about unit scale, `normal_scores` for instance; `folds`
+    are the fold of each truth and each generated event, from 0, each fold with events of both.
+    `progress` is called after each epoch.
 
     >>> rng = np.random.default_rng(0)
     >>> truth, generated = rng.normal(size=(2, 80, 2))
@@ -137,15 +136,14 @@ def cross_fitted_logits_at_once(
     >>> cross_fitted_logits_at_once(truth, generated, (folds, folds), seed=1)[0].shape
     (80,)
     """
-    with one_thread(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         events, signs, weights = _joined(
             [torch.as_tensor(np.asarray(x, dtype=np.float32))[None] for x in (truth, generated)]
         )
         events, fold = events[0], torch.as_tensor(np.concatenate(folds))
         n_folds = int(fold.max()) + 1
 
-        def chosen(keep: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        def chosen(keep: Callable[[int], Tensor]) -> Tensor:
             """Positions of events for each network, cut to the smallest number of them."""
             rows = [torch.nonzero(keep(k)).flatten() for k in range(n_folds)]
             rows = [row[torch.randperm(len(row))] for row in rows]
@@ -153,50 +151,44 @@ def cross_fitted_logits_at_once(
 
         train = chosen(lambda k: (fold != k) & (fold != (k + 1) % n_folds))
         check = chosen(lambda k: fold == (k + 1) % n_folds)
+        labels = signs[check], weights[check]
         settings = ClassifierSettings(n_layers=2, dropout=0.0)
-        networks = _Networks(n_folds, events.shape[1], settings)
-        optimiser = torch.optim.Adam(networks.parameters, lr=_LEARNING_RATE, foreach=True)
-        average = [p.detach().clone() for p in networks.parameters]
-        kept, best = [p.clone() for p in average], torch.full((n_folds,), torch.inf)
-        size, n_steps, waiting = min(max(train.shape[1] // 15, 32), 2000), 0, 0
-        for epoch in range(n_epochs):
+        parameters = _start(n_folds, events.shape[1], settings)
+        optimiser = torch.optim.Adam(parameters, lr=_LEARNING_RATE, foreach=True)
+        average = [p.detach().clone() for p in parameters]
+        size, n_steps = min(max(train.shape[1] // 15, 32), 2000), 0
+
+        def train_epoch() -> None:
+            nonlocal n_steps
             order = train[:, torch.randperm(train.shape[1])]
             for batch in order[:, : order.shape[1] // size * size].split(size, dim=1):
                 with torch.enable_grad():
-                    logits = networks(events[batch])
-                    loss = (weights[batch] * softplus(-signs[batch] * logits)).mean(1).sum()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
+                    _step(
+                        optimiser, _logits(parameters, events[batch]), signs[batch], weights[batch]
+                    )
                 n_steps += 1
                 share = 1 - min(_AVERAGED, n_steps / (n_steps + 10))
-                torch._foreach_lerp_(average, [p.detach() for p in networks.parameters], share)
-            logits = networks.of(average, events[check])
-            losses = (weights[check] * softplus(-signs[check] * logits)).mean(1)
-            if not torch.isfinite(losses).all():
-                raise GenampError(
-                    f"classifiers: the loss must be finite, got {losses.max():g} in epoch "
-                    f"{epoch + 1}; look for features with values far from all others"
-                )
-            better = losses < best
-            best = torch.where(better, losses, best)
-            for one, current in zip(kept, average, strict=True):
-                one[better] = current[better]
-            waiting = 0 if better.any() else waiting + 1
-            if progress is not None:
-                progress()
-            if waiting >= PATIENCE:
-                break
-        scale = _calibrated(networks.of(kept, events[check]), signs[check], weights[check])
+                torch._foreach_lerp_(average, [p.detach() for p in parameters], share)
+
+        kept = _best_epochs(
+            average,
+            train_epoch,
+            lambda: cross_entropies(_logits(average, events[check]), *labels),
+            n_epochs=n_epochs,
+            remedy="look for features with values far from all others",
+            patience=PATIENCE,
+            progress=progress,
+        )
+        scale = _calibrated(_logits(kept, events[check]), *labels)
         scored = torch.empty(len(events))
         for k in range(n_folds):
-            own = networks.of([p[[k]] for p in kept], events[None, fold == k])[0]
+            own = _logits([p[[k]] for p in kept], events[None, fold == k])[0]
             scored[fold == k] = scale[k] * own
     logits = scored.double().numpy()
     return logits[: len(truth)], logits[len(truth) :]
 
 
-def _calibrated(logits: torch.Tensor, signs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _calibrated(logits: Tensor, signs: Tensor, weights: Tensor) -> Tensor:
     """Return the factor on each network's logits with the least loss on its validation events.
 
     It takes back what a network claims beyond what it holds; the order of its logits stays.
@@ -219,14 +211,7 @@ def boosted_logits(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Score every event by gradient-boosted trees that were trained without it; a second opinion.
 
-    Args:
-        truth: Features, shape (n_truth, n_features).
-        generated: Features, shape (n_generated, n_features).
-        folds: Fold of each truth and each generated event; two folds are scored by one model.
-        seed: Seed of the trees.
-
-    Returns:
-        Logits of the truth and of the generated events; None where scikit-learn is not installed.
+    Two folds are scored by one model. It is None where scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -245,95 +230,77 @@ def boosted_logits(
     return logits[: len(truth)], logits[len(truth) :]
 
 
-class _Networks:
-    """Multilayer perceptrons with the shape of `networks.classifier.Classifier`, side by side."""
-
-    def __init__(self, n: int, n_features: int, settings: ClassifierSettings) -> None:
-        widths = [n_features, *[settings.n_hidden] * settings.n_layers, 1]
-        self.dropout = settings.dropout
-        self.parameters: list[torch.Tensor] = []
-        for n_in, n_out in pairwise(widths):
-            # As torch.nn.Linear starts.
-            for shape in ((n, n_in, n_out), (n, 1, n_out)):
-                start = (2 * torch.rand(shape) - 1) / n_in**0.5
-                self.parameters.append(start.requires_grad_())
-
-    def __call__(self, x: torch.Tensor, *, train: bool = False) -> torch.Tensor:
-        """Logits, (n, n_events), of features (n, n_events, n_features)."""
-        return self.of(self.parameters, x, train=train)
-
-    def of(
-        self, parameters: list[torch.Tensor], x: torch.Tensor, *, train: bool = False
-    ) -> torch.Tensor:
-        """Logits with other parameters of the same kind."""
-        n_layers = len(parameters) // 2
-        for layer in range(n_layers):
-            x = torch.baddbmm(parameters[2 * layer + 1], x, parameters[2 * layer])
-            if layer < n_layers - 1:
-                x = leaky_relu(x)
-                if train and self.dropout:
-                    x = torch.dropout(x, self.dropout, True)
-        return x.squeeze(-1)
+def _start(n: int, n_features: int, settings: ClassifierSettings) -> list[Tensor]:
+    """Return parameters of n networks of the shape of `networks.classifier.Classifier`."""
+    widths = [n_features, *[settings.n_hidden] * settings.n_layers, 1]
+    parameters = []
+    for n_in, n_out in pairwise(widths):
+        # As torch.nn.Linear starts.
+        for shape in ((n, n_in, n_out), (n, 1, n_out)):
+            parameters.append(((2 * torch.rand(shape) - 1) / n_in**0.5).requires_grad_())
+    return parameters
 
 
-def _cross_fit(
-    samples: list[torch.Tensor], settings: ClassifierSettings, n_folds: int
-) -> tuple[np.ndarray, np.ndarray]:
-    n_experiments = len(samples[0])
-    # (n_experiments, n_folds, n_in_fold, n_features)
-    parts = [s.unflatten(1, (n_folds, -1)) for s in samples]
-    kept = [[(fold + shift) % n_folds for shift in range(2, n_folds)] for fold in range(n_folds)]
-    train = [part[:, kept].flatten(2, 3).flatten(0, 1) for part in parts]
-    validation = [part[:, [(k + 1) % n_folds for k in range(n_folds)]] for part in parts]
-    validation = [part.flatten(0, 1) for part in validation]
-    events, signs, weights = _joined(train)
-    mean, scale = (
-        torch.stack(list(x)).float()[:, None]
-        for x in zip(*(mean_and_scale(one) for one in events), strict=True)
-    )
-    events = (events - mean) / scale
-    checks, check_signs, check_weights = _joined([(part - mean) / scale for part in validation])
+def _logits(parameters: list[Tensor], x: Tensor, dropout: float = 0.0) -> Tensor:
+    """Return the logits, (n, n_events), of features (n, n_events, n_features)."""
+    *inner, last = zip(parameters[::2], parameters[1::2], strict=True)
+    for weights, bias in inner:
+        x = leaky_relu(torch.baddbmm(bias, x, weights))
+        if dropout:
+            x = torch.dropout(x, dropout, True)
+    return torch.baddbmm(last[1], x, last[0]).squeeze(-1)
 
-    networks = _Networks(len(events), events.shape[-1], settings)
-    optimiser = torch.optim.Adam(networks.parameters, lr=settings.learning_rate, foreach=True)
-    best = torch.full((len(events),), torch.inf)
-    best_parameters = [p.detach().clone() for p in networks.parameters]
-    for epoch in range(settings.n_epochs):
-        for batch in torch.randperm(events.shape[1]).split(settings.batch_size):
-            logits = networks(events[:, batch], train=True)
-            # Summed over networks: each one's gradient is that of its own mean.
-            loss = (weights[batch] * softplus(-signs[batch] * logits)).mean(1).sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+
+def _step(optimiser: torch.optim.Optimizer, logits: Tensor, *labels: Tensor) -> None:
+    optimiser.zero_grad()
+    # Summed over networks: each one's gradient is that of its own mean.
+    cross_entropies(logits, *labels).mean(1).sum().backward()
+    optimiser.step()
+
+
+def _best_epochs(
+    current: list[Tensor],
+    train_epoch: Callable[[], None],
+    losses: Callable[[], Tensor],
+    *,
+    n_epochs: int,
+    remedy: str,
+    patience: float = torch.inf,
+    progress: Callable[[], None] | None = None,
+) -> list[Tensor]:
+    """Train, and keep of each network its `current` parameters of least loss on validation events.
+
+    It ends early after `patience` epochs in which no network got better.
+    """
+    kept = [p.detach().clone() for p in current]
+    best, waiting = torch.full((len(kept[0]),), torch.inf), 0
+    for epoch in range(n_epochs):
+        train_epoch()
         with torch.no_grad():
-            check = (check_weights * softplus(-check_signs * networks(checks))).mean(1)
-            if not torch.isfinite(check).all():
+            now = losses().mean(1)
+            if not torch.isfinite(now).all():
                 raise GenampError(
-                    f"classifiers: the loss must be finite, got {check.max():g} in epoch "
-                    f"{epoch + 1}; lower `learning_rate`"
+                    f"classifiers: the loss must be finite, got {now.max():g} in epoch "
+                    f"{epoch + 1}; {remedy}"
                 )
-            better = check < best
-            best = torch.where(better, check, best)
-            for chosen, current in zip(best_parameters, networks.parameters, strict=True):
-                chosen[better] = current[better]
-    networks.parameters = best_parameters
-    logits = []
-    for part in parts:
-        scored = networks((part.flatten(0, 1) - mean) / scale)
-        logits.append(scored.reshape(n_experiments, -1).double().numpy())
-    return logits[0], logits[1]
+            better = now < best
+            best = torch.where(better, now, best)
+            for one, new in zip(kept, current, strict=True):
+                one[better] = new[better]
+        waiting = 0 if better.any() else waiting + 1
+        if progress is not None:
+            progress()
+        if waiting >= patience:
+            break
+    return kept
 
 
-def _joined(samples: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Join truth and generated events of each network; weights of mean one balance the classes."""
-    sizes = [sample.shape[1] for sample in samples]
-    signs = torch.cat([torch.ones(sizes[0]), -torch.ones(sizes[1])])
-    weights = torch.cat([torch.full((n,), 0.5 * sum(sizes) / n) for n in sizes])
-    return torch.cat(samples, dim=1), signs, weights
+def _joined(samples: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Join truth and generated events of each network, with `signs_and_weights`."""
+    return torch.cat(samples, dim=1), *signs_and_weights(*(one.shape[1] for one in samples))
 
 
-def _check(truth: ArrayLike, generated: ArrayLike, n_folds: int) -> list[torch.Tensor]:
+def _check(truth: ArrayLike, generated: ArrayLike, n_folds: int) -> list[Tensor]:
     if n_folds < 3:
         raise ValueError(f"`n_folds` must be at least 3 (train, validate, score), got {n_folds}.")
     arrays = [np.asarray(x, dtype=np.float32) for x in (truth, generated)]

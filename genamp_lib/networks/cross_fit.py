@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from genamp_lib._project import GenampError
 from genamp_lib.networks.classifier import (
     CODE_VERSION,
     ClassifierFit,
@@ -24,6 +23,7 @@ from genamp_lib.networks.classifier import (
     ensemble_logits,
     fit_classifier,
 )
+from genamp_lib.networks.fitting import check_trained_on
 from genamp_lib.sharing import map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
@@ -51,26 +51,14 @@ def cross_fitted_logits(
 ) -> CrossFit:
     """Score every event by an ensemble of classifiers that were trained without it.
 
-    Both samples are divided at random into folds. For each fold, member m is trained on the
-    others but one and chosen on the one left, the (m + 1)-th after the fold in cyclic order. The
-    outputs C of the members are averaged, as in paper B, sec. 3, and the logit of the mean
-    is returned.
+    Both samples (n_events, n_features) are divided at random into folds. For each fold, member m is
+    trained on the others but one and chosen on the one left, the (m + 1)-th after the fold in
+    cyclic order. The outputs C of the members are averaged, as in paper B, sec. 3, and the logit of
+    the mean is returned.
 
-    Args:
-        truth: Features, shape (n_truth, n_features).
-        generated: Features, shape (n_generated, n_features).
-        settings: Network and training of each classifier.
-        seed: Seed of the folds and the trainings.
-        n_folds: Number of folds, at least 3.
-        n_members: Classifiers per fold, at most `n_folds` - 1.
-        store: Store of the classifiers, one artefact each; None keeps nothing.
-        stage: With `store`: name, version and inputs of the artefacts, and the configuration that
-            `truth` and `generated` follow from; this function's own arguments are added to it.
-        label: Name of the work in the progress line; that of the stage when None.
-
-    Raises:
-        ValueError: A sample or a number is out of range, or `store` or `stage` is missing.
-        GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
+    A `store` keeps each classifier as an artefact, a `stage` gives their name, version and inputs,
+    and the configuration that the samples follow from; own arguments are added to it. Refuses kept
+    classifiers that were trained on other events.
 
     >>> rng = np.random.default_rng(0)
     >>> fit = cross_fitted_logits(rng.normal(size=(60, 2)), rng.normal(size=(40, 2)), n_folds=3,
@@ -106,7 +94,8 @@ def cross_fitted_logits(
         arrays = store.map(stages, fit_at, places, label=label)
     fits = [classifier_from_arrays(one, settings) for one in arrays]
     for fit, place, one in zip(fits, places, stages, strict=False):
-        _check_trained_on(fit, _training_parts(samples, folds, *place)[0], one)
+        train, _ = _training_parts(samples, folds, *place)
+        check_trained_on(fit.classifier, np.concatenate(train), f"{one.name}-{one.key}")
     rows = [tuple(fits[k : k + n_members]) for k in range(0, len(fits), n_members)]
     return CrossFit(*_scored(samples, folds, rows), tuple(rows))
 
@@ -170,7 +159,7 @@ def cross_fit_pairs(
             for fold in range(n_folds)
         )
         train, _ = _training_parts(samples, folds, 0, 0)
-        _check_trained_on(fits[0][0], train, whole)
+        check_trained_on(fits[0][0].classifier, np.concatenate(train), f"{whole.name}-{whole.key}")
         found[name] = CrossFit(*_scored(samples, folds, fits), fits)
     return found
 
@@ -183,15 +172,9 @@ def _fit_at(
     place: tuple[int, int],
 ) -> Arrays:
     """Fit a member of a fold; a pure function for other processes."""
-    train, validation = _training_parts(samples, folds, *place)
-    fit = fit_classifier(
-        *train,
-        validation_truth=validation[0],
-        validation_generated=validation[1],
-        settings=settings,
-        seed=int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]),
-    )
-    return classifier_to_arrays(fit)
+    own = int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+    parts = _training_parts(samples, folds, *place)
+    return classifier_to_arrays(fit_classifier(*parts, settings=settings, seed=own))
 
 
 def _training_parts(
@@ -216,17 +199,6 @@ def _scored(
             logits[chosen] = ensemble_logits([fit.classifier for fit in members], events[chosen])
         scores.append(logits)
     return scores
-
-
-def _check_trained_on(fit: ClassifierFit, train: list[Tensor], stage: Stage) -> None:
-    """Compare a kept classifier's standardisation with the events that the caller says it saw."""
-    mean = np.concatenate(train).astype(np.float64).mean(0)
-    kept = fit.classifier.feature_mean.numpy()
-    if mean.shape != kept.shape or not np.allclose(kept, mean, rtol=1e-4, atol=1e-6):
-        raise GenampError(
-            f"artefact `{stage.name}-{stage.key}`: was trained on other events than these; put "
-            "all that they follow from into `stage`, or rerun with --fresh"
-        )
 
 
 def _fit_pair(settings: ClassifierSettings, numbers: Mapping[str, int], pair: Pair) -> Arrays:

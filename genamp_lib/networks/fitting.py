@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from genamp_lib._project import GenampError, replace_file
+from genamp_lib.store import Arrays
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,6 @@ class LossCurves:
 
     train_loss: np.ndarray
     validation_loss: np.ndarray
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, counted from 0, with the lowest validation loss."""
-        return int(np.argmin(self.validation_loss))
 
 
 def fit_by_epochs(
@@ -211,6 +208,39 @@ class Standardised(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
 
+    def stored(self) -> dict[str, Tensor]:
+        """Return parameters and standardisation; all else follows from the settings."""
+        standardisation = {n: getattr(self, n) for n in ("feature_mean", "feature_scale")}
+        return {**{n: p.detach() for n, p in self.named_parameters()}, **standardisation}
+
+
+N = TypeVar("N", bound=Standardised)
+
+
+def fit_to_arrays(network: Standardised, curves: LossCurves) -> Arrays:
+    """Return all that is needed to rebuild a fit by `fit_from_arrays`, as named arrays."""
+    arrays = {name: tensor.numpy() for name, tensor in network.stored().items()}
+    return {**arrays, "train_loss": curves.train_loss, "validation_loss": curves.validation_loss}
+
+
+def fit_from_arrays(
+    kind: Callable[[int, Any], N], arrays: Mapping[str, np.ndarray], settings: Any
+) -> tuple[np.ndarray, np.ndarray, N]:
+    """Return losses in training and validation, and a network of a kind with these settings."""
+    own = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    try:
+        train_loss, validation_loss = (own.pop(f"{part}_loss") for part in ("train", "validation"))
+        network = kind(len(own["feature_mean"]), settings)
+        rest = {n: t for n, t in network.state_dict().items() if n not in network.stored()}
+        network.load_state_dict({**rest, **own})
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise GenampError(
+            f"stored {kind.__name__.lower()}: must have the arrays of {settings}, got {reason}; "
+            "rerun with --fresh"
+        ) from error
+    return train_loss.numpy(), validation_loss.numpy(), network.eval()
+
 
 def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature, in float64; none may be constant."""
@@ -222,6 +252,26 @@ def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
         )
     # float64: a mean far from zero must not spoil the standard deviation.
     return features.double().mean(0), features.double().std(0)
+
+
+def check_table(name: str, events: np.ndarray) -> None:
+    """Refuse events that are not a table, one row each, of finite features."""
+    if events.ndim != 2 or not events.size:
+        raise ValueError(f"`{name}` must be (n_events, n_features), got shape {events.shape}.")
+    if not np.isfinite(events).all():
+        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity in column(s) {columns}.")
+
+
+def check_trained_on(network: Standardised, events: ArrayLike, artefact: str) -> None:
+    """Compare a kept network's standardisation with the events that the caller says it saw."""
+    mean = np.asarray(events, dtype=np.float64).mean(0)
+    kept, scale = network.feature_mean.numpy(), network.feature_scale.numpy()
+    if mean.shape != kept.shape or not np.allclose(kept, mean, rtol=1e-5, atol=1e-4 * scale):
+        raise GenampError(
+            f"artefact `{artefact}`: was trained on other events than these; put all that they "
+            "follow from into `stage`, or rerun with --fresh"
+        )
 
 
 def split_events(

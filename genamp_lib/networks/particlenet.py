@@ -59,12 +59,6 @@ def particle_inputs(particles: np.ndarray, jets: np.ndarray) -> Particles:
     pt in GeV, eta, mass in GeV, and more that is not used.
     """
     particles, jets = np.asarray(particles, np.float64), np.asarray(jets, np.float64)
-    if particles.ndim != 3 or particles.shape[2] != 4 or not particles.size:
-        raise ValueError(
-            f"`particles` must have shape (n_jets, n_particles, 4), got {particles.shape}."
-        )
-    if jets.ndim != 2 or len(jets) != len(particles) or jets.shape[1] < 3:
-        raise ValueError(f"`jets` must have shape ({len(particles)}, >= 3), got {jets.shape}.")
     eta, phi, pt_rel = (particles[..., i] for i in range(3))
     mask = (particles[..., 3] > 0) & (pt_rel > 0)
     if not mask.any(axis=1).all():
@@ -266,12 +260,8 @@ def particlenet_logits(networks: Sequence[ParticleNetLite], jets: Particles) -> 
 
 def _joined(samples: Sequence[Particles]) -> tuple[Particles, tuple[torch.Tensor, torch.Tensor]]:
     """Join truth and generated jets; the second entry is as of `signs_and_weights`."""
-    sizes = [len(sample) for sample in samples]
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise ValueError(f"truth and generated jets must be given, got samples of {sizes} jets.")
-    names = ("coordinates", "features", "mask")
-    columns = (torch.cat([getattr(sample, name) for sample in samples]) for name in names)
-    return Particles(*columns), signs_and_weights(*sizes)
+    columns = zip(*((x.coordinates, x.features, x.mask) for x in samples), strict=True)
+    return Particles(*map(torch.cat, columns)), signs_and_weights(*map(len, samples))
 
 
 def _scores(network: ParticleNetLite, jets: Particles, chunk: int = 512) -> Iterator[torch.Tensor]:

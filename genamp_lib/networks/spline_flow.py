@@ -22,12 +22,15 @@ from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
-from genamp_lib._project import GenampError
 from genamp_lib.networks.fitting import (
     LossCurves,
     Standardised,
     check_positive,
+    check_table,
+    check_trained_on,
     fit_by_epochs,
+    fit_from_arrays,
+    fit_to_arrays,
     seeded,
     split_events,
 )
@@ -274,46 +277,23 @@ def fit_flows(
             seed=split_seed,
             bootstrap=bootstrap,
         )
-        mean = fit.flow.feature_mean.numpy()
-        if mean.shape != events.shape[1:] or not np.allclose(mean, events[used].mean(0), rtol=1e-5):
-            raise GenampError(
-                f"artefact `{stage.name}`: was trained on other events than these; put all that "
-                "they follow from into `stage`, or rerun with --fresh"
-            )
+        check_trained_on(fit.flow, events[used], stage.name)
     return fits
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], settings: FlowSettings) -> tuple[FlowFit, ...]:
-    """Rebuild an ensemble from what `_to_arrays` gives, one row per member."""
-    try:
-        n_members, n_features = arrays["feature_mean"].shape
-        fits = []
-        for member in range(n_members):
-            flow = Flow(n_features, settings)
-            own = {n: torch.from_numpy(a[member].copy()) for n, a in arrays.items()}
-            losses = [own.pop(name).numpy() for name in ("train_loss", "validation_loss")]
-            # zuko's own buffers follow from the settings and are not stored.
-            kept = {n: t for n, t in flow.state_dict().items() if n not in _stored(flow)}
-            flow.load_state_dict({**kept, **own})
-            fits.append(FlowFit(*losses, flow.eval()))
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise GenampError(
-            f"stored flows: must have the arrays of {settings}, got {reason}; rerun with --fresh"
-        ) from error
-    return tuple(fits)
+    """Rebuild an ensemble from what `fit_to_arrays` gives, one row per member."""
+    n_members = min((len(rows) for rows in arrays.values()), default=0)
+    members = ({name: rows[k] for name, rows in arrays.items()} for k in range(n_members))
+    return tuple(FlowFit(*fit_from_arrays(Flow, own, settings)) for own in members)
 
 
 def _check_features(train: ArrayLike) -> np.ndarray:
     """Return training events as float64, or say why a flow cannot be fitted to them."""
     events = np.asarray(train, dtype=np.float64)
-    if events.ndim != 2 or not events.shape[1]:
-        raise ValueError(f"`train` must be (n_train, n_features), got shape {events.shape}.")
+    check_table("train", events)
     if len(events) < FEWEST_EVENTS:
         raise ValueError(f"`train` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
-    if not np.isfinite(events).all():
-        columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
-        raise ValueError(f"`train` must be finite, got NaN or infinity in column(s) {columns}.")
     for column, values in enumerate(events.T):
         n_different = len(np.unique(values))
         if n_different < len(events) / 2:
@@ -329,16 +309,5 @@ def _fit_member(
 ) -> Arrays:
     """Fit one member; a pure function for other processes."""
     seed, split_seed = task
-    return _to_arrays(
-        fit_flow(events, settings=settings, seed=seed, split_seed=split_seed, bootstrap=bootstrap)
-    )
-
-
-def _stored(flow: Flow) -> dict[str, torch.Tensor]:
-    standardisation = {"feature_mean": flow.feature_mean, "feature_scale": flow.feature_scale}
-    return {**{n: p.detach() for n, p in flow.named_parameters()}, **standardisation}
-
-
-def _to_arrays(fit: FlowFit) -> Arrays:
-    arrays = {name: tensor.numpy() for name, tensor in _stored(fit.flow).items()}
-    return {**arrays, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
+    fit = fit_flow(events, settings=settings, seed=seed, split_seed=split_seed, bootstrap=bootstrap)
+    return fit_to_arrays(fit.flow, fit)

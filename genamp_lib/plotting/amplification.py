@@ -33,32 +33,18 @@ def plot_uncertainties(
     label: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw uncertainties of an integral over the number of generated events, as lines.
+    """Draw uncertainties of an integral over the numbers of generated events (n,), as lines.
 
-    Args:
-        n_generated: Numbers of events, shape (n,).
-        stat: sigma_stat, broadcast to (n,).
-        model: sigma_model, broadcast to (n,).
-        total: Root of M_I, Eq. (11) of paper A, broadcast to (n,).
-        label: Text after the symbol in the legend.
-        ax: Axes to draw on; new ones when None.
-
-    >>> n = np.array([1e2, 1e4])
-    >>> ax = plot_uncertainties(n, stat=1 / np.sqrt(n), model=0.02)
-    >>> ax.get_xscale(), len(ax.lines)
-    ('log', 2)
+    `stat` is sigma_stat, `model` sigma_model and `total` the root of M_I, Eq. (11) of paper A, each
+    broadcast to (n,); `label` stands after the symbol in the legend.
     """
     ax = log_axes(ax, _UNCERTAINTY)
     n_generated = np.asarray(n_generated, dtype=np.float64)
     for role, sigma in (("stat", stat), ("model", model), ("total", total)):
         if sigma is not None:
-            ax.plot(
-                n_generated,
-                np.broadcast_to(sigma, n_generated.shape),
-                linestyle=_LINES[role],
-                color=COLOURS[role],
-                label=f"{_LABELS[role]} {label}".strip(),
-            )
+            look = {"linestyle": _LINES[role], "color": COLOURS[role]}
+            name = f"{_LABELS[role]} {label}".strip()
+            ax.plot(n_generated, np.broadcast_to(sigma, n_generated.shape), label=name, **look)
     return ax
 
 
@@ -71,57 +57,32 @@ def plot_measured(
     label: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw measured uncertainties as points with error bars.
+    """Draw measured uncertainties (n,) as points, with the bars of `interval`, (low, high).
 
-    Args:
-        n_generated: Numbers of events, shape (n,).
-        sigma: Uncertainties, shape (n,).
-        interval: (low, high), each of shape (n,).
-        role: "stat", "model" or "total"; colour and marker.
-        label: Text after the symbol in the legend.
-        ax: Axes to draw on; new ones when None.
+    `role` is "stat", "model" or "total"; `label` stands after the symbol in the legend.
     """
     ax = log_axes(ax, _UNCERTAINTY)
     sigma = np.asarray(sigma, dtype=np.float64)
     low, high = (np.asarray(edge, dtype=np.float64) for edge in interval)
-    ax.errorbar(
-        n_generated,
-        sigma,
-        yerr=[sigma - low, high - sigma],
-        fmt=_MARKERS[role],
-        markersize=4.5,
-        elinewidth=1.0,
-        color=COLOURS[role],
-        label=f"{_LABELS[role]} {label}".strip(),
-    )
+    look = {"markersize": 4.5, "elinewidth": 1.0, "color": COLOURS[role]}
+    name = f"{_LABELS[role]} {label}".strip()
+    errors = [sigma - low, high - sigma]
+    ax.errorbar(n_generated, sigma, errors, fmt=_MARKERS[role], label=name, **look)
     return ax
 
 
 def mark_n_equiv(ax: Axes, n_equiv: float, sigma: float, *, n_train: float) -> Axes:
-    """Mark where sigma_stat crosses sigma_model, and the number of training events.
-
-    Args:
-        ax: Axes of `plot_uncertainties`.
-        n_equiv: Equivalent number of events, where the lines cross.
-        sigma: sigma_model at the crossing.
-        n_train: Training events.
-    """
+    """Mark where sigma_stat crosses the sigma_model `sigma`, and the number of training events."""
     ax.plot([n_equiv], [sigma], "o", color=COLOURS["ink"], markersize=7, zorder=5)
-    mark(ax, n_equiv, r"$n_\mathrm{equiv}$", height=8)
-    mark(ax, n_train, r"$n_\mathrm{train}$", height=26)  # one above the other: they may be close
+    mark(ax, n_equiv, r"$n_\mathrm{equiv}$", (5, 8))
+    mark(ax, n_train, r"$n_\mathrm{train}$", (5, 26))  # one above the other: they may be close
     return ax
 
 
 def plot_estimate(
     estimate: AveragingEstimate, n_generated: ArrayLike, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw an averaging estimate as in Fig. 1 of paper A, with the interval of sigma_model.
-
-    Args:
-        estimate: What `averaging_amplification` returned.
-        n_generated: Numbers of events for the curves, shape (n,).
-        ax: Axes to draw on; new ones when None.
-    """
+    """Draw an averaging estimate as in Fig. 1 of paper A, with the interval of sigma_model."""
     n_generated = np.asarray(n_generated, dtype=np.float64)
     ax = plot_uncertainties(
         n_generated,
@@ -134,15 +95,8 @@ def plot_estimate(
     # the amplification has no upper limit.
     if estimate.interval[0] > 0:  # else there are too few training events for an interval
         high, low = estimate.sigma_stat(np.multiply(estimate.interval, estimate.n_train))
-        ax.axhspan(
-            low,
-            high,
-            color=COLOURS["model"],
-            alpha=0.2,
-            linewidth=0,
-            label=r"interval of $\sigma_\mathrm{model}$",
-            zorder=0,
-        )
+        look = {"color": COLOURS["model"], "alpha": 0.2, "linewidth": 0, "zorder": 0}
+        ax.axhspan(low, high, label=r"interval of $\sigma_\mathrm{model}$", **look)
     if np.isfinite(estimate.n_equiv):
         mark_n_equiv(ax, estimate.n_equiv, estimate.sigma_model, n_train=estimate.n_train)
     ax.legend()
@@ -161,16 +115,7 @@ def plot_averaging_scan(
     Points: the root of M_I and sigma_model, each with its interval, at the sizes of the estimates;
     sigma_model is left out where the subtraction of Eq. (17) is not positive, and then an arrow
     shows its upper limit. Lines: sigma_stat, and the true root mean squared deviation if `truth`
-    is given.
-
-    Args:
-        estimates: Of the same members and regions, at increasing n_generated.
-        truth: What `true_averaging_amplification` returned for them.
-        definition: "mean" or "one_draw": which true uncertainty to draw.
-        ax: Axes to draw on; new ones when None.
-
-    Raises:
-        ValueError: No estimate, or exact ones, which have no n_generated.
+    is given, that of the members' "mean" or of "one_draw", as `definition` says.
     """
     sizes = np.array([estimate.n_generated for estimate in estimates], dtype=np.float64)
     if not len(sizes) or not np.isfinite(sizes).all():
@@ -224,20 +169,11 @@ def plot_amplifications(
     limits: tuple[float, float] = (0.1, 100.0),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw amplification factors in rows, on a logarithmic axis with a line at G = 1.
+    """Draw factors G (n,) and their intervals (n, 2) in rows with names, with a line at G = 1.
 
-    What lies outside the limits ends in an arrow; an infinite G has no marker.
-
-    Args:
-        names: One name per row, from the top.
-        amplifications: G, shape (n,); may be infinite.
-        intervals: (low, high) of each, shape (n, 2); may be infinite.
-        label: Text in the legend.
-        role: A key of `COLOURS`; colour and marker.
-        verdicts: Text at the right of each row.
-        offset: Downward shift in rows, to set several series side by side.
-        limits: Ends of the axis.
-        ax: Axes to draw on; new ones when None.
+    What lies outside the limits ends in an arrow; an infinite G has no marker. `verdicts` are
+    texts at the right of the rows; `offset` moves a series down by a part of a row, to set several
+    side by side.
 
     >>> ax = plot_amplifications(["mass", "width"], [2.0, np.inf], [[1.0, 5.0], [0.8, np.inf]])
     >>> [text.get_text() for text in ax.get_yticklabels()]
@@ -255,24 +191,11 @@ def plot_amplifications(
     for at, beyond, arrow in ((left, edges[:, 0] < left, "<"), (right, edges[:, 1] > right, ">")):
         ax.plot(np.full(beyond.sum(), at), rows[beyond], arrow, color=color, clip_on=False)
     shown = (values >= left) & (values <= right)
-    ax.plot(
-        values[shown],
-        rows[shown],
-        _ROLE_MARKERS.get(role, "o"),
-        color=color,
-        markersize=6,
-        label=label,
-    )
+    look = {"color": color, "markersize": 6, "label": label}
+    ax.plot(values[shown], rows[shown], _ROLE_MARKERS.get(role, "o"), **look)
+    place = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
     for row, verdict in zip(rows, verdicts, strict=False):
-        ax.annotate(
-            verdict,
-            (1.0, row),
-            xycoords=ax.get_yaxis_transform(),
-            xytext=(10, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-        )
+        ax.annotate(verdict, (1.0, row), (10, 0), **place, va="center", fontsize="small")
     ax.set(xscale="log", xlim=limits, xlabel="amplification factor $G$")
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -289,15 +212,10 @@ def plot_amplification_map(
     contours: ArrayLike = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the amplification factor over the edges of an interval on a logarithmic colour scale.
+    """Draw the amplification factor (n, m) over lower (n,) and upper edges (m,) of an interval.
 
-    Args:
-        lower: Lower edges, ascending, shape (n,).
-        upper: Upper edges, ascending, shape (m,).
-        amplification: Factors, shape (n, m); NaN where there is no interval.
-        limits: Ends of the colour scale; values outside have the end's colour.
-        contours: Factors at which lines are drawn and labelled.
-        ax: Axes to draw on; new ones when None.
+    It is NaN where there is no interval. Values beyond the `limits` of the logarithmic colour scale
+    have the end's colour; lines with labels are drawn at the factors `contours`.
     """
     ax = plt.subplots()[1] if ax is None else ax
     values = np.ma.masked_invalid(np.where(np.isposinf(amplification), limits[1], amplification)).T
@@ -323,26 +241,13 @@ def plot_coverage(
 ) -> Axes:
     """Draw how often intervals held the true value, over the number of members.
 
-    Args:
-        n_members: Numbers of members, shape (n,).
-        coverage: Fractions of experiments, shape (n,).
-        error: Their binomial standard errors, shape (n,).
-        nominal: The confidence level that was claimed; drawn as a line.
-        role: A key of `COLOURS`.
-        ax: Axes to draw on; new ones when None.
+    `error` are binomial standard errors; a line shows `nominal`, the confidence that was claimed.
     """
     ax = plt.subplots()[1] if ax is None else ax
     ax.axhline(nominal, color=COLOURS[role], linewidth=1.0, linestyle="--")
-    ax.errorbar(
-        np.arange(np.size(n_members)),
-        coverage,
-        yerr=error,
-        fmt="o",
-        color=COLOURS[role],
-        capsize=3,
-        label=f"claimed {100 * nominal:.2f} %",
-    )
-    ax.set_xticks(np.arange(np.size(n_members)), [str(n) for n in np.atleast_1d(n_members)])
+    places, label = np.arange(np.size(n_members)), f"claimed {100 * nominal:.2f} %"
+    ax.errorbar(places, coverage, error, fmt="o", color=COLOURS[role], capsize=3, label=label)
+    ax.set_xticks(places, [str(n) for n in np.atleast_1d(n_members)])
     ax.tick_params(axis="x", which="minor", bottom=False, top=False)
     ax.set_xlim(-0.5, np.size(n_members) - 0.5)
     ax.set(xlabel="members", ylabel="fraction of intervals that hold the truth")

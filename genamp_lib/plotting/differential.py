@@ -25,16 +25,10 @@ def plot_expected_distance(
     bands: tuple[float, ...] = BANDS,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the distance that true events would have to the reference, with exact bands.
+    """Draw the distance that true events would have to the reference, with bands at some levels.
 
-    The black line of Figs. 6, 7, 10 and 11 of paper A, Eqs. (35) and (36). Its bands are central
-    intervals of the Kolmogorov distribution, not Eq. (37).
-
-    Args:
-        n: Numbers of true events, ascending, shape (k,).
-        estimate: What `differential_amplification` returned, for its reference.
-        bands: Confidence levels of the bands, ascending.
-        ax: Axes to draw on; new ones when None.
+    The black line of Figs. 6, 7, 10 and 11 of paper A, Eqs. (35) and (36), at ascending numbers of
+    true events. The bands are central intervals of the Kolmogorov distribution, not Eq. (37).
     """
     ax = log_axes(ax, _DISTANCE)
     n = np.asarray(n, dtype=np.float64)
@@ -43,12 +37,8 @@ def plot_expected_distance(
     for level in reversed(bands):
         low, high = (np.maximum(k - shift, 0) / scale for k in kolmogorov_band(level))
         ax.fill_between(n, low, high, color=COLOURS["reference"], alpha=0.18, linewidth=0, zorder=0)
-    ax.plot(
-        n,
-        estimate.expected_distance(n),
-        color=COLOURS["ink"],
-        label=rf"true events against {_reference(estimate)}",
-    )
+    label = rf"true events against {_reference(estimate)}"
+    ax.plot(n, estimate.expected_distance(n), color=COLOURS["ink"], label=label)
     return ax
 
 
@@ -61,25 +51,9 @@ def plot_distance_curve(
 ) -> Axes:
     """Draw distances over the number of generated events beside those of true events.
 
-    As Figs. 7, 10 and 11 of paper A. The generated curve leaves the band of true events about
-    where n_generated passes n_equiv, if it does; the mark says where the estimate puts that.
-
-    Args:
-        n_generated: Numbers of generated events, ascending, shape (k,): of
-            `KolmogorovAccumulator.curve`.
-        distances: Their distances to the reference, shape (k,).
-        estimate: What `differential_amplification` returned for all of them.
-        ax: Axes to draw on; new ones when None.
-
-    >>> from genamp_lib import KolmogorovAccumulator, differential_amplification
-    >>> rng = np.random.default_rng(1)
-    >>> holdout = rng.normal(size=2000)
-    >>> accumulator = KolmogorovAccumulator(holdout, snapshots=(100, 1000, 10_000))
-    >>> accumulator.update(rng.normal(0.1, 1.0, size=10_000))
-    >>> estimate = differential_amplification(500, accumulator, holdout=holdout)
-    >>> ax = plot_distance_curve(*accumulator.curve(), estimate)
-    >>> len(ax.lines)
-    3
+    As Figs. 7, 10 and 11 of paper A; the first two arguments are a `KolmogorovAccumulator.curve`.
+    The generated curve leaves the band of true events about where n_generated passes n_equiv, if it
+    does; the mark says where the estimate puts that.
     """
     numbers = (n_generated[0], n_generated[-1], estimate.n_equiv, estimate.n_train)
     shown = [number for number in numbers if math.isfinite(number) and number > 0]
@@ -87,16 +61,10 @@ def plot_distance_curve(
     color = COLOURS["total"]
     ax.plot(n_generated, distances, "o-", markersize=3.5, color=color, label="generated events")
     if math.isfinite(estimate.n_equiv):
-        ax.plot(
-            [estimate.n_equiv],
-            estimate.expected_distance([estimate.n_equiv]),
-            "D",
-            markersize=7,
-            color=color,
-            markeredgecolor=COLOURS["ink"],
-            zorder=5,
-            label=rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}",
-        )
+        look = {"markersize": 7, "color": color, "markeredgecolor": COLOURS["ink"], "zorder": 5}
+        label = rf"$n_\mathrm{{equiv}}$ = {_count(estimate.n_equiv)}"
+        distance = estimate.expected_distance([estimate.n_equiv])
+        ax.plot([estimate.n_equiv], distance, "D", label=label, **look)
     ax.legend()
     return ax
 
@@ -109,17 +77,11 @@ def plot_distance_band(
     role: str = "total",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw distances of several generators over n_generated: median, and a band of 16 to 84 %.
+    """Draw distances (n_generators, n_sizes) over n_generated: median, and a band of 16 to 84 %.
 
     The band is the spread over the generators only. Where they share a reference it leaves out the
-    chance of that reference, which moves all of them together.
-
-    Args:
-        n_generated: Numbers of generated events, ascending, shape (k,).
-        distances: Shape (n_generators, k); sizes that not all of them reach (NaN) are left out.
-        label: Legend.
-        role: A key of `COLOURS`.
-        ax: Axes to draw on; new ones when None.
+    chance of that reference, which moves all of them together. Sizes that not all of them reach
+    (NaN) are left out.
 
     >>> ax = plot_distance_band([10, 100], [[0.2, 0.1], [0.3, np.nan]], label="radius")
     >>> [len(line.get_xdata()) for line in ax.lines]
@@ -140,10 +102,6 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
 
     The curve of true events, the level that infinitely many generated events stay at, and where
     they cross. Where they do not, the distance is that of a perfect generator.
-
-    Args:
-        estimate: What `differential_amplification` returned.
-        ax: Axes to draw on; new ones when None.
     """
     ends = np.multiply(estimate.interval, estimate.n_train)
     numbers = np.array([estimate.n_equiv, *ends, estimate.n_train])
@@ -153,23 +111,15 @@ def plot_distance_sketch(estimate: DifferentialEstimate, *, ax: Axes | None = No
     # Where infinitely many generated events would stay: M without what their number adds to it.
     # A perfect generator stays where true events do, which is 0 for an exact distribution.
     if math.isfinite(estimate.n_equiv) or math.isfinite(estimate.n_reference):
-        ax.axhline(
-            float(estimate.expected_distance([estimate.n_equiv])[0]),
-            color=COLOURS["model"],
-            linestyle="-.",
-            label=r"generated events, $n_\mathrm{gen}\to\infty$",
-        )
-    ax.axvspan(
-        *np.clip(ends, n[0], n[-1]),
-        color=COLOURS["total"],
-        alpha=0.15,
-        linewidth=0,
-        label=rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %",
-        zorder=0,
-    )
-    mark(ax, estimate.n_train, r"$n_\mathrm{train}$", height=8)
+        distance = float(estimate.expected_distance([estimate.n_equiv])[0])
+        label = r"generated events, $n_\mathrm{gen}\to\infty$"
+        ax.axhline(distance, color=COLOURS["model"], linestyle="-.", label=label)
+    look = {"color": COLOURS["total"], "alpha": 0.15, "linewidth": 0, "zorder": 0}
+    label = rf"$n_\mathrm{{equiv}}$ at {100 * estimate.confidence:g} %"
+    ax.axvspan(*np.clip(ends, n[0], n[-1]), label=label, **look)
+    mark(ax, estimate.n_train, r"$n_\mathrm{train}$", (5, 8))
     if math.isfinite(estimate.n_equiv):  # higher, legible also where the two are close
-        mark(ax, estimate.n_equiv, r"$n_\mathrm{equiv}$", height=28)
+        mark(ax, estimate.n_equiv, r"$n_\mathrm{equiv}$", (5, 28))
     ax.set(xlim=(n[0], n[-1]), xlabel="true events $n$")
     ax.legend()
     return ax
@@ -185,12 +135,7 @@ def plot_empirical_cdf(
 ) -> Axes:
     """Draw an empirical distribution function as the steps that it is, Fig. 9 of paper A.
 
-    Args:
-        values: One number per event, 1D; more than 2000 are drawn at 2000 quantiles.
-        label: Legend.
-        role: A key of `COLOURS`.
-        linestyle: Of matplotlib.
-        ax: Axes to draw on; new ones when None.
+    More than 2000 values are drawn at 2000 quantiles.
     """
     ax = plt.subplots()[1] if ax is None else ax
     values = np.asarray(values, dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from genamp_lib.plotting.style import COLOURS
+from genamp_lib.plotting.style import COLOURS, mark
 
 # Told apart without colours too.
 _LINES = (
@@ -31,14 +31,8 @@ def draw_density(
     centres = np.sqrt(edges[1:] * edges[:-1]) if is_log else (edges[1:] + edges[:-1]) / 2
     ax.stairs(counts * scale, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
     filled = counts > 0
-    ax.errorbar(
-        centres[filled],
-        (counts * scale)[filled],
-        yerr=(np.sqrt(counts) * scale)[filled],
-        fmt="none",
-        ecolor=colour,
-        elinewidth=1.0,
-    )
+    height, error = (counts * scale)[filled], (np.sqrt(counts) * scale)[filled]
+    ax.errorbar(centres[filled], height, error, fmt="none", ecolor=colour, elinewidth=1.0)
 
 
 def plot_spectra(
@@ -48,19 +42,10 @@ def plot_spectra(
     references: Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw normalised histograms with Poisson errors, and upright lines with their names.
+    """Draw normalised histograms of at most five samples, and dotted lines at named references.
 
     Each bin shows n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values, also those
     outside the edges.
-
-    Args:
-        samples: Label -> values, shape (n,); at most five.
-        edges: Bin edges, ascending.
-        references: Name -> where to draw a dotted line.
-        ax: Axes to draw on; new ones when None.
-
-    Raises:
-        ValueError: There are more than five samples, or none.
 
     >>> ax = plot_spectra({"toy": [0.1, 0.2, 3.0]}, [0.0, 0.5, 1.0], references={"cut": 0.7})
     >>> ax.patches[0].get_data().values.round(2), ax.texts[0].get_text()
@@ -73,19 +58,8 @@ def plot_spectra(
     for (label, values), look in zip(samples.items(), _LINES, strict=False):
         draw_density(ax, np.asarray(values, dtype=np.float64), edges, label, *look)
     for name, position in (references or {}).items():
-        ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":")
-        ax.annotate(
-            name,
-            (position, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(2, -4),
-            textcoords="offset points",
-            rotation=90,
-            va="top",
-            ha="left",
-            fontsize="small",
-            color=COLOURS["reference"],
-        )
+        look = {"rotation": 90, "va": "top", "ha": "left", "color": COLOURS["reference"]}
+        mark(ax, position, name, (2, -4), foot=1.0, fontsize="small", **look)
     ax.set(xlim=(edges[0], edges[-1]), ylabel="density")
     return ax
 
@@ -100,18 +74,9 @@ def plot_members(
 ) -> tuple[Axes, Axes]:
     """Draw densities of ensembles beside that of the truth, and below them their ratios to it.
 
-    Lines are means over members, bands are one standard deviation of a single member; the truth
-    has error bars, and a grey band of its relative errors in the lower panel.
-
-    Args:
-        members: Label -> densities, shape (n_members, n_bins); at most four.
-        truth: Density of the truth, shape (n_bins,).
-        truth_errors: Standard deviations, shape (n_bins,).
-        edges: Bin edges, ascending, shape (n_bins + 1,).
-        axes: Upper and lower axes; new ones when None.
-
-    Raises:
-        ValueError: There are more than four ensembles, or none, or shapes do not fit.
+    `members` are at most four tables (n_members, n_bins) by label. Lines are means over members,
+    bands are one standard deviation of a single member; the truth has error bars, and a grey band
+    of its relative errors in the lower panel.
 
     >>> upper, lower = plot_members({"toy": [[0.4, 0.6]]}, [0.5, 0.5], [0.1, 0.1], [0.0, 1.0, 2.0])
     >>> lower.patches[0].get_data().values
@@ -122,27 +87,14 @@ def plot_members(
     edges, truth, errors = (
         np.asarray(array, dtype=np.float64) for array in (edges, truth, truth_errors)
     )
-    if not truth.shape == errors.shape == (len(edges) - 1,):
-        raise ValueError(
-            f"`truth` and `truth_errors` must have {len(edges) - 1} bins, got {truth.shape} and "
-            f"{errors.shape}."
-        )
     if axes is None:
         axes = plt.subplots(2, 1, sharex=True, height_ratios=(3, 1))[1]
     upper, lower = axes
     known = truth > 0
     centres = (edges[1:] + edges[:-1]) / 2
     relative = np.where(known, errors / np.where(known, truth, 1.0), 0.0)
-    upper.errorbar(
-        centres[known],
-        truth[known],
-        yerr=errors[known],
-        fmt=".",
-        markersize=4,
-        color=_LINES[0][0],
-        elinewidth=1.0,
-        label="held-out events",
-    )
+    look = {"markersize": 4, "color": _LINES[0][0], "elinewidth": 1.0, "label": "held-out events"}
+    upper.errorbar(centres[known], truth[known], errors[known], fmt=".", **look)
     for (label, densities), (colour, line) in zip(members.items(), _LINES[1:], strict=False):
         densities = np.asarray(densities, dtype=np.float64)
         mean = densities.mean(axis=0)

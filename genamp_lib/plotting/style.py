@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib import style
@@ -56,16 +58,18 @@ def log_axes(ax: Axes | None, ylabel: str) -> Axes:
     return ax
 
 
-def mark(ax: Axes, position: float, text: str, *, height: float) -> None:
-    """Draw an upright dotted line, its name `height` points above the foot."""
+def mark(
+    ax: Axes,
+    position: float,
+    name: str,
+    offset: tuple[float, float],
+    foot: float = 0.0,
+    **look: Any,
+) -> None:
+    """Draw an upright dotted line, its name some points off its foot, or top if `foot` is 1."""
     ax.axvline(position, color=COLOURS["reference"], linewidth=1.0, linestyle=":", zorder=0)
-    ax.annotate(
-        text,
-        (position, 0.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(5, height),
-        textcoords="offset points",
-    )
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    ax.annotate(name, (position, foot), offset, **place, **look)
 
 
 def drawable(name: str) -> str:
@@ -88,10 +92,6 @@ def use_style() -> None:
 
     Starts from mplhep's ROOT style (ticks inward on all four sides, labels at the ends of axes);
     nobody's own matplotlibrc shows through.
-
-    >>> use_style()
-    >>> matplotlib.rcParams["svg.hashsalt"]
-    'genamp'
     """
     import mplhep
 

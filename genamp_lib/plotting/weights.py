@@ -26,23 +26,11 @@ _N_ROC_POINTS = 400
 def plot_distribution(
     values: ArrayLike, edges: ArrayLike, *, role: str, label: str, ax: Axes | None = None
 ) -> Axes:
-    """Draw a normalised histogram with Poisson errors.
+    """Draw a normalised histogram with Poisson errors; `role`, a key of `_LINES`, is its line.
 
     Each bin shows n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values. Values outside
     the edges are counted in the first or last bin, so that no infinite weight gets lost; empty
     bins have no error bar.
-
-    Args:
-        values: One number per event, shape (n,); may be infinite.
-        edges: Bin edges, ascending, shape (n_bins + 1,).
-        role: "truth", "generated", "small" or "large" for a slice of weights, or "other" for one
-            more of any kind: the line.
-        label: Text in the legend.
-        ax: Axes to draw on; new ones when None.
-
-    >>> ax = plot_distribution([0.1, 0.2, np.inf], [0.0, 0.5, 1.0], role="truth", label="truth")
-    >>> ax.patches[0].get_data().values.round(2)
-    array([1.33, 0.67])
     """
     ax = plt.subplots()[1] if ax is None else ax
     values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges, dtype=np.float64)
@@ -60,21 +48,9 @@ def plot_roc(
     linestyle: str = "-",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a ROC curve with both passing fractions on logarithmic scales, and the diagonal.
+    """Draw fractions above a cut, as from `roc_curve`, on logarithmic scales, and the diagonal.
 
     The logarithm shows the largest weights, where a removed tail is, and which an AUC forgets.
-
-    Args:
-        truth_passing: Fraction of truth events above the cut, as from `diagnostics.roc_curve`.
-        generated_passing: Fraction of generated events above the same cut.
-        label: Text in the legend.
-        color: Of the curve.
-        linestyle: Of the curve.
-        ax: Axes to draw on; new ones when None.
-
-    >>> ax = plot_roc([0.0, 0.5, 1.0], [0.0, 0.1, 1.0], label="classifier", color="black")
-    >>> ax.get_xscale(), len(ax.lines)
-    ('log', 2)
     """
     ax = plt.subplots()[1] if ax is None else ax
     if not ax.lines:
@@ -95,12 +71,8 @@ def plot_roc(
         keep = np.unique(np.searchsorted(path[path > 0.0], wanted).clip(max=len(truth) - 1))
         truth, generated = truth[keep], generated[keep]
     ax.plot(generated, truth, label=label, color=color, linestyle=linestyle)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="fraction of generated above the cut",
-        ylabel="fraction of truth above the cut",
-    )
+    xlabel, ylabel = (f"fraction of {which} above the cut" for which in ("generated", "truth"))
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
@@ -114,30 +86,12 @@ def plot_four_panels(
     true_weights: tuple[ArrayLike, ArrayLike] | None = None,
     null_weights: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> np.ndarray:
-    """Draw the four panels of Figs. 1 to 3 of paper B.
+    """Draw the four panels of Figs. 1 to 3 of paper B; return their axes, shape (2, 2).
 
     Top left the observable of both samples, top right the ROC curve, bottom left the weights,
-    bottom right the observable of the events in the slices of small and of large weights.
-
-    Args:
-        observable: Of truth and generated events.
-        weights: Of truth and generated events.
-        slices: Small and large, as from `diagnostics.weight_slices`.
-        edges: Bins of the observable.
-        xlabel: Its name.
-        true_weights: Exact density ratios of truth and generated events; their ROC curve is the
-            optimum.
-        null_weights: Of a run without a flaw, for a second ROC curve.
-
-    Returns:
-        The axes, shape (2, 2), of a new figure.
-
-    >>> from genamp_lib.diagnostics import weight_slices
-    >>> weights = [0.9, 1.1, 5.0], [0.8, 1.0]
-    >>> slices = weight_slices(*weights, n_small=1, n_large=1)
-    >>> axes = plot_four_panels(weights, weights, slices, edges=[0, 1, 6], xlabel="x")
-    >>> axes.shape
-    (2, 2)
+    bottom right the observable of the events in the `slices` of small and of large weights. Pairs
+    are of truth and generated events. The exact `true_weights` give the optimal ROC curve,
+    `null_weights` that of a run without a flaw.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 8.5))
     values = [np.asarray(x, dtype=np.float64) for x in observable]
@@ -186,16 +140,9 @@ def plot_calibration(
     Points are at the mean weight of the generated events of a bin; calibrated weights lie on the
     diagonal. Bins that the test leaves out, and bins of one sample alone, are not drawn.
 
-    Args:
-        calibration: As from `diagnostics.weight_calibration`.
-        label: Text in the legend.
-        color: Of the points.
-        ax: Axes to draw on; new ones when None.
-
     >>> from genamp_lib.diagnostics import weight_calibration
     >>> calibration = weight_calibration([1.0] * 30, [1.0] * 20, [0.5, 2.0])
-    >>> ax = plot_calibration(calibration, label="a", color="black")
-    >>> ax.get_xlabel()
+    >>> plot_calibration(calibration, label="a", color="black").get_xlabel()
     'weight'
     """
     ax = plt.subplots()[1] if ax is None else ax
@@ -212,10 +159,7 @@ def plot_calibration(
 def plot_closure(closure: Closure, *, ax: Axes | None = None) -> Axes:
     """Draw generated over truth fractions in bins of an observable, before and after reweighting.
 
-    Args:
-        closure: As from `diagnostics.reweighting_closure`; infinite edges are drawn at the width
-            of their neighbour.
-        ax: Axes to draw on; new ones when None.
+    Infinite edges are drawn at the width of their neighbour.
 
     >>> from genamp_lib.diagnostics import reweighting_closure
     >>> ax = plot_closure(reweighting_closure([0.5, 1.5], [0.5, 1.5], [1.0, 1.0], [0, 1, 2]))
@@ -237,15 +181,8 @@ def plot_closure(closure: Closure, *, ax: Axes | None = None) -> Axes:
         (closure.generated, generated_error, "s", COLOURS["model"], "generated"),
         (closure.reweighted, closure.reweighted_error, "o", COLOURS["total"], "reweighted"),
     ):
-        ax.errorbar(
-            centres,
-            values[filled] / truth,
-            errors[filled] / truth,
-            fmt=marker,
-            markersize=4,
-            color=color,
-            label=label,
-        )
+        look = {"fmt": marker, "markersize": 4, "color": color, "label": label}
+        ax.errorbar(centres, values[filled] / truth, errors[filled] / truth, **look)
     band = np.where(filled, closure.truth_error / np.where(filled, closure.truth, 1.0), 0.0)
     ax.stairs(1 + band, edges, baseline=1 - band, fill=True, color=COLOURS["reference"], alpha=0.25)
     ax.axhline(1.0, color=COLOURS["reference"], linewidth=1.0, linestyle=":")

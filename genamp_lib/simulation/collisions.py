@@ -61,11 +61,7 @@ def measured_settings(process: Sequence[str], events_per_shard: int, mpi: bool) 
 
 
 def start_pythia(settings: Sequence[str], seed: int) -> Any:
-    """Return a generator ready for events.
-
-    Raises:
-        GenampError: Pythia refuses a setting or cannot start.
-    """
+    """Return a generator ready for events, or say which setting Pythia refuses."""
     import fastjet
     import pythia8mc
 

@@ -25,35 +25,20 @@ FLAVOUR_DELTA_R = 0.5
 FLAVOUR_PT_MIN = 1.0  # GeV, of a parton
 FLAVOUR_ABS_ETA_MAX = 2.5  # of a parton
 MUON_MASS = 0.1056584  # GeV
-# By regions: largest |eta|, and what grows with the energy and with its square root, in GeV.
+# Modules ECal and HCal by regions: largest |eta|, and what grows with the energy and with its
+# square root, in GeV.
+Regions = tuple[tuple[float, float, float], ...]
 ELECTROMAGNETIC_REGIONS = ((3.2, 0.0017, 0.101), (4.9, 0.0350, 0.285))
 # Without the noise of a tower.
 HADRONIC_REGIONS = ((1.7, 0.0302, 0.5205), (3.2, 0.0500, 0.706), (4.9, 0.09420, 1.00))
 
 
-def electromagnetic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
-    """Return the standard deviation of an energy in the electromagnetic calorimeter, in GeV.
+def resolution(energy: ArrayLike, eta: ArrayLike, regions: Regions) -> NDArray[np.float64]:
+    """Return the standard deviation of an energy in a calorimeter; 0 beyond |eta| = 4.9.
 
-    Module ECal of the card; 0 beyond |eta| = 4.9.
-
-    >>> electromagnetic_resolution([100.0, 100.0], [0.0, 4.0]).round(3)
+    >>> resolution([100.0, 100.0], [0.0, 4.0], ELECTROMAGNETIC_REGIONS).round(3)
     array([1.024, 4.514])
     """
-    return _resolution(energy, eta, ELECTROMAGNETIC_REGIONS)
-
-
-def hadronic_resolution(energy: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
-    """Return the standard deviation of an energy in the hadronic calorimeter, in GeV.
-
-    Module HCal of the card without the noise of a tower; 0 beyond |eta| = 4.9.
-
-    >>> hadronic_resolution([100.0, 100.0, 100.0], [0.0, 2.0, 4.0]).round(3)
-    array([ 6.018,  8.651, 13.738])
-    """
-    return _resolution(energy, eta, HADRONIC_REGIONS)
-
-
-def _resolution(energy: ArrayLike, eta: ArrayLike, regions: tuple) -> NDArray[np.float64]:
     energy = np.asarray(energy, dtype=np.float64)
     is_inside = [np.abs(eta) <= edge for edge, _, _ in regions]
     return np.select(
@@ -67,11 +52,6 @@ def log_normal(mean: ArrayLike, std: ArrayLike, rng: np.random.Generator) -> NDA
 
     If x is log-normal, log x has the variance s^2 = log(1 + std^2 / mean^2) and the mean
     log(mean) - s^2 / 2.
-
-    >>> import numpy as np
-    >>> values = log_normal(np.full(100_000, 2.0), 0.5, np.random.default_rng(1))
-    >>> values.mean().round(2), values.std().round(2)
-    (np.float64(2.0), np.float64(0.5))
     """
     mean = np.asarray(mean, dtype=np.float64)
     variance = np.log1p((np.asarray(std) / mean) ** 2)
@@ -84,24 +64,15 @@ def calorimeter_response(
     """Return measured over true energy of particles; 0 for what the calorimeters do not see.
 
     Electrons, photons and pi0 have the electromagnetic resolution, all else but muons and
-    neutrinos the hadronic one.
-
-    Args:
-        energy: Shape (n,), GeV, positive.
-        eta: Shape (n,).
-        pdg_id: Shape (n,), integers; the sign does not matter.
-        rng: Generator.
-
-    Returns:
-        Shape (n,).
+    neutrinos the hadronic one; the sign of an id does not matter.
     """
     abs_id = np.abs(pdg_id)
     seen = (np.abs(eta) <= CALORIMETER_ABS_ETA_MAX) & ~np.isin(abs_id, INVISIBLE)
     energy, eta = energy[seen], eta[seen]
     sigma = np.where(
         np.isin(abs_id[seen], ELECTROMAGNETIC),
-        electromagnetic_resolution(energy, eta),
-        hadronic_resolution(energy, eta),
+        resolution(energy, eta, ELECTROMAGNETIC_REGIONS),
+        resolution(energy, eta, HADRONIC_REGIONS),
     )
     measured = log_normal(energy, sigma, rng)
     response = np.zeros(len(seen))
@@ -119,11 +90,7 @@ def jet_energy_scale(pt: ArrayLike, eta: ArrayLike) -> NDArray[np.float64]:
 
 
 def tagging_efficiency(pt: ArrayLike, flavour: ArrayLike) -> NDArray[np.float64]:
-    """Return the probability of a b-tag; module BTagging of the card.
-
-    Args:
-        pt: Of the jet after the energy scale, GeV.
-        flavour: 5 for b jets, 4 for c jets, anything else for the others.
+    """Return the probability of a b-tag of jets of flavour 5, 4 or any other; module BTagging.
 
     >>> tagging_efficiency([100.0, 100.0, 100.0], [5, 4, 0]).round(4)
     array([0.7283, 0.1439, 0.0027])

@@ -80,16 +80,12 @@ def bremsstrahlung(z: int, energy: ArrayLike, fraction: ArrayLike) -> Array:
     Above 10 MeV the screened cross section of Tsai, Rev. Mod. Phys. 46 (1974) 815, Eqs. (3.38) to
     (3.41), with his Coulomb correction. Below 1 MeV the unscreened Born cross section, 3BN of Koch
     and Motz, Rev. Mod. Phys. 31 (1959) 920, times the factor of Elwert, Ann. Phys. 34 (1939) 178,
-    and 1 + 1/Z for the atom's electrons. In between both, weighted linearly in log(energy).
+    and 1 + 1/Z for the atom's electrons. In between both, weighted linearly in log(energy). The
+    energy of the electron is kinetic, in MeV, `fraction` the photon's part of it; z is at least 5.
 
     Against Seltzer and Berger, At. Data Nucl. Data Tables 35 (1986) 345, from which Geant4's own
     files come: within 5 % from 10 MeV up for fractions to a half; lead at 1 MeV is 10 % above at
     a tenth and 19 % below at a half of the energy.
-
-    Args:
-        z: Atomic number, at least 5.
-        energy: Kinetic energy of the electron in MeV, positive.
-        fraction: Energy of the photon over that of the electron, from 0 to 1.
 
     >>> bremsstrahlung(LEAD, 1000.0, 0.5).round(2)  # Seltzer and Berger: 7.31
     np.float64(7.46)
@@ -158,14 +154,10 @@ def coulomb_correction(z: int) -> float:
 
 
 def photoelectric(z: int, energy: ArrayLike) -> Array:
-    """Return the cross section of the photoelectric effect in cm2/g.
+    """Return the cross section of the photoelectric effect in cm2/g for photons of some MeV.
 
     c1/E + c2/E^2 + c3/E^3 + c4/E^4 with the coefficients of Biggs and Lighthill, Sandia report
     SAND87-0070 (1990), those that Geant4 itself has in its code. Zero below 10 eV.
-
-    Args:
-        z: Atomic number, that of argon or lead.
-        energy: Energy of the photon in MeV.
 
     >>> photoelectric(LEAD, [0.1, 1.0]).round(4)  # XCOM of NIST: 5.237 and 0.0181
     array([5.2261, 0.0179])
@@ -186,10 +178,6 @@ def neutron_cross_sections(z: int, energy: ArrayLike) -> dict[str, Array]:
     threshold smoothed over 1.5 MeV; elastic the same with lambda at most R, which is 4 pi R^2 of a
     hard sphere for slow neutrons. Capture is 1/v. There are no resonances. Of elements that are
     not in the calorimeter, mass, level and capture are rough.
-
-    Args:
-        z: Atomic number.
-        energy: Kinetic energy in MeV, positive.
 
     >>> neutron_cross_sections(LEAD, 14.0)["inelastic"].round(2)  # measured: 2.5 b
     np.float64(2.49)

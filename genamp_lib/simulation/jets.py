@@ -73,20 +73,11 @@ def chain_settings(kind: str, events_per_shard: int, *, radius: float = RADIUS) 
 def make_jets(
     index: int, seed: int, *, kind: str, n_events: int, radius: float = RADIUS
 ) -> dict[str, np.ndarray]:
-    """Generate one shard of jets; a pure function of its arguments.
+    """Generate one shard of jets from nothing but its seed, 1 to 900,000,000.
 
     One jet per event at most, so that jets are independent of each other: of the two hardest
-    jets the first in even events, the second in odd ones, if it is in the window.
-
-    Args:
-        index: Shard, not used: the seed says it all.
-        seed: Pythia's seed, 1 to 900,000,000.
-        kind: Key of `KINDS`.
-        n_events: Number of events to generate.
-        radius: R of the anti-kT algorithm.
-
-    Returns:
-        `particles` (n, 30, 4) and `jets` (n, 4), float32 and not rounded, and `multiplicity` (n,).
+    jets the first in even events, the second in odd ones, if it is in the window. Returns
+    `particles` (n, 30, 4) and `jets` (n, 4), float32 and not rounded, and `multiplicity` (n,).
     """
     import awkward as ak
     import fastjet

@@ -89,15 +89,9 @@ def simulate_jets(
     _check(output, counts, seed, overwrite)
     name = sample_name(kind, radius)
     settings = jets.chain_settings(kind, events_per_shard, radius=radius)
-    run = partial(
-        run_shards,
-        partial(jets.make_jets, kind=kind, n_events=events_per_shard, radius=radius),
-        seed=seed,
-        folder=_folder(folder, name, seed),
-        settings=settings,
-        jobs=jobs,
-        label=f"{kind} jets",
-    )
+    make = partial(jets.make_jets, kind=kind, n_events=events_per_shard, radius=radius)
+    where = {"seed": seed, "folder": _folder(folder, name, seed), "settings": settings}
+    run = partial(run_shards, make, **where, jobs=jobs, label=f"{kind} jets")
     shards = _shards_for(n_jets, run, GUESSED_EFFICIENCY["jets"], events_per_shard)
     merged = merge_shards(shards)
     n_events = len(shards) * events_per_shard
@@ -149,15 +143,9 @@ def simulate_events(
     n_selected = n_jets if process == "z_jets" else len(particles)
     suffix = "" if mpi == (process == "top_pairs") else f"_mpi_{'on' if mpi else 'off'}"
     settings = chain.chain_settings(events_per_shard, mpi=mpi)
-    run = partial(
-        run_shards,
-        partial(chain.make_events, n_events=events_per_shard, mpi=mpi),
-        seed=seed,
-        folder=_folder(folder, process + suffix, seed),
-        settings=settings,
-        jobs=jobs,
-        label=process.replace("_", " "),
-    )
+    make = partial(chain.make_events, n_events=events_per_shard, mpi=mpi)
+    where = {"seed": seed, "folder": _folder(folder, process + suffix, seed), "settings": settings}
+    run = partial(run_shards, make, **where, jobs=jobs, label=process.replace("_", " "))
     guess = GUESSED_EFFICIENCY[name]
     shards = _shards_for(n_events, run, guess, events_per_shard, f"selected_{n_selected}")
     merged = merge_shards(shards)
@@ -200,15 +188,11 @@ def simulate_showers(
     name = f"showers_{particle}"
     chosen = {"particle": particle, "energy_range": tuple(energy_range)}
     settings = showers.chain_settings(particle, showers_per_shard, energy_range=energy_range)
-    shards = run_shards(
-        partial(showers.make_showers, n_showers=showers_per_shard, **chosen),
-        math.ceil(n_showers / showers_per_shard),
-        seed=seed,
-        folder=_folder(folder, name, seed),
-        settings=settings,
-        jobs=jobs,
-        label=f"{particle} showers, shards of {showers_per_shard}",
-    )
+    make = partial(showers.make_showers, n_showers=showers_per_shard, **chosen)
+    where = {"seed": seed, "folder": _folder(folder, name, seed), "settings": settings}
+    n_shards = math.ceil(n_showers / showers_per_shard)
+    label = f"{particle} showers, shards of {showers_per_shard}"
+    shards = run_shards(make, n_shards, **where, jobs=jobs, label=label)
     merged = merge_shards(shards)
     exact = Showers(**{key: x[:n_showers] for key, x in merged.items()}, particle=particle)
     is_sparse = layout == "sparse"
@@ -275,10 +259,6 @@ def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
     """Round float32 numbers to `bits` explicit mantissa bits, so that they compress well.
 
     The relative change is at most 2^-(bits + 1); zeros stay zeros and order is kept.
-
-    >>> import numpy as np
-    >>> round_mantissa(np.array([1.0, 1.3, -0.1], dtype=np.float32), bits=2)
-    array([ 1.     ,  1.25   , -0.09375], dtype=float32)
     """
     if not 1 <= bits <= 22:
         raise ValueError(f"`bits` must be from 1 to 22, got {bits}.")

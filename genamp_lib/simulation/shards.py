@@ -39,11 +39,7 @@ class Shard:
 
 
 def shard_seed(seed: int, index: int) -> int:
-    """Return the seed of shard `index`, from 1 to 900,000,000, of nothing but the arguments.
-
-    >>> shard_seed(1, 0), shard_seed(1, 1), shard_seed(2, 0)
-    (792716032, 292610478, 349538956)
-    """
+    """Return the seed of shard `index`, from 1 to 900,000,000, of nothing but the arguments."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
     return 1 + int(state[0] % LARGEST_SEED)
 
@@ -60,27 +56,11 @@ def run_shards(
 ) -> list[Shard]:
     """Make the shards 0 to `n_shards` - 1, except those of these settings that `folder` holds.
 
-    Each one is written when it is finished, so a killed run continues where it was.
-
-    Args:
-        make: `make(index, seed)` returns arrays of one length, or those and a dictionary of
-            counts; picklable, pure.
-        n_shards: Number of shards.
-        seed: Base seed, not negative; shard `index` gets `shard_seed(seed, index)`.
-        folder: Where the shards are kept; made when missing.
-        settings: Everything else that the numbers depend on, JSON types only.
-        jobs: Number of processes.
-        label: Name of the work in the progress line.
-
-    Returns:
-        The shards in order. Which process made which one leaves no trace in them.
-
-    Raises:
-        GenampError: An argument is out of range, or `folder` holds a damaged shard.
+    `make(index, shard_seed(seed, index))` returns arrays of one length, or those and a dictionary
+    of counts; it is picklable and pure. `settings`, of JSON types, are everything else that the
+    numbers depend on. Each shard is written when it is finished, so a killed run continues where it
+    was; which process made which one leaves no trace in them.
     """
-    for name, value, least in (("n_shards", n_shards, 1), ("seed", seed, 0), ("jobs", jobs, 1)):
-        if value < least:
-            raise GenampError(f"`{name}` must be at least {least}, got {value}.")
     seeds = [shard_seed(seed, index) for index in range(n_shards)]
     if len(set(seeds)) < n_shards:
         raise GenampError(f"`seed` {seed} gives two shards the same seed; take another one")
@@ -108,11 +88,7 @@ def merge_shards(shards: list[Shard]) -> Arrays:
 
 
 def total_counts(shards: list[Shard]) -> Counts:
-    """Return the sums of the shards' counts.
-
-    >>> total_counts([Shard({}, 0.1, {"events": 5, "kept": i}) for i in range(3)])
-    {'events': 15, 'kept': 3}
-    """
+    """Return the sums of the shards' counts."""
     names = shards[0].counts if shards else {}
     return {name: sum(shard.counts[name] for shard in shards) for name in names}
 

@@ -88,21 +88,11 @@ def make_showers(
     n_showers: int,
     energy_range: Sequence[float] = ENERGY_RANGE,
 ) -> dict[str, np.ndarray]:
-    """Simulate one shard of showers; a pure function of its arguments.
+    """Simulate one shard of showers from nothing but its seed, 1 to 900,000,000.
 
-    Args:
-        index: Shard, not used: the seed says it all.
-        seed: Geant4's seed, 1 to 900,000,000; the energies follow from it.
-        particle: "eplus", "gamma" or "piplus".
-        n_showers: Number of showers.
-        energy_range: Kinetic energies in GeV between which the particles are uniform.
-
-    Returns:
-        Arrays of float32, not rounded: `energy` (n,) in GeV; `layer_0` (n, 3, 96), `layer_1`
-        (n, 12, 12), `layer_2` (n, 12, 6) and `overflow` (n, 3) in MeV.
-
-    Raises:
-        GenampError: Geant4 cannot go on; the message is its own.
+    Kinetic energies in GeV are uniform within the range. Returns arrays of float32, not rounded:
+    `energy` (n,) in GeV; `layer_0` (n, 3, 96), `layer_1` (n, 12, 12), `layer_2` (n, 12, 6) and
+    `overflow` (n, 3) in MeV.
     """
     energies = np.random.default_rng([seed, 1]).uniform(*energy_range, n_showers)
     arrays = run_geant4(particle, energies, seed)
@@ -112,18 +102,9 @@ def make_showers(
 
 
 def run_geant4(particle: str, energies: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Shoot particles into the calorimeter, in a process of its own.
+    """Shoot particles of energies in GeV into the calorimeter, in a process of its own.
 
-    Args:
-        particle: "eplus", "gamma" or "piplus".
-        energies: Kinetic energies in GeV, shape (n,).
-        seed: Geant4's seed.
-
-    Returns:
-        The layers and the overflow in MeV, float64.
-
-    Raises:
-        GenampError: Geant4 cannot go on.
+    Returns the layers and the overflow in MeV, float64. What Geant4 says last is the error's text.
     """
     request = {
         "particle": GEANT4_NAMES[particle],

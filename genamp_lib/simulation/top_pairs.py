@@ -65,18 +65,11 @@ def chain_settings(events_per_shard: int, *, mpi: bool = True) -> dict[str, Any]
 def make_events(
     index: int, seed: int, *, n_events: int, mpi: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Generate one shard of top pairs; a pure function of its arguments.
+    """Generate one shard of top pairs from nothing but its seed, 1 to 900,000,000.
 
-    Args:
-        index: Number of the shard; not used, the seed says it all.
-        seed: Pythia's seed, 1 to 900,000,000; the detector's follows from it.
-        n_events: Number of collisions to generate.
-        mpi: Multiparton interactions, the underlying event.
-
-    Returns:
-        Arrays: `momenta` (n, 10, 4), float32 and not rounded, pt, eta, phi, mass in the order of
-        `assign_jets`, zero where an event has 6 jets only; `n_jets` (n,); `chi2` (n,). And the
-        cut flow.
+    `mpi` are multiparton interactions, the underlying event. Returns `momenta` (n, 10, 4), float32
+    and not rounded, pt, eta, phi, mass in the order of `assign_jets`, zero where an event has 6
+    jets only; `n_jets` (n,); `chi2` (n,); and the cut flow of the collisions.
     """
     pythia = measured_settings(PROCESS, n_events, mpi)["pythia"]
     return run_chain(pythia, seed, n_events, _select)
@@ -117,15 +110,9 @@ def _passing(
 
 
 def jet_flavour(particles: Particles, events: np.ndarray, jets: np.ndarray) -> np.ndarray:
-    """Return 5 for jets near a b quark, else 4 near a c quark, else 0, as Delphes does.
+    """Return 5 for jets near a b quark, else 4 near a c quark, else 0, as Delphes, (n, n_jets).
 
-    Args:
-        particles: All entries of the event records.
-        events: Numbers of the events that the jets are of, ascending, shape (n,).
-        jets: Momenta, shape (n, n_jets, 4): pt, eta, phi, mass.
-
-    Returns:
-        Flavours, shape (n, n_jets).
+    `events` are the ascending numbers of the events that the jets (n, n_jets, 4) are of.
     """
     flavours = np.zeros(jets.shape[:2], dtype=np.int64)
     row = np.full(particles.n_events, -1)

@@ -61,18 +61,11 @@ def chain_settings(events_per_shard: int, *, mpi: bool = False) -> dict[str, Any
 def make_events(
     index: int, seed: int, *, n_events: int, mpi: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Generate one shard of Z bosons with jets; a pure function of its arguments.
+    """Generate one shard of Z bosons with jets from nothing but its seed, 1 to 900,000,000.
 
-    Args:
-        index: Shard, not used: the seed says it all.
-        seed: Pythia's seed, 1 to 900,000,000; the detector's follows from it.
-        n_events: Number of collisions to generate.
-        mpi: Multiparton interactions, the underlying event.
-
-    Returns:
-        Arrays: `momenta` (n, 5, 4), float32 and not rounded, pt, eta, phi, mass of two muons and
-        the jets, each in order of falling pt, zero where an event has less than three jets;
-        `n_jets` (n,). And the cut flow.
+    Returns `momenta` (n, 5, 4), float32 and not rounded, pt, eta, phi, mass of two muons and
+    the jets, each in order of falling pt, zero where an event has less than three jets;
+    `n_jets` (n,); and the cut flow.
     """
     pythia = measured_settings(PROCESS, n_events, mpi)["pythia"]
     return run_chain(pythia, seed, n_events, _select)
@@ -100,13 +93,8 @@ def _select(particles: Particles, rng: np.random.Generator) -> tuple[list[Arrays
 def measured_muons(particles: Particles, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the events in which both muons of the Z are found, and the muons.
 
-    Args:
-        particles: Entries of the event records.
-        rng: For efficiency and resolution.
-
-    Returns:
-        Indices of events, shape (n,), ascending; measured pt, eta, phi, mass, shape (n, 2, 4),
-        the harder muon first.
+    Indices of events (n,) are ascending; pt, eta, phi, mass (n, 2, 4) are as measured, the harder
+    muon first.
     """
     chosen = np.flatnonzero((particles.status > 0) & (np.abs(particles.pdg_id) == 13))
     _, px, py, pz = particles.momenta[:, chosen]

@@ -59,35 +59,19 @@ def fit_ring_classifiers(
     n_folds: int = 5,
     seed: int,
 ) -> RingClassifiers:
-    """Fit the classifiers of one training sample against one generated sample.
-
-    Args:
-        train: Training events within the window.
-        generated: Generated events within the window, used for nothing else.
-        settings: Network and training of each classifier.
-        n_folds: Number of folds of the cross-fitting, at least 3.
-        seed: Seed of the trainings.
-
-    Raises:
-        ValueError: There are too few events.
-    """
+    """Fit the classifiers of training against generated events, all within the window."""
     crossed = cross_fitted_logits(train, generated, settings=settings, seed=seed, n_folds=n_folds)
     fit = partial(fit_classifier, settings=settings, seed=seed)
-    own = fit(train, generated, validation_truth=train, validation_generated=generated)
-    middle, fitted = len(train) // 2, int(0.4 * len(train))
-    most = int(0.8 * len(generated))
-    half = fit(
-        train[:fitted],
-        generated[:most],
-        validation_truth=train[fitted:middle],
-        validation_generated=generated[most:],
-    )
+    own = fit((train, generated), (train, generated))
+    # Of the first half and of the generated events a fifth chooses the epoch.
+    fitted, rest = np.split(train[: len(train) // 2], [int(0.4 * len(train))])
+    half = fit(*zip((fitted, rest), np.split(generated, [int(0.8 * len(generated))]), strict=True))
     return RingClassifiers(
         folds=tuple(fits[0].classifier for fits in crossed.fits),
         own=own.classifier,
         half=half.classifier,
         crossed_train=-crossed.truth,
-        half_train=score(half.classifier, train[middle:]),
+        half_train=score(half.classifier, train[len(train) // 2 :]),
     )
 
 
@@ -100,14 +84,7 @@ def within(events: np.ndarray, window: tuple[float, float]) -> NDArray[np.bool_]
 def log_ratio_to_truth(
     model: MixtureTransformer, ring: Ring, events: np.ndarray, window: tuple[float, float]
 ) -> Values:
-    """Return LR_truth = log(p_generated/p_truth), (n_members, n_events), normalised in the window.
-
-    Args:
-        model: Networks.
-        ring: Truth.
-        events: Events inside of the window, shape (n_events, n_features).
-        window: Smallest and largest radius.
-    """
+    """Return LR_truth = log(p_generated/p_truth), (n_members, n_events), both within the window."""
     edges = [window[0], window[1]]
     kept = region_probabilities(model, edges).probabilities
     kept_truth = ring.radial_cdf(window[1]) - ring.radial_cdf(window[0])
@@ -171,13 +148,8 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
     classifiers = None
     if settings.classifier is not None:
         generated, _ = next(_chunks(task, int(training), settings.window, settings.n_classifier))
-        classifiers = fit_ring_classifiers(
-            references["train"],
-            generated,
-            settings=settings.classifier,
-            n_folds=settings.n_folds,
-            seed=int(training),
-        )
+        how = {"settings": settings.classifier, "n_folds": settings.n_folds, "seed": int(training)}
+        classifiers = fit_ring_classifiers(references["train"], generated, **how)
     counts = dict.fromkeys(COUNTS, 0)
     accumulators: dict[str, KolmogorovAccumulator] = {}
     for reference, events in references.items():
@@ -191,9 +163,8 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
             for statistic, numbers in values.items():
                 if statistic in ("own", "half") and (sample, reference) != ("full", "train"):
                     continue
-                accumulators[f"{sample}/{statistic}/{reference}"] = KolmogorovAccumulator(
-                    numbers, snapshots=settings.sizes
-                )
+                accumulator = KolmogorovAccumulator(numbers, snapshots=settings.sizes)
+                accumulators[f"{sample}/{statistic}/{reference}"] = accumulator
     for events, n_drawn in chunks:
         counts["drawn"] += n_drawn
         for sample, values in _samples(_statistics(task, events, settings, classifiers), settings):
@@ -213,20 +184,9 @@ def distance_scan(task: ScanTask, *, settings: ScanSettings) -> Arrays:
 
 
 def distance_scans(
-    tasks: Sequence[ScanTask],
-    *,
-    settings: ScanSettings,
-    store: ArtefactStore,
-    name: str,
+    tasks: Sequence[ScanTask], *, settings: ScanSettings, store: ArtefactStore, name: str
 ) -> Arrays:
-    """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0.
-
-    Args:
-        tasks: Scans.
-        settings: Settings of all scans.
-        store: Store of the artefact and, until it is complete, of finished scans.
-        name: Name of the artefact.
-    """
+    """Scan several generators; one artefact, arrays of `distance_scan` stacked along axis 0."""
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
     scan = partial(distance_scan, settings=settings)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,14 +43,10 @@ def logits_over_epochs(
 ) -> list[Arrays]:
     """Train too long, paper B, Fig. 15: without a schedule, and score all events after some epochs.
 
-    Args:
-        samples: Four samples of one density for each training, shape (4, n_events, n_features):
-            the classifier learns to tell the first two apart and never sees the others.
-        epochs: Epochs after which to score, counted from 1; the last one ends the training.
-        settings: Network and training; `n_epochs`, `decay_factor` and `patience` are not used.
-        seed: Seed of the first training; the others have the next ones.
-        store: Store of the results, one artefact for each training.
-        stage: Name, version, inputs, and the configuration that the events follow from.
+    For each training there are four samples of one density, shape (4, n_events, n_features): the
+    classifier learns to tell the first two apart and never sees the others. Epochs are counted from
+    1, the last one ends the training; `n_epochs`, `decay_factor` and `patience` are not used. The
+    first training has the seed, the others have the next ones.
 
     Returns:
         For each training "train_loss" and "validation_loss" (of the unseen events), (n_epochs,);
@@ -66,24 +62,17 @@ def logits_over_epochs(
 def _train_too_long(
     settings: ClassifierSettings, epochs: tuple[int, ...], task: tuple[np.ndarray, int]
 ) -> Arrays:
-    (*train, truth, generated), seed = task
+    samples, seed = task
     scores: Arrays = {}
 
     def watch(epoch: int, network: Classifier) -> None:
         if epoch in epochs:
-            for name, pair in (("train", train), ("unseen", (truth, generated))):
+            for name, pair in (("train", samples[:2]), ("unseen", samples[2:])):
                 for k, sample in enumerate(pair):
                     logits = ensemble_logits([network], sample)
                     scores[f"{epoch}.{name}.{k}"] = logits.astype(np.float32)
 
-    fit = fit_classifier(
-        *train,
-        validation_truth=truth,
-        validation_generated=generated,
-        settings=settings,
-        seed=seed,
-        watch=watch,
-    )
+    fit = fit_classifier(samples[:2], samples[2:], settings=settings, seed=seed, watch=watch)
     return {**scores, "train_loss": fit.train_loss, "validation_loss": fit.validation_loss}
 
 
@@ -137,14 +126,8 @@ def jet_pairs(
     """Divide the jets, distort one half, and weigh both by cross-fitted classifiers.
 
     Repetition r divides the jets with the seed `seed` + r, the same for all cases: one half is the
-    truth, the jets of the other that the distortion accepts are generated.
-
-    Args:
-        observables: Observables of all jets, columns as `JET_OBSERVABLES`, shape (n_jets, 8).
-        settings: Distortions and classifier.
-        seed: Seed of the divisions, the distortions and the trainings.
-        store: Store of the classifiers; a killed run continues.
-        stage: Name, version, inputs, and the configuration that `observables` follow from.
+    truth, the jets of the other that the distortion accepts are generated. The columns of
+    `observables` are `JET_OBSERVABLES`.
 
     Returns:
         (case, repetition) -> pair, for `CASES`, and for the tail cut seen by classifiers
@@ -200,14 +183,8 @@ PARTICLENET_VERSION = 1
 N_PARTS = 5  # parts of a half: one for validation, the others for training
 # Rows of truth and of generated jets.
 Rows = list[NDArray[np.intp]]
-
-
-class _Half(NamedTuple):
-    """Jets that train and validate (of the other half), and those that are scored."""
-
-    train: Rows
-    validation: Rows
-    scored: Rows
+# Those that train and validate, of the other half, and those that are scored.
+Half = tuple[Rows, Rows, Rows]
 
 
 def particlenet_pair(
@@ -221,23 +198,19 @@ def particlenet_pair(
 ) -> JetPair:
     """Weigh both samples by ParticleNet-Lite, each half by the networks of the other half.
 
-    Args:
-        jets: Jets that the rows of `pair` count.
-        pair: Two samples of them; its weights are not used.
-        settings: Trainings for either half.
-        seed: Seed of the division and the trainings.
-        store: Store of the logits (networks are too large); a killed run continues its epochs.
-        stage: Name, version, inputs, and the configuration that `jets` follow from.
+    `pair` counts the jets; its weights are not used. Logits are kept, because networks are too
+    large; a killed run continues its epochs.
     """
     halves = _halves(pair, seed)
 
     def mean_logits(parts: list[Arrays]) -> Arrays:
+        n = settings.n_trainings
         scores = [
             [
-                mean_output_logits(np.concatenate([one[kind] for one in parts[first:last]]))
+                mean_output_logits(np.concatenate([one[kind] for one in half]))
                 for kind in ("truth", "generated")
             ]
-            for first, last in ((0, settings.n_trainings), (settings.n_trainings, len(parts)))
+            for half in (parts[:n], parts[n:])
         ]
         truth, generated = _joined(pair, seed, scores)
         return {"truth": truth.astype(np.float32), "generated": generated.astype(np.float32)}
@@ -255,7 +228,7 @@ def particlenet_pair(
 
 def _particlenet_logits(
     jets: Jets,
-    halves: list[_Half],
+    halves: list[Half],
     settings: ParticleNetSettings,
     seed: int,
     folder: Path,
@@ -289,13 +262,8 @@ def mlp_pair(
 ) -> JetPair:
     """Weigh both samples by a multilayer perceptron trained on the jets of `particlenet_pair`.
 
-    Args:
-        observables: Observables of the jets that `pair` counts, shape (n_jets, n_features).
-        pair: Two samples of them; its weights are not used.
-        settings: Network and training for either half.
-        seed: Seed of the division and the trainings; the same seed gives the same division.
-        store: Store of the networks.
-        stage: Name, version, inputs, and the configuration that `observables` follow from.
+    The same seed gives the same division. `pair` counts the rows of `observables`; its weights are
+    not used.
     """
     halves = _halves(pair, seed)
     own = {**asdict(settings), "code_version": classifier.CODE_VERSION}
@@ -314,19 +282,13 @@ def mlp_pair(
 
 def _fit_mlp(
     observables: np.ndarray,
-    halves: list[_Half],
+    halves: list[Half],
     settings: ClassifierSettings,
     seed: int,
     half: int,
 ) -> Arrays:
     train, validation, _ = ([observables[rows] for rows in samples] for samples in halves[half])
-    fit = fit_classifier(
-        *train,
-        validation_truth=validation[0],
-        validation_generated=validation[1],
-        settings=settings,
-        seed=_seed(seed, half),
-    )
+    fit = fit_classifier(train, validation, settings=settings, seed=_seed(seed, half))
     return classifier_to_arrays(fit)
 
 
@@ -336,7 +298,7 @@ def _parts(pair: JetPair, seed: int) -> list[NDArray[np.intp]]:
     return fold_numbers(sizes, n_folds=2 * N_PARTS, seed=seed)
 
 
-def _halves(pair: JetPair, seed: int) -> list[_Half]:
+def _halves(pair: JetPair, seed: int) -> list[Half]:
     halves = []
     for half in (0, 1):
         train, validation, scored = [], [], []
@@ -345,7 +307,7 @@ def _halves(pair: JetPair, seed: int) -> list[_Half]:
             train.append(rows[~own & ~validates])
             validation.append(rows[validates])
             scored.append(rows[own])
-        halves.append(_Half(train, validation, scored))
+        halves.append((train, validation, scored))
     return halves
 
 

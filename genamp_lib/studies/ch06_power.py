@@ -97,27 +97,15 @@ def metric_values(
 
     Each experiment divides the jets anew: some are the truth, of the others those that the
     distortion accepts are generated. Within an experiment no jet occurs twice; between experiments
-    jets are shared.
-
-    Args:
-        observables: Observables of all jets, the mass first, shape (n_all_jets, n_observables).
-        settings: Flaws and experiments.
-        seed: Seed of all random numbers; the values of a flaw do not depend on the other flaws.
-        store: Store of the artefact.
-        stage: Name, version, inputs, and the configuration that `observables` follow from.
+    jets are shared. `observables` (n_all_jets, n_observables) have the mass first. The values of a
+    flaw do not depend on the other flaws.
 
     Returns:
         (kind, strength) as in `PowerSettings.distortions` -> values, shape
         (n_experiments, n_metrics), columns as `METRICS`.
-
-    Raises:
-        ValueError: A distortion leaves too few jets.
     """
-    own = {
-        "power": asdict(settings),
-        "seed": seed,
-        "code_version": [CODE_VERSION, CLASSIFIER_VERSION],
-    }
+    versions = [CODE_VERSION, CLASSIFIER_VERSION]
+    own = {"power": asdict(settings), "seed": seed, "code_version": versions}
     distortions = settings.distortions(observables[:, 0])
     shards = [
         (f"{kind} {strength:g}", range(first, min(first + _SHARD, n)), distortion)
@@ -132,26 +120,16 @@ def metric_values(
             cases.setdefault(case, []).append(part["values"])
         return {case: np.concatenate(values) for case, values in cases.items()}
 
-    arrays = store.combine(
-        stage.adding(**own),
-        partial(
-            _shard_values, observables / observables.std(axis=0), observables[:, 0], settings, seed
-        ),
-        shards,
-        by_case,
-    )
+    scaled = observables / observables.std(axis=0)
+    values = partial(_shard_values, scaled, observables[:, 0], settings, seed)
+    arrays = store.combine(stage.adding(**own), values, shards, by_case)
     return {(kind, x): arrays[f"{kind} {x:g}"] for kind, x in distortions}
 
 
 def alarm_thresholds(nulls: Array, *, false_alarms: float = 0.05) -> Array:
     """Return the values that metrics exceed in a fraction of samples without a flaw.
 
-    Args:
-        nulls: Values of samples without a flaw, shape (n_nulls, n_metrics).
-        false_alarms: Fraction of samples without a flaw that raise an alarm.
-
-    Raises:
-        ValueError: There are too few nulls for that fraction.
+    `nulls` are values of such samples, shape (n_nulls, n_metrics).
 
     >>> alarm_thresholds(np.arange(1.0, 20.0)[:, None])
     array([19.])

@@ -233,13 +233,13 @@ def misspecified_cases(
 
     `amplifications` are the true G of all 20 regions that the shares are set for; members give
     exact probabilities. Returns "true" (n_cases, n_sizes, n_amplifications, n_questions); "said",
-    counts of experiments, with one more axis for SAYINGS; "rings", counts of joint alarms,
-    (n_cases, n_sizes, n_amplifications), and "clean" the same for the share 0.
+    counts of experiments, with one more axis for SAYINGS; "clean" (n_cases, n_sizes), counts of
+    joint alarms for the share 0.
     """
     shape = (len(cases), len(n_train), len(amplifications))
     true = np.empty((*shape, len(QUESTIONS)))
     said = np.zeros((*true.shape, len(SAYINGS)))
-    rings, clean = np.zeros(shape), np.zeros(shape[:2])
+    clean = np.zeros(shape[:2])
     for i, case in enumerate(cases):
         for j, size in enumerate(n_train):
             for k, amplification in enumerate((*amplifications, math.inf)):
@@ -260,10 +260,9 @@ def misspecified_cases(
                 if k == shape[2]:
                     clean[i, j] = joint.sum()
                     continue
-                rings[i, j, k] = joint.sum()
                 true[i, j, k] = toy.true_amplification(rng, size, n_members, n_sets=3000)
                 said[i, j, k] = _sayings(rng, toy, members, counts, joint, size)
-    return {"true": true, "said": said, "rings": rings, "clean": clean}
+    return {"true": true, "said": said, "clean": clean}
 
 
 def _sayings(

@@ -30,16 +30,10 @@ class TestOnePair:
         """Each event is its own number: the trainings say which ones they were given."""
         seen, calls = [], []
 
-        def spy(truth, generated, *, validation_truth, validation_generated, **options):
-            used = [truth, generated, validation_truth, validation_generated]
+        def spy(train, validation, **options):
+            used = [*train, *validation]
             seen.append({int(x) for sample in used for x in np.asarray(sample)[:, 0]})
-            return fit_classifier(
-                truth,
-                generated,
-                validation_truth=validation_truth,
-                validation_generated=validation_generated,
-                **options,
-            )
+            return fit_classifier(train, validation, **options)
 
         def scored(classifiers, features):
             numbers = {int(x) for x in np.asarray(features)[:, 0]}

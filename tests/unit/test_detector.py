@@ -32,9 +32,13 @@ HADRONIC = {
 @pytest.mark.parametrize("sign", [1, -1])
 def test_resolutions_of_the_calorimeters(sign):
     for eta, sigma in ELECTROMAGNETIC.items():
-        assert detector.electromagnetic_resolution(40.0, sign * eta) == pytest.approx(sigma)
+        assert detector.resolution(
+            40.0, sign * eta, detector.ELECTROMAGNETIC_REGIONS
+        ) == pytest.approx(sigma)
     for eta, sigma in HADRONIC.items():
-        assert detector.hadronic_resolution(40.0, sign * eta) == pytest.approx(sigma)
+        assert detector.resolution(40.0, sign * eta, detector.HADRONIC_REGIONS) == pytest.approx(
+            sigma
+        )
 
 
 def test_resolution_and_efficiency_of_muons():
@@ -84,22 +88,22 @@ def test_log_normal_has_its_mean_and_width():
 
 
 @pytest.mark.parametrize(
-    ("pdg_id", "resolution"),
+    ("pdg_id", "regions"),
     [
-        (22, detector.electromagnetic_resolution),
-        (-11, detector.electromagnetic_resolution),
-        (111, detector.electromagnetic_resolution),
-        (211, detector.hadronic_resolution),
-        (-2112, detector.hadronic_resolution),
-        (130, detector.hadronic_resolution),
+        (22, detector.ELECTROMAGNETIC_REGIONS),
+        (-11, detector.ELECTROMAGNETIC_REGIONS),
+        (111, detector.ELECTROMAGNETIC_REGIONS),
+        (211, detector.HADRONIC_REGIONS),
+        (-2112, detector.HADRONIC_REGIONS),
+        (130, detector.HADRONIC_REGIONS),
     ],
 )
-def test_response_of_particles(pdg_id, resolution):
+def test_response_of_particles(pdg_id, regions):
     n = 100_000
     energy, eta = np.full(n, 80.0), np.full(n, -2.0)
     rng = np.random.default_rng(abs(pdg_id))
     response = detector.calorimeter_response(energy, eta, np.full(n, pdg_id), rng)
-    sigma = float(resolution(80.0, 2.0)) / 80
+    sigma = float(detector.resolution(80.0, 2.0, regions)) / 80
     assert abs(response.mean() - 1) < N_SIGMA * sigma / math.sqrt(n)
     # Excess kurtosis of a log-normal this narrow is below 0.2.
     assert abs(response.std() / sigma - 1) < N_SIGMA * math.sqrt(0.55 / n)

@@ -54,7 +54,6 @@ def test_chosen_events_follow_the_distorted_density():
         (lambda x: cut_distortion(x, cut=9.0), "`cut` must lie between the values"),
         (lambda x: product_distortion(x - 1, mean=1.0, width=0.1), "`values` must be 1D and pos"),
         (lambda x: product_distortion(x, mean=1.0, width=0.0), "`mean` and `width` must be posi"),
-        (lambda x: product_distortion(x, mean=1, width=1, n_bins=1), "`n_bins` must be at least 2"),
         (lambda x: Distortion(x, x[1:]).true_weights([9.0]), "`values` must lie in 0.1 ... 0.9"),
     ],
 )

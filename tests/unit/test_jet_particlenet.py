@@ -35,18 +35,9 @@ def store(folder):
 def test_no_jet_is_scored_by_networks_that_saw_it(tmp_path, jets, pair, monkeypatch):
     seen, fits = [], []
 
-    def watch_fit(truth, generated, *, validation_truth, validation_generated, **more):
-        seen.append([set(x[:, 0]) for x in (truth, generated)])
-        seen[-1].extend(set(x[:, 0]) for x in (validation_truth, validation_generated))
-        fits.append(
-            fit(
-                truth,
-                generated,
-                validation_truth=validation_truth,
-                validation_generated=validation_generated,
-                **more,
-            )
-        )
+    def watch_fit(train, validation, **more):
+        seen.append([set(x[:, 0]) for x in (*train, *validation)])
+        fits.append(fit(train, validation, **more))
         return fits[-1]
 
     fit = classifier.fit_classifier
@@ -73,12 +64,9 @@ def test_both_classifiers_train_on_the_same_jets(tmp_path, jets, pair, monkeypat
         trained["particlenet"].append([x.features[:, 0, 0].tolist() for x in train + validation])
         return fit_particlenet(train, validation, **more)
 
-    def perceptron(truth, generated, *, validation_truth, validation_generated, **more):
-        samples = (truth, generated, validation_truth, validation_generated)
-        trained["perceptron"].append([x[:, 0].tolist() for x in samples])
-        names = ("validation_truth", "validation_generated")
-        more |= dict(zip(names, samples[2:], strict=True))
-        return fit_classifier(truth, generated, **more)
+    def perceptron(train, validation, **more):
+        trained["perceptron"].append([x[:, 0].tolist() for x in train + validation])
+        return fit_classifier(train, validation, **more)
 
     monkeypatch.setattr(particlenet, "fit_particlenet", watch_particlenet)
     monkeypatch.setattr(module, "fit_classifier", perceptron)

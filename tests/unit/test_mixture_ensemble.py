@@ -292,7 +292,7 @@ class TestTrainingSets:
         np.testing.assert_array_equal(sets[:, :, 0], np.arange(12).reshape(3, 4))
 
     def test_errors(self) -> None:
-        with pytest.raises(ValueError, match=r"`train` must be \(n_train, n_features\), got sh"):
+        with pytest.raises(ValueError, match=r"`train` must be \(n_events, n_features\), got"):
             same_sets(np.zeros(3), 2)
         with pytest.raises(ValueError, match="`n_members` must be positive, got 0"):
             bootstrap_sets(np.zeros((3, 2)), 0, seed=1)

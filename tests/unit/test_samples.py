@@ -6,7 +6,7 @@ import pytest
 
 from genamp_lib import datasets
 from genamp_lib._project import GenampError, project_root, sha256_of_text
-from genamp_lib.datasets.sources import find_sample
+from genamp_lib.datasets.sources import find_sample, verify_sample
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_samples_are_listed_with_their_state(project):
 
 def test_path_and_checksum(project):
     assert datasets.sample_path("toy") == project / "data/samples/toy.h5"
-    assert datasets.verify_sample("toy") == project / "data/samples/toy.h5"
+    assert verify_sample("toy") == project / "data/samples/toy.h5"
     assert datasets.sample_checksum("toy") == sha256_of_text("events")
 
 
@@ -63,7 +63,7 @@ def test_changed_file_of_the_same_size_is_damaged(project):
     (project / "data/samples/toy.h5").write_text("stneve")
     assert find_sample("toy").state == "present"
     with pytest.raises(GenampError, match=r"`toy`: damaged, .*must have SHA-256 .*got .*; remove"):
-        datasets.verify_sample("toy")
+        verify_sample("toy")
 
 
 def test_registry_that_is_missing_or_not_one(project):
@@ -81,7 +81,7 @@ def test_every_shipped_sample_is_the_one_in_the_registry():
     samples = datasets.list_samples()
     assert samples
     for sample in samples:
-        datasets.verify_sample(sample.name)
+        verify_sample(sample.name)
         assert sample.path.stat().st_size == sample.bytes < 15e6
         assert sample.rows > 0
         assert sample.command.startswith("genamp data ")

@@ -11,6 +11,7 @@ from tests_support import simulate_and_kill
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.datasets import load_jets, relative_mass
+from genamp_lib.datasets.jets import JET_FIELDS, PARTICLE_FIELDS
 from genamp_lib.simulation import jets as chain
 from genamp_lib.simulation import samples
 from genamp_lib.simulation.samples import (
@@ -221,5 +222,5 @@ def test_written_file_is_read_back_and_has_the_same_bytes_later(tmp_path):
     assert np.array_equal(jets.multiplicity, arrays["multiplicity"])
     assert jets.provenance == {"kind": "gluon"}
     with h5py.File(tmp_path / "first.h5") as file:
-        assert list(file["particle_features"].attrs["fields"]) == list(jets.particle_fields)
-        assert list(file["jet_features"].attrs["fields"]) == list(jets.jet_fields)
+        assert list(file["particle_features"].attrs["fields"]) == list(PARTICLE_FIELDS)
+        assert list(file["jet_features"].attrs["fields"]) == list(JET_FIELDS)

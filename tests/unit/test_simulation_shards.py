@@ -126,19 +126,6 @@ def test_tuples_in_settings_are_the_lists_that_json_gives_back(tmp_path):
     assert len(list(tmp_path.glob("shard-*.json"))) == 4
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_shards": 0}, "`n_shards` must be at least 1, got 0"),
-        ({"jobs": 0}, "`jobs` must be at least 1, got 0"),
-        ({"seed": -1}, "`seed` must be at least 0, got -1"),
-    ],
-)
-def test_arguments_are_checked(tmp_path, change, message):
-    with pytest.raises(GenampError, match=message):
-        run(tmp_path, **change)
-
-
 def test_shards_with_one_seed_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("genamp_lib.simulation.shards.shard_seed", lambda seed, index: 5)
     with pytest.raises(GenampError, match="two shards the same seed"):

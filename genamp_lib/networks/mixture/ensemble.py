@@ -27,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from genamp_lib.networks.fitting import check_positive, fit_by_steps, one_thread
+from genamp_lib.networks.fitting import check_positive, check_table, fit_by_steps, one_thread
 from genamp_lib.networks.mixture.posterior import GaussianPosterior, PosteriorSettings
 from genamp_lib.networks.mixture.transformer import (
     MixtureTransformer,
@@ -45,23 +45,13 @@ _START, _ORDER, _NOISE = 1, 2, 3
 
 
 def same_sets(train: ArrayLike, n_members: int) -> NDArray[np.float32]:
-    """Return the same events for every member, shape (n_members, n_train, n_features).
-
-    Args:
-        train: Features, shape (n_train, n_features).
-        n_members: Number of sets.
-    """
+    """Return the same events for every member, shape (n_members, n_train, n_features)."""
     events = _check_events(train, n_members)
     return np.repeat(events[np.newaxis], n_members, axis=0)
 
 
 def bootstrap_sets(train: ArrayLike, n_members: int, *, seed: int) -> NDArray[np.float32]:
     """Return n_train events for every member, drawn from `train` with replacement.
-
-    Args:
-        train: Features, shape (n_train, n_features).
-        n_members: Number of sets.
-        seed: Seed of the draws.
 
     >>> bootstrap_sets(np.arange(5.0).reshape(5, 1), 1, seed=1)[0, :, 0]
     array([2., 2., 3., 4., 0.], dtype=float32)
@@ -72,12 +62,7 @@ def bootstrap_sets(train: ArrayLike, n_members: int, *, seed: int) -> NDArray[np
 
 
 def independent_sets(events: ArrayLike, n_members: int) -> NDArray[np.float32]:
-    """Return a separate part of the events for every member, in their order.
-
-    Args:
-        events: Features, shape (n_members * n_train, n_features).
-        n_members: Number of sets, which must divide the events.
-    """
+    """Return a separate part of the events for every member, in their order."""
     events = _check_events(events, n_members)
     if len(events) % n_members:
         raise ValueError(
@@ -88,8 +73,7 @@ def independent_sets(events: ArrayLike, n_members: int) -> NDArray[np.float32]:
 
 def _check_events(train: ArrayLike, n_members: int) -> NDArray[np.float32]:
     events = np.asarray(train, dtype=np.float32)
-    if events.ndim != 2 or not events.size:
-        raise ValueError(f"`train` must be (n_train, n_features), got shape {events.shape}.")
+    check_table("train", events)
     if n_members < 1:
         raise ValueError(f"`n_members` must be positive, got {n_members}.")
     return events
@@ -290,13 +274,8 @@ def fit_ensembles(
     """Fit several ensembles, shared by processes or machines; the same numbers however shared.
 
     About 40 members per task use a core best; fewer large tasks than processes leave cores idle.
-
-    Args:
-        tasks: Ensembles to fit, each with its own seed.
-        store: Store of all ensembles, as one artefact. Until it is complete, finished tasks and
-            states of unfinished ones are kept beside it, so that a killed run continues. Several
-            machines must share its folder.
-        name: Name of the artefact; its key covers the tasks.
+    All are kept as one artefact. Until it is complete, finished tasks and states of unfinished ones
+    lie beside it, so that a killed run continues. Several machines must share the store's folder.
     """
     arrays = combine_fits(name, tasks, _to_arrays, numbered, store=store, version=CODE_VERSION)
     fits = []

@@ -52,15 +52,6 @@ class GaussianPosterior:
     means: Tensor = field(repr=False)  # (n_members, n_parameters)
     log_variances: Tensor = field(repr=False)  # of the last parameters, (n_members, n_bayesian)
 
-    def __post_init__(self) -> None:
-        n_members = len(self.means)
-        shape = tuple(self.log_variances.shape)
-        if len(shape) != 2 or shape[0] != n_members or shape[1] > self.network.n_parameters:
-            raise ValueError(
-                f"`log_variances` must be ({n_members}, at most {self.network.n_parameters}), "
-                f"got shape {shape}."
-            )
-
     @property
     def n_bayesian(self) -> int:
         """Parameters with a width."""
@@ -79,10 +70,6 @@ class GaussianPosterior:
 
         All draws of the first member come first: reshape what is computed from them to
         (n_members, n_draws, ...).
-
-        Args:
-            n_draws: Draws per member.
-            generator: Source of all randomness.
         """
         if n_draws < 1:
             raise ValueError(f"`n_draws` must be positive, got {n_draws}.")

@@ -67,20 +67,14 @@ def region_probabilities(
     n_scrambles: int = 8,
     seed: int = 0,
 ) -> RegionProbabilities:
-    """Return the probabilities of the regions edges[i] <= R < edges[i + 1].
+    """Return the probabilities of the regions edges[i] <= R < edges[i + 1], n_regions + 1 radii.
 
     The last feature is integrated in closed form: given the others, R below r means that it lies
     between -h and h, h^2 = r^2 minus their squares, with normal distribution functions for each
     component of its mixture. The others come from the network's own conditionals at the points of
-    scrambled Sobol sequences, one number per feature. The integrand is continuous in them, so that
-    the error falls faster than that of sampled events.
-
-    Args:
-        model: Networks of two features or more.
-        edges: Radii, increasing from at least 0; the last may be infinite. Shape (n_regions + 1,).
-        n_points: Points per scramble, a power of two.
-        n_scrambles: Independently scrambled sequences, at least 2: their spread is the error.
-        seed: Seed of the scrambles.
+    scrambled Sobol sequences, one number per feature, `n_points`, a power of two, for each
+    scramble. The integrand is continuous in them, so that the error falls faster than that of
+    sampled events; the spread of the scrambles tells it.
     """
     squares = torch.from_numpy(np.minimum(_check_edges(edges), _FAR) ** 2).float()
     n_others = model.settings.n_features - 1
@@ -133,17 +127,9 @@ def fit_region_probabilities(
 ) -> RegionProbabilities:
     """Fit ensembles and return the probabilities of radial regions under their networks.
 
-    The table has the members of the first task, each with its draws, then those of the next.
-
-    Args:
-        tasks: Ensembles to fit, each with its own seed; about 40 members each use a core best.
-        edges: Radii, increasing from at least 0; the last may be infinite. Shape (n_regions + 1,).
-        n_draws: Draws from the posterior of each Bayesian network; plain ones count once.
-        n_points: Points of the integral per scramble, see `region_probabilities`.
-        n_scrambles: Scrambles of the points.
-        store: Store of the probabilities, as one artefact; until it is complete the states of the
-            trainings are kept beside it, so that a killed run continues.
-        name: Name of the artefact; its key covers tasks, edges and settings.
+    The table has the members of the first task, each with its `n_draws` draws from the posterior if
+    it is Bayesian, then those of the next. The probabilities are kept as one artefact; until it is
+    complete the states of the trainings lie beside it, so that a killed run continues.
     """
     if not tasks:
         raise ValueError("`tasks` must not be empty, got none.")
@@ -176,15 +162,8 @@ def generated_region_counts(
 ) -> NDArray[np.int64]:
     """Generate events and count them in radial regions, (n_sizes, n_members, n_regions).
 
-    Sizes are nested: the counts at one of them hold the events of those before.
-
-    Args:
-        model: Networks that generate.
-        edges: Radii, as in `fit_region_probabilities`.
-        sizes: Increasing numbers of events per network.
-        seed: Seed of the events.
-        store: Store of the counts.
-        name: Name of the artefact.
+    Sizes are increasing numbers of events per network, and nested: the counts at one of them hold
+    the events of those before.
     """
     sizes = [int(size) for size in sizes]
     if not sizes or (np.diff([0, *sizes]) <= 0).any():
