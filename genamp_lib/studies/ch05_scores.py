@@ -124,10 +124,8 @@ def scored(
     made, own, true = (top_pair_features(x) for x in (generated, train, holdout))
     with one_thread():
         fit = fit_classifier(
-            true[:cut],
-            made[:cut],
-            validation_truth=true[cut:n_fitted],
-            validation_generated=made[cut:n_fitted],
+            (true[:cut], made[:cut]),
+            (true[cut:n_fitted], made[cut:n_fitted]),
             settings=CLASSIFIER,
             seed=seed,
         )
