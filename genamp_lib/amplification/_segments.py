@@ -274,7 +274,7 @@ class Segments:
         )
 
     def totals(self) -> tuple[float, float]:
-        """Return the sums of all weights and of their squares: numbers of events without weights."""
+        """Return the sums of weights and of their squares: numbers of events without weights."""
         if self._weighted is None:
             return (self.n_generated,) * 2
         return tuple(float(one.sum()) for one in self._weighted[:2])

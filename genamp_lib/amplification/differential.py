@@ -155,14 +155,14 @@ def differential_amplification(
         )
         counts, squares = accumulator.cumulative_counts(), accumulator.cumulative_squares()
         totals = accumulator.totals()
-        distance = accumulator.distance()
-        mean = mean_square(*counts, totals[0], (*squares, totals[1]))
         known |= {"reference": name, "n_reference": len(reference)}
         known |= {"n_generated": accumulator.n_generated}
         known["coarse"] = tie_probability(counts[0], squares[0]) > COARSE
         if event_weights or accumulator.is_weighted:
             *sizes, known["uneven"] = accumulator.effective_counts()
             known |= zip(("n_reference", "n_generated"), map(_at_least, sizes), strict=True)
+        distance = accumulator.distance()
+        mean = mean_square(*counts, totals[0], (*squares, totals[1]))
         if name in event_weights:
             known["sums"][name] = (len(reference), *accumulator.reference_totals())
         if accumulator.is_weighted:

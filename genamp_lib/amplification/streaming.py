@@ -171,10 +171,12 @@ class KolmogorovAccumulator(Segments):
 class RegionCounter(Segments):
     """Numbers of events in regions: one row of the counts for `averaging_amplification`.
 
-    Args: regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
-    (n_regions, 2), that do not overlap. A region holds low <= x < high, which may be infinite.
-    snapshots: Increasing numbers of events at which `curve` gives the counts. start: Index of this
-    counter's first event in the whole sample.
+    Args:
+        regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
+            (n_regions, 2), that do not overlap. A region holds low <= x < high; both may be
+            infinite.
+        snapshots: Increasing numbers of events at which `curve` gives the counts.
+        start: Index of this counter's first event in the whole sample.
 
     Raises:
         ValueError: Regions are empty or overlap, or the snapshots do not increase.
@@ -223,6 +225,18 @@ class RegionCounter(Segments):
         rows = [self._regions(row, total) for row, total in zip(below, totals, strict=True)]
         table = np.array(rows, dtype=self._below.dtype)
         return sizes, table.reshape(len(sizes), len(self.regions))
+
+    def effective(self) -> tuple[NDArray[np.int64], int]:
+        """Return counts in the regions and in all of unweighted events that say as much.
+
+        Raises:
+            ValueError: The weights do not add up to more than 0.
+        """
+        if self._weighted is None:
+            return self.counts, self.n_generated
+        n_events = round(effective_count("weights", *self.totals()))
+        upto = np.rint(np.cumsum(self.counts) * (n_events / self.totals()[0]))
+        return np.diff(upto, prepend=0.0).astype(np.int64), n_events
 
     def _regions(self, below: NDArray, size: float) -> NDArray:
         cumulative = np.append(below[: self._n_finite], size)
