@@ -309,8 +309,9 @@ def differential(
 
     def draw(plotting: Any, estimate: DifferentialEstimate, ax: Axes) -> None:
         sizes, distances = counter.curve()
-        effective = sizes * (estimate.n_generated / counter.n_generated)
-        plotting.plot_distance_curve(effective, distances, estimate, ax=ax)
+        if counter.is_weighted:
+            sizes = sizes * (estimate.n_generated / counter.n_generated)
+        plotting.plot_distance_curve(sizes, distances, estimate, ax=ax)
 
     _write_plot(plot_path, estimate, draw)
     _gate(fail_on, estimate)
