@@ -2,7 +2,8 @@
 
 Scaled, weights of a sample add up to n = (sum w)^2 / sum w^2, and so do their squares. Where S is
 the sum of scaled weights in a region and Q that of their squares, the sum fluctuates as that of
-S^2 / Q events of weight Q / S (Bohm and Zech, NIM A 748 (2014) 1), among n S / Q in all.
+S^2 / Q events of weight Q / S (Bohm and Zech, NIM A 748 (2014) 1), among n S / Q in all. Where
+events are few, Q / S fluctuates with S: `PRIOR` events of the sample's own Q / S = 1 are added.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+PRIOR = 10.0
 # Weights of truth and of generated events; None for an unweighted sample.
 EventWeights = tuple[ArrayLike | None, ArrayLike | None]
 
@@ -44,7 +46,7 @@ def scaled(event_weights: EventWeights | None, *sizes: int) -> tuple[Array, Arra
 def local_counts(total: ArrayLike, squares: ArrayLike, n: float) -> tuple[Array, Array]:
     """Return events in a region and in all that say as much as sums of scaled weights there."""
     total, squares = np.asarray(total, dtype=np.float64), np.asarray(squares, dtype=np.float64)
-    scale = np.divide(squares, total, out=np.ones_like(total), where=total > 0)
+    scale = (squares + PRIOR) / (np.maximum(total, 0.0) + PRIOR)
     return np.maximum(total, 0.0) / scale, n / scale
 
 

@@ -29,6 +29,7 @@ from genamp_lib.diagnostics.findings import FOUND, Finding, times
 Array = NDArray[np.float64]
 # Events of both samples that a value or a region must hold to be looked at.
 FEWEST = 20
+FEWEST_WEIGHTED = 100  # the same of weighted events, whose sums are far from Gaussian for longer
 # Different generated events that are left to compare where all others repeat these.
 FEWEST_DISTINCT = 100
 # Steps of the ranks within which events count as copies that differ by rounding.
@@ -324,7 +325,7 @@ def _values(
             np.broadcast_to(one, len(values)) for one in _counts(tables, own, (n_t, n_g))
         )
         count = k_t + k_g
-        often = np.flatnonzero(count >= FEWEST)
+        often = np.flatnonzero(count >= (FEWEST if own is None else FEWEST_WEIGHTED))
         n_values += len(often)
         z = np.abs(_hypergeometric_z(k_g[often], count[often], of_t[often], of_g[often]))
         for i in often[np.argsort(-z, kind="stable")[:3]]:
@@ -368,6 +369,7 @@ def _outside(truth: Array, generated: Array, names: Sequence[str], own: Own) -> 
     n_t, n_g, findings = len(truth), len(generated), []
     totals = dict(zip(("truth", "generated"), _totals(own, n_t, n_g), strict=True))
     weights = dict(zip(totals, own or (None, None), strict=True))
+    max_weights = {name: 1.0 if u is None else u.max() for name, u in weights.items()}
     for j, name in enumerate(names):
         for sign, side in ((1, "above"), (-1, "below")):
             t, g = sign * truth[:, j], sign * generated[:, j]
@@ -378,6 +380,8 @@ def _outside(truth: Array, generated: Array, names: Sequence[str], own: Own) -> 
                     continue
                 u, other = weights[label], totals["truth" if label == "generated" else "generated"]
                 n_outer, n_beyond = totals[label], k
+                if own is not None:  # a heavy event of the other sample may be what is missing
+                    other /= max(1.0, max_weights["truth" if label == "generated" else "generated"])
                 if u is not None:
                     n_beyond, n_outer = local_counts(
                         u[beyond].sum(), (u[beyond] ** 2).sum(), totals[label]
@@ -487,6 +491,10 @@ def _regions(
         windows = np.stack([_windows(table, width) for table in tables])
         counts = np.broadcast_arrays(*_counts(windows, own, (n_t, n_g)))
         k_t, k_g, of_t, of_g = counts
+        if own is not None:
+            few = k_t + k_g < FEWEST_WEIGHTED
+            k_t, k_g = np.where(few, 0.0, k_t), np.where(few, 0.0, k_g)
+            counts = k_t, k_g, of_t, of_g
         z = np.abs(_hypergeometric_z(k_g, k_t + k_g, of_t, of_g)).reshape(len(which), -1)
         top = (np.arange(len(which)), np.argmax(z, axis=1))
         place = np.stack(np.unravel_index(top[1], k_t.shape[1:]), axis=1)
