@@ -459,7 +459,7 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
     short = {AMPLIFIES_IF: "amplifies *"}
     few = {TOO_FEW: "too few events", "identical members": "same members"}
     level = f"{100 * estimate.confidence:g} %"
-    _print_table(
+    print_table(
         ("region", "fraction", "G", f"{level} interval", "verdict"),
         [
             (
@@ -521,7 +521,7 @@ def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEs
     if estimate is not to_train:
         rows.append(row("Kolmogorov-Smirnov to train", to_train))
     columns = ("distance", "M", "G", f"{100 * estimate.confidence:g} % interval")
-    _print_table(columns, rows)
+    print_table(columns, rows)
     is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
     claim = f"{'The generator ' * is_claim}{estimate.verdict}"
     # Where the status speaks against the interval, the interval is no statement about the truth.
@@ -550,14 +550,17 @@ def _numbers(estimate: Any) -> tuple[str, str]:
     return f"{estimate.amplification:.3g}", f"{low:.3g} to {high:.3g}"
 
 
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(
+    columns: tuple[str, ...], rows: list[tuple[str, ...]], left: tuple[str, ...] = ("verdict",)
+) -> None:
+    """Print rows of text as wide as they need; the first and `left` columns begin on the left."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for k, column in enumerate(columns):
-        left = k == 0 or column == "verdict"
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        side = "left" if k == 0 or column in left else "right"
+        table.add_column(column, justify=side, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console(width=10_000).print(table)  # as wide as it needs: nothing is cut

@@ -167,7 +167,12 @@ def weight_like(path: Path | str, column: Column = None) -> str | None:
     path, reading = Path(path), _reading(column)
     with _opened(path, reading) as table:
         named = (reading.column, reading.weights)
-        return next((x for x in table.names if _WEIGHT.fullmatch(x) and x not in named), None)
+        return next((x for x in table.names if is_weight_like(x) and x not in named), None)
+
+
+def is_weight_like(name: str) -> bool:
+    """Tell whether a column is named as weights of events are."""
+    return bool(_WEIGHT.fullmatch(name))
 
 
 def _of_weights(reading: Reading) -> Reading:
@@ -217,7 +222,7 @@ def load_features(
                 weights = load_column(path, _of_weights(reading))
     for name, feature in zip(names, values.T, strict=True):
         counts = len(feature) > 2 and (np.diff(feature) == 1).all()
-        if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
+        if name not in reading.features and (counts or is_weight_like(name)):
             what, remedy = "counts the events", ""
             if not counts:
                 what, remedy = "may be a weight of the events", f"give --weights {name}, or "
@@ -247,7 +252,7 @@ def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
         raise GenampError(f"--weights {reading.weights} must not be one of --features")
     for name in (*reading.features, *reading.drop):
         if name not in names:
-            raise NoColumnError(f"{path}: no column `{name}`; there is {_some(names)}")
+            raise NoColumnError(f"{path}: no column `{name}`; there is {some(names)}")
     left_out = (*reading.drop, reading.weights)
     wanted = [name for name in (reading.features or names) if name not in left_out]
     if len(set(wanted)) < len(wanted):
@@ -257,7 +262,7 @@ def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
             f"both out with --drop {twice}"
         )
     if not wanted:
-        raise GenampError(f"{path}: a feature must be left, got none of {_some(names)}")
+        raise GenampError(f"{path}: a feature must be left, got none of {some(names)}")
     return wanted
 
 
@@ -355,7 +360,7 @@ def _checked(where: Path | str, blocks: Iterable[NDArray], reading: Reading) -> 
     """Refuse what is not real numbers; mask what stands for a missing value."""
     for values in blocks:
         if values.dtype.names is not None:
-            raise GenampError(f"{where}: a field must be named, one of {_some(values.dtype.names)}")
+            raise GenampError(f"{where}: a field must be named, one of {some(values.dtype.names)}")
         if values.dtype.kind not in "biuf":
             raise GenampError(f"{where}: must hold real numbers, got {values.dtype}")
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -376,7 +381,7 @@ def _position_and_selectors(
         raise GenampError(f"{path}: must hold an array, got none")
     if column is None:
         if len(names) > 1:
-            raise GenampError(f"{path}: a column must be named, one of {_some(names)}")
+            raise GenampError(f"{path}: a column must be named, one of {some(names)}")
         return 0, ()
     if names == [""]:  # .npy
         return 0, tuple(column.strip(":").split(":"))
@@ -397,7 +402,7 @@ def _position_and_selectors(
         return _index(path, column, len(names)), ()
     if not words[0] and len(names) == 1:
         return 0, tuple(words[1:])
-    raise NoColumnError(f"{path}: no column `{words[0]}`; there is {_some(names)}")
+    raise NoColumnError(f"{path}: no column `{words[0]}`; there is {some(names)}")
 
 
 def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
@@ -406,7 +411,7 @@ def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
         fields = values.dtype.names
         if fields is not None:
             if selector not in fields:
-                raise NoColumnError(f"{path}: no field `{selector}`; there is {_some(fields)}")
+                raise NoColumnError(f"{path}: no field `{selector}`; there is {some(fields)}")
             values = values[selector]
         elif values.ndim == 2:
             values = values[:, _index(path, selector, values.shape[1])]
@@ -426,7 +431,8 @@ def _index(path: Path, index: str, n_columns: int) -> int:
     return int(index)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first names in code marks, and how many more there are."""
     shown = ", ".join(f"`{name}`" for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
@@ -572,7 +578,7 @@ def _parquet(path: Path) -> Iterator[Table]:
         names = [name for name in schema.names if name not in index]
         for one, file in zip(paths, files, strict=True):
             if set(names) - set(file.schema_arrow.names):
-                raise GenampError(f"{one}: must have the columns of {paths[0]}, {_some(names)}")
+                raise GenampError(f"{one}: must have the columns of {paths[0]}, {some(names)}")
 
         def blocks(
             places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int

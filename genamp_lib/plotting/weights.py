@@ -24,7 +24,13 @@ _N_ROC_POINTS = 400
 
 
 def plot_distribution(
-    values: ArrayLike, edges: ArrayLike, *, role: str, label: str, ax: Axes | None = None
+    values: ArrayLike,
+    edges: ArrayLike,
+    *,
+    role: str,
+    label: str,
+    weights: np.ndarray | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw a normalised histogram with Poisson errors.
 
@@ -38,6 +44,7 @@ def plot_distribution(
         role: "truth", "generated", "small" or "large" for a slice of weights, or "other" for one
             more of any kind: the line.
         label: Text in the legend.
+        weights: Weights of the events, shape (n,), of any sign; None for unweighted ones.
         ax: Axes to draw on; new ones when None.
 
     >>> ax = plot_distribution([0.1, 0.2, np.inf], [0.0, 0.5, 1.0], role="truth", label="truth")
@@ -47,7 +54,9 @@ def plot_distribution(
     ax = plt.subplots()[1] if ax is None else ax
     values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     # The last bin of numpy's histogram contains its upper edge.
-    draw_density(ax, np.clip(values, edges[0], edges[-1]), edges, label, *_LINES[role])
+    draw_density(
+        ax, np.clip(values, edges[0], edges[-1]), edges, label, *_LINES[role], weights=weights
+    )
     return ax
 
 
