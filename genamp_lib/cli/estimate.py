@@ -95,7 +95,12 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the result to t
 Plot = Annotated[
     Path | None, typer.Option("--plot", help="Draw it over n_generated: .png, .svg or .pdf.")
 ]
-Jobs = Annotated[int, typer.Option(help="Processes on this machine that count; same result.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        help="Processes on this machine that count, where events are many enough; same result."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(

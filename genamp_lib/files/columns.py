@@ -569,7 +569,7 @@ def _parquet(path: Path) -> Iterator[Table]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise GenampError(f"{path}: needs pyarrow; run `pip install 'genamp[parquet]'`") from None
+        raise GenampError(f"{path}: needs pyarrow; run `pip install '.[parquet]'`") from None
     paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     files = [ParquetFile(one) for one in paths]
     try:
@@ -615,7 +615,7 @@ def _root(path: Path) -> Iterator[Table]:
     try:
         import uproot
     except ImportError:
-        raise GenampError(f"{path}: needs uproot; run `pip install 'genamp[root]'`") from None
+        raise GenampError(f"{path}: needs uproot; run `pip install '.[root]'`") from None
     with uproot.open(path) as file:
         trees = {
             name: file[name]

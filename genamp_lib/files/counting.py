@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Parts are large beside the cost of handing one out, and few enough to show how far the work is.
 PART_EVENTS = 1 << 21
 MOST_PARTS = 100
+# Below so many events one process is done before others have started.
+WORTH_SHARING = 2 * 10**8
+BYTES_PER_EVENT = 2  # of files that are read through to count their rows: as slow to read
 # Points of a curve over n_generated. Memory grows with their number times the reference.
 N_SNAPSHOTS = 16
 FIRST_SNAPSHOT = 100
@@ -127,6 +130,8 @@ def _count(
     from genamp_lib.sharing import finished_tasks
 
     parts = _parts(files, reading)
+    if sharing.jobs > 1 and _n_events(parts) < WORTH_SHARING:
+        sharing = Sharing()
     if sharing != Sharing():  # workers have working folders of their own
         parts = [replace(part, path=part.path.resolve()) for part in parts]
     totals: dict[int, list[Any]] = {}
@@ -162,6 +167,14 @@ def _parts(files: Sequence[tuple[Path, int | None]], reading: Reading) -> list[_
             starts = range(0, max(size, 1), step)  # an empty file is a part as well
             parts += [_Part(file, path, reading, k, min(k + step, size)) for k in starts]
     return parts
+
+
+def _n_events(parts: Sequence[_Part]) -> int:
+    """Return how many events there are, by the sizes of the files where rows are not known."""
+    return sum(
+        part.path.stat().st_size // BYTES_PER_EVENT if part.stop is None else part.stop - part.start
+        for part in parts
+    )
 
 
 def _count_part(make: Callable[[int], list[Any]], part: _Part) -> list[Any]:

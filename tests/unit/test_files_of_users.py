@@ -499,7 +499,9 @@ def test_a_column_that_counts_the_events_is_no_feature(tmp_path):
 )
 def test_a_column_called_a_weight_is_no_feature(tmp_path, name):
     pd.DataFrame({"m": X, name: Y}).to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(GenampError, match=f"column `{name}` may be a weight of the events; give --weights"):
+    with pytest.raises(
+        GenampError, match=f"column `{name}` may be a weight of the events; give --weights"
+    ):
         load_features(tmp_path / "x.csv")
     assert load_features(tmp_path / "x.csv", Reading(drop=(name,)))[0] == ["m"]
     assert load_features(tmp_path / "x.csv", Reading(features=("m", name)))[0] == ["m", name]
@@ -571,7 +573,7 @@ def test_root_trees(tmp_path):
 def test_without_its_library_a_format_says_what_to_install(tmp_path, monkeypatch, module, suffix):
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / f"x.{suffix}").write_bytes(b"x")
-    with pytest.raises(GenampError, match=rf"run `pip install 'genamp\[{suffix}\]'`"):
+    with pytest.raises(GenampError, match=rf"run `pip install '\.\[{suffix}\]'`"):
         load_column(tmp_path / f"x.{suffix}")
 
 
