@@ -6,8 +6,8 @@ z = 4.5 standard deviations of a normal distribution are exceeded with probabili
 from __future__ import annotations
 
 import math
-from itertools import product
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -293,7 +293,7 @@ def test_wrong_generators_are_seldom_called_amplifying(name):
 
 
 def test_intervals_of_weighted_events_hold_the_truth():
-    """100 experiments for each of ten kinds: 4.8 sigma, 0.22, on 20 coverages, once in 3e4.
+    """100 experiments for each of ten kinds: 5.4 sigma, 0.25, on 20 coverages, once in 7e5.
 
     Two-sided for a perfect generator, which is covered exactly; at least as often for a wrong one.
     """
@@ -305,7 +305,7 @@ def test_intervals_of_weighted_events_hold_the_truth():
         n_experiments=100,
         seed=3,
     )
-    margin = binomial_margin(0.6827, 100)
+    margin = 1.2 * binomial_margin(0.6827, 100)
     for name, held in found.items():
         intervals = held[..., :2]
         if name == "by the statistic":
