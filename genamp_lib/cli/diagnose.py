@@ -208,6 +208,8 @@ def _load(
     features = loaded[0][0]
     samples, weights = [], []
     for path, (others, table, own) in zip(paths, loaded, strict=True):
+        if len(table) < FEWEST:
+            raise GenampError(f"{path}: must hold at least {FEWEST} events, got {len(table)}")
         if features != others:
             order = ",".join(features)
             raise GenampError(

@@ -191,7 +191,7 @@ def auc_difference(
 
     >>> truth = [1.0, 2.0, 3.0, 4.0]
     >>> auc_difference((truth, [0.5, 2.5, 1.5]), (truth, [0.5, 2.5, 1.5]))
-    (0.0, (-0.23..., 0.23...))
+    (0.0, (-0.204..., 0.204...))
     """
     pairs = [check_weights(*pair) for pair in (first, second)]
     if len(pairs[0][0]) != len(pairs[1][0]):

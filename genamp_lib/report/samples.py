@@ -331,7 +331,7 @@ def _tables(
         tables.append(table)
         names.append(columns)
         found.append(None if own is None else np.asarray(own, dtype=np.float64))
-    if isinstance(weights, str) and found == [None, None]:
+    if isinstance(weights, str) and all(own is None for own in found):
         raise ValueError(f"`weights` must be a column of a table, got '{weights}'.")
     if names[0] != names[1]:
         raise ValueError(

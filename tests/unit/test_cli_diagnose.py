@@ -195,7 +195,7 @@ def bad(array, name="bad.npy"):
         (lambda x: [bad(x[:, :9])], "must have the features of truth.npy"),
         (
             lambda x: [turned(x), "--header"],
-            "got `9`, `8`, `7`, `6`, `5`, `4` and 4 more; give --features 0,1,",
+            "`4`, `3`, `2` and 2 more; give --features 0,1,",
         ),
         (lambda x: [bad(np.where(x > 3, np.nan, x))], "must be finite and below 3e38, got others"),
         (lambda x: [bad(x * 1e300)], "got others in 2000 events, `0`"),
