@@ -90,7 +90,8 @@ def test_weights_mend_a_generator_and_spoil_one():
         assert mended.verdict == "no difference found"
         low, high = mended.auc_interval
         assert low - (high - low) < 0.5 < high + (high - low)
-    spoilt = genamp_lib.diagnose(truth, pair(5, n=3000)[0], weights=(weights, None), epochs=3)
+    heavy = np.exp(-0.5 * truth[:, 0])
+    spoilt = genamp_lib.diagnose(truth, pair(5, n=3000)[0], weights=(heavy, None), epochs=3)
     assert spoilt.verdict == "differs"
 
 
