@@ -55,8 +55,8 @@ def sums_below(values: Array, others: Array, weights: Array | None) -> NDArray:
 
     Integers without weights, so that sums of them are exact.
     """
-    order = np.argsort(others, kind="stable")
-    others = others[order]
+    order = None if weights is None else np.argsort(others, kind="stable")
+    others = np.sort(others) if order is None else others[order]
     places = [np.searchsorted(others, values, side) for side in ("left", "right")]
     if weights is None:
         return places[0] + places[1]

@@ -104,7 +104,12 @@ def auc_from_weights(
     0.75
     """
     truth, generated = check_weights(truth, generated)
-    return _places(truth, generated, event_weights)[0]
+    own = scaled(event_weights, len(truth), len(generated))
+    if own is None:
+        # Python integers: exact for any sample size, one rounding in the division.
+        twice = int(sums_below(truth, generated, None).sum())
+        return twice / (2 * len(truth) * len(generated))
+    return _mean(*_shares(truth, generated, own)[0])
 
 
 def auc_interval(
@@ -154,12 +159,15 @@ def auc_interval(
     for name, weights in (("truth", truth), ("generated", generated)):
         if len(weights) < 2:
             raise ValueError(f"`{name}` must have at least 2 weights for an error, got 1.")
-    auc, variance, n_pairs = _places(truth, generated, event_weights)
+    auc = auc_from_weights(truth, generated, event_weights=event_weights)
+    parts = _shares(truth, generated, scaled(event_weights, len(truth), len(generated)))
     if auc <= 0.0 or auc >= 1.0:
+        n_pairs = max(int(min(n for *_, n in parts)), 1)
         if cross_fitted:
             n_pairs = max(n_pairs // 2, 1)
         bound = ((1.0 - confidence) / 2.0) ** (1.0 / n_pairs)
         return (bound, 1.0) if auc >= 1.0 else (0.0, 1.0 - bound)
+    variance = sum(_variance(*part) for part in parts)
     half = ndtri(0.5 + confidence / 2.0) * np.sqrt(variance * (2.0 if cross_fitted else 1.0))
     return max(float(auc - half), 0.0), min(float(auc + half), 1.0)
 
@@ -299,24 +307,6 @@ def _variance(values: np.ndarray, weights: np.ndarray | None, n: float) -> float
         return float(np.var(values, ddof=1) / n)
     mean = weights @ values / n
     return float(weights**2 @ (values - mean) ** 2 / (n * max(n - 1, 1.0)))
-
-
-def _places(
-    truth: np.ndarray, generated: np.ndarray, event_weights: EventWeights | None
-) -> tuple[float, float, int]:
-    """Return the AUC, its variance, and the number of independent pairs."""
-    own = scaled(event_weights, len(truth), len(generated))
-    of_truth, of_generated = _shares(truth, generated, own)
-    if own is None:
-        # Python integers: exact for any sample size, one rounding in the division.
-        twice = sums_below(truth, generated, None)
-        auc = int(twice.sum()) / (2 * len(truth) * len(generated))
-    else:
-        auc = _mean(*of_truth)
-    variance = 0.0
-    if min(len(truth), len(generated)) > 1:
-        variance = _variance(*of_truth) + _variance(*of_generated)
-    return auc, variance, max(int(min(of_truth[2], of_generated[2])), 1)
 
 
 def _strictly_below(cuts: np.ndarray, values: np.ndarray, own: np.ndarray | None) -> np.ndarray:
