@@ -23,13 +23,6 @@ from genamp_lib.diagnostics import (
 from genamp_lib.diagnostics import diagnose as of_weights
 from genamp_lib.diagnostics._json import plain
 from genamp_lib.files.columns import is_weight_like, some
-from genamp_lib.networks.classifier_batch import (
-    N_EPOCHS,
-    N_FOLDS,
-    boosted_logits,
-    cross_fitted_logits_at_once,
-    fold_numbers_of_groups,
-)
 
 FEWEST = 100  # events of a sample: twelve in a fold
 # Of truth and generated events, None for unweighted ones; or the name of a column of both tables.
@@ -87,7 +80,7 @@ def diagnose(
     names: Sequence[str] | None = None,
     weights: Weights = None,
     seed: int = 1,
-    epochs: int = N_EPOCHS,
+    epochs: int = 40,
     progress: Callable[[], None] | None = None,
 ) -> SampleDiagnosis:
     """Say where generated events differ from true ones, as `genamp diagnose` does.
@@ -118,6 +111,13 @@ def diagnose(
     >>> result.findings[0].text
     'spike: 10 % of the generated events have exactly `eta` = 7; of the truth 0 % do.'
     """
+    from genamp_lib.networks.classifier_batch import (  # torch, only where it is used
+        N_FOLDS,
+        boosted_logits,
+        cross_fitted_logits_at_once,
+        fold_numbers_of_groups,
+    )
+
     first, second, columns, event_weights = _tables(truth, generated, weights)
     chosen = list(columns if names is None else names)
     if len(set(chosen)) < first.shape[1] or len(chosen) != first.shape[1]:
@@ -234,7 +234,7 @@ def compare(
     names: Sequence[str] | None = None,
     weights: tuple[ArrayLike | None, Mapping[str, ArrayLike | None]] | str | None = None,
     seed: int = 1,
-    epochs: int = N_EPOCHS,
+    epochs: int = 40,
     progress: Callable[[], None] | None = None,
 ) -> Comparison:
     """Diagnose several generators against the same truth, with the same folds of it.
