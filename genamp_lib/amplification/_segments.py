@@ -82,7 +82,10 @@ class Thresholds:
         with np.errstate(over="ignore"):
             self.thresholds = thresholds = thresholds.astype(precision).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._width = (thresholds[-1] - thresholds[0]) / (GRID_CELLS // FINE_CELLS - 3)
+            # The far ends, one event in a hundred, share two cells, however far they are.
+            end = len(thresholds) // 200
+            self._low, high = thresholds[end], thresholds[-1 - end]
+            self._width = (high - self._low) / (GRID_CELLS // FINE_CELLS - 3)
         # Too narrow or too wide for a grid in float64: everything is sorted.
         self._has_grid = bool(np.finfo(np.float64).tiny * GRID_CELLS < self._width < np.inf)
 
@@ -162,9 +165,9 @@ class Thresholds:
                 sums += np.cumsum(np.bincount(first, weights, minlength=len(sums) + 1))[:-1]
 
     def _positions(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        # Every step is monotone in floating point too; the first cell takes what lies below.
+        # Every step is monotone in floating point too; the end cells take what lies outside.
         with np.errstate(over="ignore"):
-            position = np.subtract(values, self.thresholds[0] - self._width, dtype=np.float64)
+            position = np.subtract(values, self._low - self._width, dtype=np.float64)
             position *= 1 / self._width
         return np.clip(position, 0, GRID_CELLS // FINE_CELLS - 1, out=position)
 
