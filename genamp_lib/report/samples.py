@@ -136,6 +136,12 @@ def diagnose(
     samples = [np.ascontiguousarray(one[:, varies]) for one in (first, second)]
 
     looks = cheap_looks(*samples, features, event_weights=event_weights)
+    notes += [
+        f"{len(own):,} weighted {label} events say as much as "
+        f"{own.sum() ** 2 / (own**2).sum():,.0f} unweighted ones."
+        for label, own in zip(("truth", "generated"), event_weights or (), strict=False)
+        if own is not None and own.min() < own.max()
+    ]
     groups = looks.copies
     if groups is not None:
         groups = np.concatenate([groups[: n_given[0]], groups[n_given[0] :][looks.distinct]])

@@ -56,6 +56,7 @@ def test_the_command_calls_the_function(files):
     record = json.loads((files / "out.json").read_text())
     assert record["files"] == {"truth": "truth.parquet", "generated": "bad.parquet"}
     assert record["n_truth"] == 600
+    assert any("600 weighted truth events say as much as" in one for one in record["input_notes"])
     for name in ("auc", "second_auc", "significance", "observables", "verdict"):
         assert record[name] == found.to_dict()[name], name
     assert found.findings[0].observable == "eta"
