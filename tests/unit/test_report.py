@@ -150,8 +150,9 @@ def test_looks_at_weighted_samples_of_one_density_find_nothing():
     for seed in range(24):
         rng = np.random.default_rng([7, seed])
         truth, generated = rng.normal(size=(2, 1500, 3))
-        generated[:, 1] *= 1.5  # drawn too wide, mended by weights
-        weights = 1.5 * np.exp(-(generated[:, 1] ** 2) * (1 - 1 / 1.5**2) / 2)
+        truth[:, 1] = rng.exponential(size=1500)
+        generated[:, 1] = rng.exponential(0.6, size=1500)  # too seldom in the tail,
+        weights = np.exp(generated[:, 1] * (1 / 0.6 - 1))  # where weights are large
         signs = rng.choice([-1.0, 1.0], 1500, p=[0.1, 0.9])
         looks = cheap_looks(truth, generated, list("abc"), event_weights=(signs, weights))
         found += sum(one[0].significance > 3 for one in looks.findings.values() if one)
