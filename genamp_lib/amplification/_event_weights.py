@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Largest difference of A and F that is still taken for none.
+# Largest difference of A and F that is still taken for none; 1/sqrt(n) for chance is added.
 UNEVEN = 0.1
 
 
@@ -49,6 +49,7 @@ def is_uneven(
     From sums of weights and of their squares at or below thresholds, and in all.
     """
     f, a = below / totals[0], squares / totals[1]
-    if np.abs(a - f).max() <= UNEVEN:
+    chance = float(np.sqrt(totals[1])) / totals[0]
+    if np.abs(a - f).max() <= UNEVEN + chance:
         return False, 1.0
     return True, float(min(1.0, 0.25 / (a - 2 * f * a + f**2).max()))
