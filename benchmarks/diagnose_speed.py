@@ -83,7 +83,7 @@ def strongest(logits: tuple[np.ndarray, np.ndarray]) -> float:
     for fraction in FRACTIONS:
         n = round(fraction * N_EVENTS)
         slices = weight_slices(truth, generated, n_small=n, n_large=n)
-        excesses += [one.excess(cross_fitted=True) for one in slices]
+        excesses += [one.significance(cross_fitted=True) for one in slices]
     return allowing_for(float(log_ndtr(-max(excesses))), 10)
 
 

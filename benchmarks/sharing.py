@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genamp_lib.files import counting
+from genamp_lib.files.columns import Reading
 from genamp_lib.files.counting import Sharing, accumulate
 from genamp_lib.sharing import map_tasks
 
@@ -46,7 +47,8 @@ def compare(n: int) -> None:
     with tempfile.TemporaryDirectory() as folder, cluster() as scheduler:
         path = Path(folder) / "generated.npy"
         np.save(path, rng.standard_normal(n))
-        n_parts = len(counting._parts([(path, None)], None))
+        n_parts = len(counting._parts([(path, None)], Reading()))
+        counting.WORTH_SHARING = 0  # so that it is shared whatever it costs
         table = Table(title=f"counting {n:,} events from a file, in {n_parts} parts")
         for name in ("who", "start-up, s", "per empty task, ms", "the job, s", "ratio"):
             table.add_column(name, justify="left" if name == "who" else "right")
@@ -61,7 +63,9 @@ def compare(n: int) -> None:
             again, _ = timed(lambda o=options: map_tasks(abs, [-1, -2], **o))
             empty, _ = timed(lambda o=options: map_tasks(abs, range(N_EMPTY_TASKS), **o))
             runs = [
-                timed(lambda s=sharing: accumulate(path, {path: reference}, None, s)[path])
+                timed(
+                    lambda s=sharing: accumulate(path, {path: (reference, None)}, Reading(), s)[0]
+                )
                 for _ in range(1 + REPEATS)  # the first one imports what workers need
             ]
             seconds = min(run[0] for run in runs[1:])

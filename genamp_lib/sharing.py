@@ -223,7 +223,7 @@ def _connected(scheduler: str) -> Iterator[Client]:
         if error.name not in ("dask", "distributed"):
             raise
         raise GenampError(
-            "a Dask scheduler needs the extra `dask`; run `pip install 'genamp[dask]'`"
+            "a Dask scheduler needs the extra `dask`; run `pip install '.[dask]'`"
         ) from None
     # Loggers would print a traceback of what is raised here in one line.
     for name in ("tornado.application", "distributed.client"):

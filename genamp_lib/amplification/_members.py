@@ -35,6 +35,40 @@ def check_counts(counts: ArrayLike, *, n_generated: int) -> NDArray[np.float64]:
     return _check_content("counts", table, most=n_generated, full=n_generated)
 
 
+def check_weighted_counts(
+    counts: ArrayLike, totals: ArrayLike, squares: tuple[ArrayLike, ArrayLike] | None
+) -> tuple[NDArray[np.float64], float | NDArray[np.float64], NDArray[np.float64]]:
+    """Return fractions (n_members, n_regions), their counting noise, and totals (n_members,).
+
+    The noise is the mean variance over members, (n_regions,), or, where that of all is one number
+    of events, this number.
+    """
+    table = _check_table("counts", counts)
+    totals = np.broadcast_to(as_floats("n_generated", totals), len(table))
+    pair = (table, totals) if squares is None else squares
+    inside, every = (as_floats("squares", one) for one in pair)
+    inside = inside.reshape(table.shape) if inside.size == table.size else inside
+    if inside.shape != table.shape or every.shape != totals.shape:
+        raise ValueError(
+            f"`squares` must have the shapes of `counts` and `n_generated`, {table.shape} and "
+            f"{totals.shape}, got {inside.shape} and {every.shape}."
+        )
+    if not (np.isfinite(totals).all() and totals.min() > 0 and table.min() >= 0):
+        raise ValueError(
+            "`counts` must not be negative and `n_generated` positive, got "
+            f"{table.min():.6g} and {totals.min():.6g}; take wider regions where negative weights "
+            "outweigh others."
+        )
+    totals = totals.astype(np.float64)
+    fractions = table / totals[:, np.newaxis]
+    fractions = _check_content("counts", fractions, most=1 + 1e-9, full=1)
+    if np.array_equal(inside, table) and np.unique([totals, every]).size == 1:
+        return fractions, float(totals[0]), totals
+    # Of a ratio of sums: sum w^2 (1_in - f)^2 over (sum w)^2.
+    variances = inside * (1 - 2 * fractions) + fractions**2 * every[:, np.newaxis]
+    return fractions, (variances / totals[:, np.newaxis] ** 2).mean(axis=0), totals
+
+
 def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
     """Return probabilities as floats of shape (n_members, n_regions)."""
     table = _check_table("probabilities", probabilities)
@@ -87,14 +121,13 @@ def check_holdout(
 
 
 def check_alarm_counts(
-    counts: tuple[ArrayLike, ArrayLike], *, n_members: int, n_generated: float, n_train: int
+    counts: tuple[ArrayLike, ArrayLike], *, n_members: int, full: float, n_train: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return fractions of the members and counts of the training sample in bins of everything."""
     if not isinstance(counts, tuple | list) or len(counts) != 2:
         raise ValueError(
             "`alarm_counts` must be a pair, the members' counts and the training ones."
         )
-    full = 1.0 if np.isinf(n_generated) else n_generated
     table = _check_table("alarm_counts", counts[0])
     if len(table) != n_members or table.min() < 0:
         raise ValueError(

@@ -27,6 +27,8 @@ def plain(value: Any) -> Any:
     """Return a value as JSON knows it; infinity, which JSON has no number for, is "inf"."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, tuple | list | np.ndarray):
         return [plain(one) for one in value]
     if value is None or isinstance(value, str | bool | int):

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from genamp_lib.amplification._event_weights import check_event_weights
 from genamp_lib.amplification._members import check_positive_integer
 
 GRID_CELLS = 1 << 16
+FINE_CELLS = 16  # for each of equal, coarse cells, in the mean
 BLOCK_EVENTS = 1 << 18
 LARGEST_EXACT_INTEGER = 1 << 53
 
@@ -71,7 +73,7 @@ class Thresholds:
 
     A fixed monotone map x -> cell of a fine grid is applied to events and thresholds alike: events
     in a cell without a threshold lie strictly between two known ones, whatever rounding does. The
-    few others are sorted.
+    few others are sorted. Cells are finer where thresholds are many, so that tails cost nothing.
     """
 
     def __init__(self, thresholds: NDArray[np.float64], precision: np.dtype) -> None:
@@ -80,9 +82,21 @@ class Thresholds:
         with np.errstate(over="ignore"):
             self.thresholds = thresholds = thresholds.astype(precision).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._width = (thresholds[-1] - thresholds[0]) / (GRID_CELLS - 3)
+            # The far ends, one event in a hundred, share two cells, however far they are.
+            end = len(thresholds) // 200
+            self._low, high = thresholds[end], thresholds[-1 - end]
+            self._width = (high - self._low) / (GRID_CELLS // FINE_CELLS - 3)
         # Too narrow or too wide for a grid in float64: everything is sorted.
         self._has_grid = bool(np.finfo(np.float64).tiny * GRID_CELLS < self._width < np.inf)
+
+    @cached_property
+    def _steps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """First fine cell in each coarse one, and how many are in it: by the thresholds there."""
+        coarse = self._positions(self.thresholds).astype(np.intp)
+        n_coarse = GRID_CELLS // FINE_CELLS
+        held = np.bincount(coarse, minlength=n_coarse) / len(coarse)
+        n_cells = 1 + np.floor(held * (GRID_CELLS - n_coarse))
+        return np.cumsum(n_cells) - n_cells, n_cells
 
     @cached_property
     def _grid(self) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
@@ -92,54 +106,85 @@ class Thresholds:
         is_mixed[occupied] = True
         return is_mixed, np.searchsorted(occupied, np.arange(GRID_CELLS))
 
-    def count(self, name: str, values: NDArray) -> tuple[Counts, Counts]:
-        """Return (below, at_or_below), one integer per threshold, for any number of events."""
-        below = np.zeros(len(self.thresholds), dtype=np.int64)
+    def count(
+        self, name: str, values: NDArray, weights: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray, NDArray]:
+        """Return (below, at_or_below), one number per threshold, for any number of events.
+
+        Numbers are counts, or sums of `weights`.
+        """
+        kind = np.int64 if weights is None else np.float64
+        below = np.zeros(len(self.thresholds), dtype=kind)
         at_or_below = np.zeros_like(below)
         use_grid = self._has_grid and len(values) >= GRID_CELLS // 4
         if use_grid:
             is_mixed, gap_of_cell = self._grid
-            content = np.zeros(GRID_CELLS, dtype=np.int64)
+            content = np.zeros(GRID_CELLS, dtype=kind)
         for start in range(0, len(values), BLOCK_EVENTS):
-            block = finite_floats(name, np.asarray(values[start : start + BLOCK_EVENTS]))
+            part = slice(start, start + BLOCK_EVENTS)
+            block = finite_floats(name, np.asarray(values[part]))
+            own = None if weights is None else weights[part]
             with np.errstate(over="ignore"):
                 block = block.astype(self._precision, copy=False)
             if use_grid:
                 cells = self._cells(block)
-                content += np.bincount(cells, minlength=GRID_CELLS)
-                block = block[is_mixed[cells]]
-            self._sort_and_add(block, below, at_or_below)
+                content += np.bincount(cells, weights=own, minlength=GRID_CELLS)
+                chosen = is_mixed[cells]
+                block, own = block[chosen], None if own is None else own[chosen]
+            self._sort_and_add(block, own, below, at_or_below)
         if use_grid:
             content[is_mixed] = 0
-            between = np.zeros(len(below) + 1, dtype=np.int64)
+            between = np.zeros(len(below) + 1, dtype=kind)
             np.add.at(between, gap_of_cell, content)
             between = np.cumsum(between)[:-1]
             below += between
             at_or_below += between
         return below, at_or_below
 
-    def _sort_and_add(self, block: NDArray[np.floating], below: Counts, upto: Counts) -> None:
-        block = np.sort(block).astype(np.float64, copy=False)
-        if len(block) >= len(self.thresholds):
-            below += np.searchsorted(block, self.thresholds, side="left")
-            upto += np.searchsorted(block, self.thresholds, side="right")
-            return
-        # x is below the thresholds from the first one above x on.
-        for total, side in ((below, "right"), (upto, "left")):
-            first = np.searchsorted(self.thresholds, block, side=side)
-            total += np.cumsum(np.bincount(first, minlength=len(total) + 1))[:-1]
+    def _sort_and_add(
+        self,
+        block: NDArray[np.floating],
+        weights: NDArray[np.float64] | None,
+        below: NDArray,
+        upto: NDArray,
+    ) -> None:
+        total = None
+        if weights is None:
+            block = np.sort(block)
+        else:
+            order = np.argsort(block, kind="stable")
+            block, weights = block[order], weights[order]
+            total = np.append(0.0, np.cumsum(weights))
+        block = block.astype(np.float64, copy=False)
+        for sums, side, other in ((below, "left", "right"), (upto, "right", "left")):
+            if len(block) >= len(self.thresholds):
+                place = np.searchsorted(block, self.thresholds, side=side)
+                sums += place if total is None else total[place]
+            else:  # x is below the thresholds from the first one above x on
+                first = np.searchsorted(self.thresholds, block, side=other)
+                sums += np.cumsum(np.bincount(first, weights, minlength=len(sums) + 1))[:-1]
+
+    def _positions(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        # Every step is monotone in floating point too; the end cells take what lies outside.
+        with np.errstate(over="ignore"):
+            position = np.subtract(values, self._low - self._width, dtype=np.float64)
+            position *= 1 / self._width
+        return np.clip(position, 0, GRID_CELLS // FINE_CELLS - 1, out=position)
 
     def _cells(self, values: NDArray[np.floating]) -> NDArray[np.intp]:
-        # Every step is monotone in floating point too; the first cell takes what lies below.
-        with np.errstate(over="ignore"):
-            position = np.subtract(values, self.thresholds[0] - self._width, dtype=np.float64)
-            position *= 1 / self._width
-        np.clip(position, 0, GRID_CELLS - 1, out=position)
+        position = self._positions(values)
+        coarse = position.astype(np.int32)
+        position -= coarse
+        first, n_cells = self._steps
+        position *= n_cells.take(coarse)
+        position += first.take(coarse)
         return position.astype(np.intp)
 
 
 class Segments:
     """Counts below thresholds, kept apart for the events between two snapshots."""
+
+    _upto = True  # whether squared weights are those at or below thresholds, or below them
 
     def __init__(
         self,
@@ -162,24 +207,35 @@ class Segments:
         shape = (len(self._bounds), len(thresholds))
         self._below = np.zeros(shape, dtype=np.int64)
         self._at_or_below = np.zeros(shape, dtype=np.int64)
+        # Sums of weights and of squares in all, and of squares by threshold; None while all are 1.
+        self._weighted: tuple[NDArray, NDArray, NDArray] | None = None
 
     @property
     def n_generated(self) -> int:
         """Number of events counted so far, those of merged ones included."""
         return int(self._sizes.sum())
 
-    def update(self, values: ArrayLike) -> None:
+    @property
+    def is_weighted(self) -> bool:
+        """Whether events were counted with weights."""
+        return self._weighted is not None
+
+    def update(self, values: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Count more events.
 
         Args:
             values: One number per event, 1D, any real dtype up to 64 bits; a memory map is read
                 by blocks.
+            weights: One weight per event, negative ones included; each is 1 if not given.
 
         Raises:
-            ValueError: A value is not finite, or the array is not 1D. Nothing is counted then.
+            ValueError: A value or weight is not finite, or shapes do not fit. Nothing is counted
+                then.
             TypeError: The values are no real numbers.
         """
         values = check_values("values", values)
+        if weights is not None:
+            weights = check_event_weights("weights", weights, len(values))
         precision = coarser(self._precision, precision_of(values))
         if precision not in self._counters:
             self._counters[precision] = Thresholds(self._thresholds, precision)
@@ -190,14 +246,41 @@ class Segments:
             is_last = segment == len(self._bounds) - 1
             room = len(values) if is_last else self._bounds[segment + 1] - self._next - done
             part = values[done : done + room]
-            parts.append((segment, len(part), *counter.count("values", part)))
+            own = None if weights is None else weights[done : done + room]
+            parts.append((segment, part, own, *counter.count("values", part, own)))
             done += len(part)
-        for segment, size, below, at_or_below in parts:
-            self._sizes[segment] += size
+        if weights is not None and self._weighted is None:
+            self._weighted = self._of_weights()
+            self._below, self._at_or_below = self._below * 1.0, self._at_or_below * 1.0
+        for segment, part, own, below, at_or_below in parts:
+            self._sizes[segment] += len(part)
             self._below[segment] += below
             self._at_or_below[segment] += at_or_below
             self._coarsest = coarser(self._coarsest, precision)
+            if self._weighted is not None:
+                squares = (below, at_or_below)
+                if own is not None:
+                    squares = counter.count("values", part, own**2)
+                sums = (len(part),) * 2 if own is None else (own.sum(), (own**2).sum())
+                for table, more in zip(self._weighted, (*sums, squares[self._upto]), strict=True):
+                    table[segment] += more
         self._next += done
+
+    def _of_weights(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Return sums of weights, of their squares, and of squares by threshold, by segment."""
+        if self._weighted is not None:
+            return self._weighted
+        return (
+            self._sizes * 1.0,
+            self._sizes * 1.0,
+            (self._below, self._at_or_below)[self._upto] * 1.0,
+        )
+
+    def totals(self) -> tuple[float, float]:
+        """Return the sums of weights and of their squares: numbers of events without weights."""
+        if self._weighted is None:
+            return (self.n_generated,) * 2
+        return tuple(float(one.sum()) for one in self._weighted[:2])
 
     def merge(self, other: Any) -> None:
         """Add the counts of an accumulator of other events; `other` is left as it is.
@@ -224,14 +307,18 @@ class Segments:
                 "`other` must hold other events, got more than fit between two snapshots; "
                 "give each accumulator the index of its first event as `start`."
             )
+        if self.is_weighted or other.is_weighted:
+            pairs = zip(self._of_weights(), other._of_weights(), strict=True)
+            self._weighted = tuple(ours + theirs for ours, theirs in pairs)
         self._sizes = sizes
         self._below = self._below + other._below
         self._at_or_below = self._at_or_below + other._at_or_below
         self._next = max(self._next, other._next)
         self._coarsest = coarser(self._coarsest, other._coarsest)
 
-    def _snapshots(self) -> tuple[Counts, Counts, Counts]:
-        """Return sizes, below and at_or_below of the snapshots whose events are all counted."""
+    def _snapshots(self) -> tuple[Counts, NDArray, NDArray, NDArray]:
+        """Return sizes, totals, below and at_or_below of the snapshots that are all counted."""
         n = int(np.cumprod(self._sizes[:-1] == np.diff(self._bounds)).sum())
-        tables = (np.cumsum(table[:n], axis=0) for table in (self._below, self._at_or_below))
+        totals = self._sizes if self._weighted is None else self._weighted[0]
+        tables = (np.cumsum(x[:n], axis=0) for x in (totals, self._below, self._at_or_below))
         return self._bounds[1 : n + 1].copy(), *tables

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genamp_lib.amplification import _bridge
+from genamp_lib.amplification._event_weights import check_event_weights, effective_count
 from genamp_lib.amplification._members import (
     check_confidence,
     check_positive,
@@ -47,6 +48,7 @@ def differential_amplification(
     cdf: Cdf | None = None,
     n_before_cut: int | None = None,
     repeats: RepeatedEvents | None = None,
+    weights: Mapping[str, ArrayLike] | None = None,
     confidence: float = 0.68,
 ) -> DifferentialEstimate:
     """Estimate the amplification from one summary statistic of every event.
@@ -91,6 +93,9 @@ def differential_amplification(
         repeats: What `repeated_events` or a `RepeatCounter` found, for whole events or where
             `generated` is an accumulator; by default that of the statistic, unless that takes too
             few values to exclude repeats.
+        weights: "train", "generated" or "holdout" -> weights of its events, of any sign; samples
+            that are not named are unweighted. n = (sum w)^2 / sum w^2 takes the place of a number
+            of events; where weights depend on the statistic, the interval is a wider bound.
         confidence: Confidence level of the interval.
 
     Returns:
@@ -121,23 +126,47 @@ def differential_amplification(
     values = None
     if not isinstance(generated, KolmogorovAccumulator):
         values = _sample("generated", generated)
-    known: dict[str, Any] = {"n_train": n_train, "confidence": confidence}
+    if holdout is not None:
+        holdout = _sample("holdout", holdout)
+    event_weights = _checked_weights(
+        weights, {"train": training, "generated": values, "holdout": holdout}
+    )
+    known: dict[str, Any] = {"n_train": n_train, "confidence": confidence, "sums": {}}
+    if "train" in event_weights:
+        own = event_weights["train"]
+        totals = float(own.sum()), float((own**2).sum())
+        known["n_train"] = _at_least(effective_count("weights of train", *totals))
+        known["sums"]["train"] = (n_train, *totals)
     if cdf is not None:
-        if values is None:
-            raise ValueError("`generated` must be an array when the reference is a `cdf`.")
+        if values is None or event_weights:
+            wanted = "an array" if values is None else "unweighted"
+            raise ValueError(f"`generated` must be {wanted} when the reference is a `cdf`.")
         distance, mean = _to_cdf(np.sort(finite_floats("generated", values)), cdf)
         known |= {"reference": "cdf", "n_reference": math.inf, "n_generated": len(values)}
     else:
         name = "train" if holdout is None else "holdout"
-        reference = training if holdout is None else _sample("holdout", holdout)
-        looks = holdout is not None and training is not None
+        reference = training if holdout is None else holdout
+        # Training and holdout events are alike only if both have weights, or none.
+        alike = ("train" in event_weights) == ("holdout" in event_weights)
+        looks = holdout is not None and training is not None and alike
         counter = RepeatCounter(training, reference) if looks else None  # refuses shared events
-        accumulator = _accumulated(name, reference, generated if values is None else values)
-        reference_counts, counts = accumulator.cumulative_counts()
-        n_generated = accumulator.n_generated
-        distance, mean = accumulator.distance(), mean_square(reference_counts, counts, n_generated)
-        known |= {"reference": name, "n_reference": len(reference), "n_generated": n_generated}
-        known["coarse"] = tie_probability(reference_counts) > COARSE
+        accumulator = _accumulated(
+            name, reference, generated if values is None else values, event_weights
+        )
+        counts, squares = accumulator.cumulative_counts(), accumulator.cumulative_squares()
+        totals = accumulator.totals()
+        known |= {"reference": name, "n_reference": len(reference)}
+        known |= {"n_generated": accumulator.n_generated}
+        known["coarse"] = tie_probability(counts[0], squares[0]) > COARSE
+        if event_weights or accumulator.is_weighted:
+            *sizes, known["uneven"] = accumulator.effective_counts()
+            known |= zip(("n_reference", "n_generated"), map(_at_least, sizes), strict=True)
+        distance = accumulator.distance()
+        mean = mean_square(*counts, totals[0], (*squares, totals[1]))
+        if name in event_weights:
+            known["sums"][name] = (len(reference), *accumulator.reference_totals())
+        if accumulator.is_weighted:
+            known["sums"]["generated"] = (accumulator.n_generated, *totals)
         if looks and values is not None and repeats is None:
             counter.update(values)
             repeats = counter.repeats()
@@ -145,15 +174,16 @@ def differential_amplification(
                 repeats = None  # few values hide them
     if n_before_cut is not None:
         n_before_cut = check_positive_integer("n_before_cut", n_before_cut)
-        if n_before_cut < known["n_generated"]:
+        n_kept = generated.n_generated if values is None else len(values)
+        if n_before_cut < n_kept:
             raise ValueError(
-                f"`n_before_cut` must be at least the number of generated events, "
-                f"{known['n_generated']}, got {n_before_cut}."
+                f"`n_before_cut` must be at least the number of generated events, {n_kept}, got "
+                f"{n_before_cut}."
             )
-        known["survival_fraction"] = known["n_generated"] / n_before_cut
+        known["survival_fraction"] = n_kept / n_before_cut
     train_distance = distance if known["reference"] == "train" else None
     if train_distance is None and training is not None and values is not None:
-        train_distance = _accumulated("train", training, values).distance()
+        train_distance = _accumulated("train", training, values, event_weights).distance()
     return _estimate(distance, mean, train_distance=train_distance, repeats=repeats, **known)
 
 
@@ -192,16 +222,19 @@ def differential_intervals(
 
 
 def _accumulated(
-    name: str, reference: NDArray, generated: NDArray | KolmogorovAccumulator
+    name: str,
+    reference: NDArray,
+    generated: NDArray | KolmogorovAccumulator,
+    weights: Mapping[str, NDArray],
 ) -> KolmogorovAccumulator:
+    accumulator = KolmogorovAccumulator(reference, weights=weights.get(name))
     if not isinstance(generated, KolmogorovAccumulator):
-        accumulator = KolmogorovAccumulator(reference)
-        accumulator.update(generated)
+        accumulator.update(generated, weights.get("generated"))
         return accumulator
-    if not np.array_equal(generated.reference, np.sort(reference)):
+    if not np.array_equal(generated._identity, accumulator._identity):
         raise ValueError(
             f"`generated` must be an accumulator made with the {name} sample as its reference, "
-            "got one with another reference."
+            "got one with another reference, or other weights of it."
         )
     if generated.n_generated < FEWEST_EVENTS:
         raise ValueError(
@@ -234,6 +267,7 @@ def _estimate(
     mean: MeanSquare,
     *,
     coarse: bool = False,
+    uneven: bool = False,
     **known: Any,
 ) -> DifferentialEstimate:
     n_train, confidence = known["n_train"], known["confidence"]
@@ -250,9 +284,9 @@ def _estimate(
         )
         return [amplification, tuple(interval), tuple(limits)]
 
-    found = edges(_bridge.amplification_intervals, scaled, continuous=not coarse)
+    found = edges(_bridge.amplification_intervals, scaled, continuous=not (coarse or uneven))
     companion = None
-    if not coarse:
+    if not (coarse or uneven):
         unit = n_effective / (6 * mean.null)  # null is 1/6 up to ties
         companion = CramerVonMisesEstimate(
             n_train * mean.square / mean.null,
@@ -264,9 +298,33 @@ def _estimate(
         distance=distance,
         scaled_distance=scaled,
         coarse=coarse,
+        uneven=uneven,
         cramer_von_mises=companion,
         **known,
     )
+
+
+def _checked_weights(
+    weights: Mapping[str, ArrayLike] | None, samples: Mapping[str, NDArray | None]
+) -> dict[str, NDArray[np.float64]]:
+    """Return weights by sample; each must be of a sample that is given as an array."""
+    checked = {}
+    for name, own in (weights or {}).items():
+        if samples.get(name) is None:
+            arrays = ", ".join(one for one, sample in samples.items() if sample is not None)
+            raise ValueError(f"`weights` must be of samples given as arrays, {arrays}, got {name}.")
+        checked[name] = check_event_weights(f"weights[{name!r}]", own, len(samples[name]))
+    return checked
+
+
+def _at_least(n_effective: float) -> int:
+    """Return a whole effective number of events; refuse too few."""
+    if n_effective < FEWEST_EVENTS:
+        raise ValueError(
+            f"`weights` must be worth at least {FEWEST_EVENTS} unweighted events, got "
+            f"{n_effective:.3g}."
+        )
+    return round(n_effective)
 
 
 def _sample(name: str, values: ArrayLike) -> NDArray[np.floating]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,6 +77,9 @@ class DifferentialEstimate(Worth):
         cramer_von_mises: The same from the mean square distance; None for a coarse statistic.
         repeats: Result of `repeated_events`; None where training events were not compared.
         survival_fraction: Share of the generated events that a cut on them kept; 1 without a cut.
+        sums: Sample -> number of events, sum of their weights, and of the squares, for weighted
+            samples; the numbers of events above are then effective ones.
+        uneven: Whether weights depend on the statistic, so that K is below Kolmogorov's law.
     """
 
     amplification: float
@@ -93,6 +97,8 @@ class DifferentialEstimate(Worth):
     cramer_von_mises: CramerVonMisesEstimate | None
     repeats: RepeatedEvents | None = None
     survival_fraction: float = 1.0
+    sums: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
+    uneven: bool = False
     _said = (
         *("verdict", "mean_square_verdict", "status", "note", "n_equiv"),
         *("probability_closer", "train_probability_closer"),
@@ -120,7 +126,7 @@ class DifferentialEstimate(Worth):
         generator. "too close": it is smaller than independent samples allow. "repeats": generated
         events repeat training events.
         """
-        if not self.coarse and self.probability_closer < ALARM:
+        if not (self.coarse or self.uneven) and self.probability_closer < ALARM:
             return "too close"
         if self.repeats is not None and self.repeats.found:
             return "repeats"
@@ -167,6 +173,11 @@ class DifferentialEstimate(Worth):
                 "the interval allows for it",
             ),
             (
+                self.uneven,
+                "event weights depend on the statistic: the interval is a wider bound, and "
+                "amplification is the harder to show",
+            ),
+            (
                 self.status == "lower limit",
                 "the distance may be that of a perfect generator: a larger "
                 f"{'generated sample' if self.n_generated < self.n_reference else 'reference'} "
@@ -183,7 +194,7 @@ class DifferentialEstimate(Worth):
     @property
     def _overfits(self) -> bool:
         closer = self.train_probability_closer
-        return not self.coarse and closer is not None and closer < ALARM
+        return not (self.coarse or self.uneven) and closer is not None and closer < ALARM
 
     @property
     def verdict(self) -> str:

@@ -104,6 +104,10 @@ class RepeatCounter(KolmogorovAccumulator):
     def _identity(self) -> Array:
         return np.append(self.reference, self._of_train)
 
+    def update(self, values: ArrayLike, weights: ArrayLike | None = None) -> None:
+        """Count more events, each once: weights do not tell whether an event repeats another."""
+        super().update(values)
+
     def repeats(self) -> RepeatedEvents:
         """Return what the events counted so far say."""
         first, last = self._groups()

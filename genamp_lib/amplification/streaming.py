@@ -25,6 +25,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from genamp_lib.amplification._event_weights import check_event_weights, effective_count, is_uneven
 from genamp_lib.amplification._members import as_floats, check_positive_integer
 from genamp_lib.amplification._segments import Segments, check_values, finite_floats, precision_of
 
@@ -35,10 +36,13 @@ class KolmogorovAccumulator(Segments):
     """Kolmogorov-Smirnov distance of a sample of any length to a reference, Eq. (33) of paper A.
 
     Numbers of different types are compared in the coarser one, so that equal numbers of a float32
-    and a float64 file are equal. `reference` is the sorted reference sample.
+    and a float64 file are equal. `reference` is the sorted reference sample. Functions of weighted
+    events are sums of weights; with negative ones among the generated events the distance is that
+    at the reference events.
 
     Args:
         reference: One number per event of the training or holdout sample, 1D, at least one.
+        weights: Weights of these events, negative ones included; None for unweighted ones.
         snapshots: Increasing numbers of events at which `curve` gives the distance.
         start: Index of this accumulator's first event in the whole sample.
 
@@ -56,20 +60,31 @@ class KolmogorovAccumulator(Segments):
     _what = "reference"
 
     def __init__(
-        self, reference: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
+        self,
+        reference: ArrayLike,
+        *,
+        weights: ArrayLike | None = None,
+        snapshots: Iterable[int] = (),
+        start: int = 0,
     ) -> None:
         values = check_values("reference", reference)
         if not values.size:
             raise ValueError("`reference` must not be empty, got 0 events.")
         self.reference = np.sort(finite_floats("reference", values).astype(np.float64))
         self.reference.flags.writeable = False
-        thresholds, multiplicity = np.unique(self.reference, return_counts=True)
-        self._reference_counts = np.cumsum(multiplicity)
-        super().__init__(thresholds, snapshots, start, precision_of(values))
+        thresholds, place = np.unique(finite_floats("reference", values), return_inverse=True)
+        multiplicity = np.bincount(place)
+        self._reference_squares = self._reference_counts = np.cumsum(multiplicity)
+        if weights is not None:
+            weights = check_event_weights("weights", weights, len(values))
+            self._reference_counts, self._reference_squares = (
+                np.cumsum(np.bincount(place, power)) for power in (weights, weights**2)
+            )
+        super().__init__(thresholds.astype(np.float64), snapshots, start, precision_of(values))
 
     @property
     def _identity(self) -> NDArray[np.float64]:
-        return self.reference
+        return np.append(self.reference, self._reference_counts)
 
     def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return first and last of the reference values that are equal in the coarsest type met."""
@@ -87,28 +102,61 @@ class KolmogorovAccumulator(Segments):
             ValueError: No event was counted.
         """
         tables = self._below.sum(axis=0), self._at_or_below.sum(axis=0)
-        return self._distance(*tables, self.n_generated)
+        return self._distance(*tables, self.totals()[0])
 
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return (n_generated, distance) at the snapshots whose events are all counted."""
-        sizes, *tables = self._snapshots()
-        distances = [self._distance(*row) for row in zip(*tables, sizes, strict=True)]
+        sizes, totals, *tables = self._snapshots()
+        distances = [self._distance(*row) for row in zip(*tables, totals, strict=True)]
         return sizes, np.array(distances, dtype=np.float64)
 
     def cumulative_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return reference and generated events at or below each distinct reference value."""
+        """Return reference and generated events at or below each distinct reference value.
+
+        Sums of weights for weighted events.
+        """
         _, last = self._groups()
         return self._reference_counts[last], self._at_or_below.sum(axis=0)[last]
 
-    def _distance(
-        self, below: NDArray[np.int64], at_or_below: NDArray[np.int64], size: int
-    ) -> float:
+    def cumulative_squares(self) -> tuple[NDArray, NDArray]:
+        """Return the same of squared weights."""
+        _, last = self._groups()
+        squares = self._at_or_below if self._weighted is None else self._weighted[2]
+        return self._reference_squares[last], squares.sum(axis=0)[last]
+
+    def reference_totals(self) -> tuple[float, float]:
+        """Return the sums of the weights of the reference and of their squares."""
+        return self._reference_counts[-1].item(), self._reference_squares[-1].item()
+
+    def effective_counts(self) -> tuple[float, float, bool]:
+        """Return how many unweighted reference and generated events say as much.
+
+        Also whether weights depend on the statistic; the counts then bound what is known.
+
+        Raises:
+            ValueError: The weights of a sample do not add up to more than 0.
+        """
+        counts, found = [], False
+        for name, below, squares, totals in zip(
+            ("weights of the reference", "weights of the generated events"),
+            self.cumulative_counts(),
+            self.cumulative_squares(),
+            (self.reference_totals(), self.totals()),
+            strict=True,
+        ):
+            count = effective_count(name, *totals)
+            uneven, factor = is_uneven(below, squares, totals)
+            counts.append(count * factor if uneven else count)
+            found |= uneven
+        return *counts, found
+
+    def _distance(self, below: NDArray, at_or_below: NDArray, size: float) -> float:
         if size == 0:
             raise ValueError("`update` must be called with events before the distance is known.")
         # Between two reference values only the generated function grows: its extremes are at the
         # values themselves and just before the next one.
         first, last = self._groups()
-        steps = self._reference_counts[last] / len(self.reference)
+        steps = self._reference_counts[last] / self._reference_counts[-1]
         before = np.concatenate([[0.0], steps[:-1]])
         upto, under = at_or_below[last] / size, below[first] / size
         return float(max(np.abs(upto - steps).max(), np.abs(under - before).max()))
@@ -125,7 +173,7 @@ class RegionCounter(Segments):
 
     Args:
         regions: Increasing edges of adjacent regions, 1D; or (low, high) for each region, shape
-            (n_regions, 2), that do not overlap. A region holds low <= x < high, which may be
+            (n_regions, 2), that do not overlap. A region holds low <= x < high; both may be
             infinite.
         snapshots: Increasing numbers of events at which `curve` gives the counts.
         start: Index of this counter's first event in the whole sample.
@@ -141,6 +189,7 @@ class RegionCounter(Segments):
     """
 
     _what = "regions"
+    _upto = False
 
     def __init__(
         self, regions: ArrayLike, *, snapshots: Iterable[int] = (), start: int = 0
@@ -160,16 +209,36 @@ class RegionCounter(Segments):
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Events in each region, shape (n_regions,)."""
-        return self._regions(self._below.sum(axis=0), self.n_generated)
+        """Events in each region, or the sums of their weights, shape (n_regions,)."""
+        return self._regions(self._below.sum(axis=0), self.totals()[0])
+
+    @property
+    def squares(self) -> NDArray:
+        """Sums of the squared weights in each region, shape (n_regions,)."""
+        if self._weighted is None:
+            return self.counts
+        return self._regions(self._weighted[2].sum(axis=0), self.totals()[1])
 
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (n_generated, counts) at complete snapshots, counts (n_snapshots, n_regions)."""
-        sizes, below, _ = self._snapshots()
-        rows = [self._regions(row, size) for row, size in zip(below, sizes, strict=True)]
-        return sizes, np.array(rows, dtype=np.int64).reshape(len(sizes), len(self.regions))
+        sizes, totals, below, _ = self._snapshots()
+        rows = [self._regions(row, total) for row, total in zip(below, totals, strict=True)]
+        table = np.array(rows, dtype=self._below.dtype)
+        return sizes, table.reshape(len(sizes), len(self.regions))
 
-    def _regions(self, below: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    def effective(self) -> tuple[NDArray[np.int64], int]:
+        """Return counts in the regions and in all of unweighted events that say as much.
+
+        Raises:
+            ValueError: The weights do not add up to more than 0.
+        """
+        if self._weighted is None:
+            return self.counts, self.n_generated
+        n_events = round(effective_count("weights", *self.totals()))
+        upto = np.rint(np.cumsum(self.counts) * (n_events / self.totals()[0]))
+        return np.diff(upto, prepend=0.0).astype(np.int64), n_events
+
+    def _regions(self, below: NDArray, size: float) -> NDArray:
         cumulative = np.append(below[: self._n_finite], size)
         low = np.where(np.isneginf(self.regions[:, 0]), 0, cumulative[self._low])
         return cumulative[self._high] - low

@@ -26,6 +26,10 @@ app.command(
     help=diagnose_command.BREAK.join(diagnose_command.HELP),
     epilog=diagnose_command.BREAK.join(diagnose_command.EXAMPLES),
 )(diagnose_command.diagnose)
+app.command(
+    help=diagnose_command.BREAK.join(diagnose_command.COMPARE_HELP),
+    epilog=diagnose_command.BREAK.join(diagnose_command.COMPARE_EXAMPLES),
+)(diagnose_command.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(estimate.app, name="estimate")
 

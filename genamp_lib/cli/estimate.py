@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genamp_lib._project import GenampError, replace_file, write_json
-from genamp_lib.cli.reading import Decimal, Header, Separator
+from genamp_lib.cli.gate import FailOn, check_condition, end, gate
+from genamp_lib.cli.reading import (
+    Decimal,
+    Header,
+    Missing,
+    Separator,
+    Weights,
+    split_numbers,
+    weighted_files,
+)
 from genamp_lib.files.counting import Sharing, accumulate, count_regions, one_line
 from genamp_lib.files.outputs import check_outputs
 
@@ -61,8 +70,11 @@ FILES = (
     "Files are .npy, .npz, .h5, .root, .parquet or tables as text, with one number per event. "
     "Where a file has several columns, name one with --column: a key, a dataset, a branch, a "
     "column name, an index, or KEY:INDEX. A text that can be read in several ways is refused, and "
-    "--separator, --decimal or --header decides.",
+    "--separator, --decimal or --header decides. --weights names a column of event weights, "
+    "negative ones included: (sum w)^2 / sum w^2 then takes the place of a number of events.",
 )
+NUMBERS = ("amplification", "low", "high")
+WORDS = ("amplification", "no amplification")
 AVERAGING_EXAMPLES = (
     "Examples:",
     "genamp estimate averaging member_*.npy --train train.npy --regions 0,0.5,1",
@@ -83,7 +95,12 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the result to t
 Plot = Annotated[
     Path | None, typer.Option("--plot", help="Draw it over n_generated: .png, .svg or .pdf.")
 ]
-Jobs = Annotated[int, typer.Option(help="Processes on this machine that count; same result.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        help="Processes on this machine that count, where events are many enough; same result."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(
@@ -127,9 +144,12 @@ def averaging(
     separator: Separator = None,
     decimal: Decimal = None,
     header: Header = None,
+    missing: Missing = None,
+    weights: Weights = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
     plot_path: Plot = None,
+    fail_on: FailOn = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
 ) -> None:
@@ -138,9 +158,12 @@ def averaging(
     from genamp_lib.files.columns import Reading, count_rows, load_table
 
     _check_outputs(json_path, plot_path, [*members, train, holdout])
-    reading = Reading(column, separator, decimal, header)
+    check_condition(fail_on, NUMBERS, WORDS)
+    marks = split_numbers("--missing", missing)
+    reading = Reading(column, separator, decimal, header, missing=marks, weights=weights)
     sharing = Sharing(jobs, scheduler)
     samples: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     is_table = regions is None and quantiles is None
     if is_table and holdout is not None:
         raise GenampError("--holdout must be given together with --regions or --quantiles")
@@ -148,7 +171,10 @@ def averaging(
         raise GenampError("--n-train must be given, or --train with the training sample")
     if n_train is not None and n_train <= 0:
         raise GenampError(f"--n-train must be positive, got {n_train}")
+    notes: list[str] = []
     if is_table:
+        if weights is not None or marks:
+            raise GenampError("--weights and --missing must be given with events, not with counts")
         if train is not None:
             n_train = _same_n_train(n_train, count_rows(train, reading))
         if len(members) != 1 or n_generated is None:
@@ -159,23 +185,34 @@ def averaging(
         counts, names = load_table(members[0], reading), None
     else:
         _check_members(members, train, holdout, n_generated)
+        notes += weighted_files([*members, train, holdout], reading)
         edges = [_edges(regions, quantiles, train, reading)]
         edges += [] if train is None else [_alarm_edges(train, holdout, reading)]
         files = [(path, n_generated) for path in members]
         files += [(path, None) for path in (train, holdout) if path is not None]
         counters = count_regions(files, edges, reading, sharing)
-        if holdout is not None:
-            found, *_ = counters.pop()
-            samples |= {"holdout_counts": found.counts, "n_holdout": found.n_generated}
-        if train is not None:
-            found, in_bins = counters.pop()
-            n_train = _same_n_train(n_train, found.n_generated)
-            samples["train_counts"] = found.counts
-            if len(in_bins.counts) > 1:
-                of_members = [in_bins_of.counts for _, in_bins_of in counters]
-                samples["alarm_counts"] = of_members, in_bins.counts
+        record |= _record_of(files, [one[0] for one in counters], reading)
+        with one_line(str(holdout)):
+            if holdout is not None:
+                found, n_holdout = counters.pop()[0].effective()
+                samples |= {"holdout_counts": found, "n_holdout": n_holdout}
+        with one_line(str(train)):
+            if train is not None:
+                found, in_bins = counters.pop()
+                _same_n_train(n_train, found.n_generated)
+                samples["train_counts"], n_train = found.effective()
+                if len(in_bins.counts) > 1:
+                    of_members = [in_bins_of.counts for _, in_bins_of in counters]
+                    samples["alarm_counts"] = of_members, in_bins.effective()[0]
         in_regions = [one[0] for one in counters]
-        n_generated = _same_n_generated(members, in_regions, n_generated)
+        if any(one.is_weighted for one in in_regions):
+            sums = [one.totals() for one in in_regions]
+            n_generated = [total for total, _ in sums]
+            samples["squares"] = [one.squares for one in in_regions], [more for _, more in sums]
+        elif marks:
+            n_generated = [one.n_generated for one in in_regions]
+        else:
+            n_generated = _same_n_generated(members, in_regions, n_generated)
         counts = [counter.counts for counter in in_regions]
         names = [f"[{low:.4g}, {high:.4g})" for low, high in in_regions[0].regions]
     samples |= {"members": "independent" if independent else "bootstrap", "confidence": confidence}
@@ -184,10 +221,12 @@ def averaging(
             counts, n_generated=n_generated, n_train=n_train, **samples
         )
     _print_averaging(estimate, names)
+    _print_notes([*notes, *_said(record)])
     paths = {"members": [str(path) for path in members]}
     paths |= {key: path and str(path) for key, path in (("train", train), ("holdout", holdout))}
-    _write_estimate(json_path, estimate, {"files": paths, "region_names": names})
+    _write_estimate(json_path, estimate, {"files": paths, "region_names": names, **record})
     _write_plot(plot_path, estimate, _draw_averaging)
+    _gate(fail_on, estimate)
 
 
 @app.command(help=BREAK.join(DIFFERENTIAL + FILES), epilog=BREAK.join(DIFFERENTIAL_EXAMPLES))
@@ -201,46 +240,131 @@ def differential(
     separator: Separator = None,
     decimal: Decimal = None,
     header: Header = None,
+    missing: Missing = None,
+    weights: Weights = None,
     confidence: Confidence = 0.68,
     json_path: Json = None,
     plot_path: Plot = None,
+    fail_on: FailOn = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
 ) -> None:
     """Estimate the differential amplification from two or three files."""
     from genamp_lib.amplification import differential_amplification
-    from genamp_lib.files.columns import Reading, load_column
+    from genamp_lib.files.columns import Reading, load_events
 
     _check_outputs(json_path, plot_path, [train, generated, holdout])
-    reading = Reading(column, separator, decimal, header)
+    check_condition(fail_on, NUMBERS, WORDS)
+    marks = split_numbers("--missing", missing)
+    reading = Reading(column, separator, decimal, header, missing=marks, weights=weights)
     sharing = Sharing(jobs, scheduler)
     paths = {"train": train, "generated": generated, "holdout": holdout}
     if len({path.resolve() for path in paths.values() if path}) < 3 - (holdout is None):
         raise GenampError("train, generated and --holdout must be different files, got one twice")
-    samples = {path: load_column(path, reading) for path in (train, holdout) if path is not None}
+    notes = weighted_files(paths.values(), reading)
+    loaded = {p: load_events(p, reading) for p in (train, holdout) if p is not None}
+    samples = {path: (values, own) for path, (values, own, _) in loaded.items()}
     counters = accumulate(generated, samples, reading, sharing, with_curve=plot_path is not None)
+    of = {"train": samples[train][1]}
+    if holdout is not None:
+        of["holdout"] = samples[holdout][1]
+    of = {name: own for name, own in of.items() if own is not None}
     with one_line("samples"):
-        to_train = differential_amplification(samples[train], counters[0], confidence=confidence)
+        to_train = differential_amplification(
+            samples[train][0],
+            counters[0],
+            weights={name: own for name, own in of.items() if name == "train"},
+            confidence=confidence,
+        )
         estimate = to_train
         if holdout is not None:
             estimate = differential_amplification(
-                len(samples[train]), counters[1], holdout=samples[holdout], confidence=confidence
+                to_train.n_train,
+                counters[1],
+                holdout=samples[holdout][0],
+                weights={name: own for name, own in of.items() if name == "holdout"},
+                confidence=confidence,
             )
             repeats = counters[2].repeats()
-            if estimate.coarse and not repeats.found:
-                repeats = None  # few values hide them
-            estimate = replace(estimate, train_distance=to_train.distance, repeats=repeats)
+            alike = ("train" in of) == ("holdout" in of)
+            if not alike or (estimate.coarse and not repeats.found):
+                repeats = None  # few values hide them, and so do weights of one sample
+            sums = {**to_train.sums, **estimate.sums}
+            estimate = replace(
+                estimate, train_distance=to_train.distance, repeats=repeats, sums=sums
+            )
+            if to_train.limits[1] < 1 < estimate.limits[0]:
+                notes.append(
+                    f"By {train} the generator does not amplify, by {holdout} it does: both cannot "
+                    "be right; check that all files hold the same observable in the same units."
+                )
     _print_differential(estimate, to_train)
+    more = _record_of(
+        [(path, None) for path in (*loaded, generated)],
+        [*(len(values) for values, *_ in loaded.values()), counters[0].n_generated],
+        reading,
+    )
+    more["weights"] = {str(paths[name]): list(sums) for name, sums in estimate.sums.items()}
+    _print_notes([*notes, *_said(more)])
     record: dict[str, Any] = {"files": {key: path and str(path) for key, path in paths.items()}}
     if holdout is not None:
         record["against_train"] = to_train.to_dict()
-    _write_estimate(json_path, estimate, record)
-    curve = counters[0 if holdout is None else 1].curve
+    _write_estimate(json_path, estimate, record | more)
+    counter = counters[0 if holdout is None else 1]
 
     def draw(plotting: Any, estimate: DifferentialEstimate, ax: Axes) -> None:
-        plotting.plot_distance_curve(*curve(), estimate, ax=ax)
+        sizes, distances = counter.curve()
+        if counter.is_weighted:
+            sizes = sizes * (estimate.n_generated / counter.n_generated)
+        plotting.plot_distance_curve(sizes, distances, estimate, ax=ax)
 
     _write_plot(plot_path, estimate, draw)
+    _gate(fail_on, estimate)
+
+
+def _record_of(
+    files: list[tuple[Path, int | None]], counted: list[Any], reading: Reading
+) -> dict[str, Any]:
+    """Return how many events of each file have a missing value, and sums of weights."""
+    from genamp_lib.files.columns import count_rows
+
+    record: dict[str, Any] = {"missing": {}, "weights": {}}
+    for (path, most), one in zip(files, counted, strict=True):
+        n_events = getattr(one, "n_generated", one)
+        if reading.missing:
+            n_rows = count_rows(path, reading)
+            record["missing"][str(path)] = [min(n_rows, most or n_rows) - n_events, n_rows]
+        if getattr(one, "is_weighted", False):
+            record["weights"][str(path)] = [n_events, *one.totals()]
+    return record
+
+
+def _said(record: dict[str, Any]) -> list[str]:
+    """Say in words what `_record_of` found."""
+    lines = [
+        f"{n:,} of {n_rows:,} events of {path} have a missing value and were left out."
+        for path, (n, n_rows) in record.get("missing", {}).items()
+    ]
+    for path, (n_events, total, squares) in record.get("weights", {}).items():
+        worth = total**2 / squares if squares else 0.0
+        lines.append(
+            f"{path}: {n_events:,} weighted events say as much as {worth:,.0f} unweighted ones "
+            f"(sum of weights {total:.6g}, of their squares {squares:.6g})."
+        )
+    return lines
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        typer.echo(f"Note: {note}")
+
+
+def _gate(condition: str | None, estimate: Any) -> None:
+    """End with exit code 3 where a condition on the estimate holds."""
+    low, high = estimate.interval
+    numbers = {"amplification": estimate.amplification, "low": low, "high": high}
+    amplifies = estimate.verdict.startswith("amplifies")
+    end(gate(condition, numbers, dict(zip(WORDS, (amplifies, not amplifies), strict=True))))
 
 
 def _same_n_train(n_train: int | None, n_events: int) -> int:
@@ -289,7 +413,7 @@ def _same_n_generated(
 
 def _edges(regions: str | None, quantiles: int | None, train: Path | None, reading: Reading) -> Any:
     from genamp_lib.amplification import quantile_regions
-    from genamp_lib.files.columns import load_column
+    from genamp_lib.files.columns import load_events
 
     if regions is not None and quantiles is not None:
         raise GenampError("--regions must not be given together with --quantiles")
@@ -301,18 +425,18 @@ def _edges(regions: str | None, quantiles: int | None, train: Path | None, readi
     if train is None:
         raise GenampError("--quantiles must be given together with --train")
     with one_line(str(train)):
-        return quantile_regions(load_column(train, reading), quantiles)
+        return quantile_regions(load_events(train, reading)[0], quantiles)
 
 
 def _alarm_edges(train: Path, holdout: Path | None, reading: Reading) -> Any:
     """Return the bins of the joint alarm; refuse a holdout that holds training events."""
     from genamp_lib.amplification import RepeatCounter, alarm_regions
-    from genamp_lib.files.columns import load_column
+    from genamp_lib.files.columns import load_events
 
-    values = load_column(train, reading)
+    values, *_ = load_events(train, reading)
     if holdout is not None:
         with one_line(f"{train}, {holdout}"):
-            RepeatCounter(values, load_column(holdout, reading))  # refuses shared events
+            RepeatCounter(values, load_events(holdout, reading)[0])  # refuses shared events
     with one_line(str(train)):
         return alarm_regions(values)
 
@@ -340,7 +464,7 @@ def _print_averaging(estimate: AveragingEstimate, names: list[str] | None) -> No
     short = {AMPLIFIES_IF: "amplifies *"}
     few = {TOO_FEW: "too few events", "identical members": "same members"}
     level = f"{100 * estimate.confidence:g} %"
-    _print_table(
+    print_table(
         ("region", "fraction", "G", f"{level} interval", "verdict"),
         [
             (
@@ -402,7 +526,7 @@ def _print_differential(estimate: DifferentialEstimate, to_train: DifferentialEs
     if estimate is not to_train:
         rows.append(row("Kolmogorov-Smirnov to train", to_train))
     columns = ("distance", "M", "G", f"{100 * estimate.confidence:g} % interval")
-    _print_table(columns, rows)
+    print_table(columns, rows)
     is_claim = estimate.verdict.startswith(("amplifies", "does not amplify"))
     claim = f"{'The generator ' * is_claim}{estimate.verdict}"
     # Where the status speaks against the interval, the interval is no statement about the truth.
@@ -431,14 +555,17 @@ def _numbers(estimate: Any) -> tuple[str, str]:
     return f"{estimate.amplification:.3g}", f"{low:.3g} to {high:.3g}"
 
 
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(
+    columns: tuple[str, ...], rows: list[tuple[str, ...]], left: tuple[str, ...] = ("verdict",)
+) -> None:
+    """Print rows of text as wide as they need; the first and `left` columns begin on the left."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for k, column in enumerate(columns):
-        left = k == 0 or column == "verdict"
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        side = "left" if k == 0 or column in left else "right"
+        table.add_column(column, justify=side, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console(width=10_000).print(table)  # as wide as it needs: nothing is cut

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genamp_lib._project import GenampError
+
+if TYPE_CHECKING:
+    from genamp_lib.files.columns import Reading
 
 Separator = Annotated[
     str | None,
@@ -32,6 +37,10 @@ Missing = Annotated[
     str | None,
     typer.Option(help="Numbers that stand for a missing value, as in -999; leaves out the events."),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Column of the events' weights; events of files without it count one each."),
+]
 
 
 def split(names: str | None) -> tuple[str, ...]:
@@ -45,3 +54,24 @@ def split_numbers(option: str, numbers: str | None) -> tuple[float, ...]:
         return tuple(float(number) for number in split(numbers))
     except ValueError:
         raise GenampError(f"{option} must be numbers, as in -999,-9999, got {numbers}") from None
+
+
+def weighted_files(paths: Iterable[Path | None], reading: Reading) -> list[str]:
+    """Say which files have no column of weights; refuse where none has it."""
+    from genamp_lib.files.columns import has_weights, weight_like
+
+    given = [path for path in paths if path is not None]
+    if reading.weights is None:
+        likely = {path: weight_like(path, reading) for path in given}
+        return [
+            f"{path} has a column `{name}`: give --weights {name} if these are event weights."
+            for path, name in likely.items()
+            if name is not None
+        ]
+    without = [path for path in given if not has_weights(path, reading)]
+    if len(without) == len(given):
+        names = ", ".join(map(str, given[:3])) + ", ..." * (len(given) > 3)
+        raise GenampError(
+            f"--weights {reading.weights} must be a column of a file, none of {names}"
+        )
+    return [f"{path} has no column `{reading.weights}`: its events count one." for path in without]

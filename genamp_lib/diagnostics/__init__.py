@@ -20,6 +20,7 @@ from genamp_lib.diagnostics.overfitting import (
 from genamp_lib.diagnostics.slices import WeightSlice, binomial_interval, weight_slices
 from genamp_lib.diagnostics.two_samples import frechet_distance
 from genamp_lib.diagnostics.weights import (
+    auc_difference,
     auc_from_weights,
     auc_interval,
     likelihood_ratio_weights,
@@ -36,6 +37,7 @@ __all__ = [
     "Overfitting",
     "WeightCalibration",
     "WeightSlice",
+    "auc_difference",
     "auc_from_weights",
     "auc_interval",
     "binomial_interval",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, chi2
 
+from genamp_lib.diagnostics._events import EventWeights, scaled
 from genamp_lib.diagnostics._json import Result
 from genamp_lib.diagnostics.weights import check_weights
 
@@ -70,6 +71,7 @@ def weight_calibration(
     *,
     confidence: float = 0.6827,
     cross_fitted: bool = False,
+    event_weights: EventWeights | None = None,
 ) -> WeightCalibration:
     r"""Compare the weights with the density ratio that they estimate, in bins of the weight.
 
@@ -86,6 +88,8 @@ def weight_calibration(
             low <= w < high, so infinite weights lie in none.
         confidence: Confidence level of the ratio's interval.
         cross_fitted: The weights are from cross-fitting: twice the variance, see `auc_interval`.
+        event_weights: Weights of the events themselves, as for `auc_from_weights`; numbers of
+            events are then effective ones.
 
     Returns:
         The curve and its test. Bins with fewer than 10 events, or with an infinite weight of a
@@ -112,13 +116,14 @@ def weight_calibration(
         )
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
-    n_bins, n_t, n_g = len(edges) - 1, len(truth), len(generated)
+    n_bins = len(edges) - 1
+    u, v = scaled(event_weights, len(truth), len(generated)) or (None, None)
+    n_t, n_g = (len(truth), len(generated)) if u is None else (u.sum(), v.sum())
     in_truth, in_generated = (np.digitize(w, edges) - 1 for w in (truth, generated))
-    n_truth = _histogram(in_truth, n_bins)
-    n_generated = _histogram(in_generated, n_bins)
-    sums, squares = (
-        _histogram(in_generated, n_bins, weights=power) for power in (generated, generated**2)
-    )
+    n_truth = np.maximum(_histogram(in_truth, n_bins, u), 0.0)
+    n_generated = np.maximum(_histogram(in_generated, n_bins, v), 0.0)
+    own = generated if v is None else generated * v
+    sums, squares = (_histogram(in_generated, n_bins, power) for power in (own, own**2))
 
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (n_truth / n_t) / (n_generated / n_g)
@@ -148,8 +153,8 @@ def weight_calibration(
     chi_square = _chi_square(difference, covariance, kept)
     return WeightCalibration(
         edges=edges,
-        n_truth=n_truth.astype(np.int64),
-        n_generated=n_generated.astype(np.int64),
+        n_truth=n_truth if event_weights else n_truth.astype(np.int64),
+        n_generated=n_generated if event_weights else n_generated.astype(np.int64),
         n_truth_total=n_t,
         n_generated_total=n_g,
         mean_weight=mean_weight,
@@ -277,6 +282,7 @@ def reweighting_closure(
     edges: ArrayLike,
     *,
     cross_fitted: bool = False,
+    event_weights: EventWeights | None = None,
 ) -> Closure:
     """Compare an observable of reweighted generated events with the truth.
 
@@ -291,6 +297,7 @@ def reweighting_closure(
         edges: Increasing bin edges; the ends may be infinite. A bin holds low <= x < high.
         cross_fitted: The weights are from cross-fitting, where what is by chance in one fold is
             learned by the others: twice the variance after reweighting, see `auc_interval`.
+        event_weights: Weights of the events themselves, as for `auc_from_weights`.
 
     Returns:
         Histograms and tests. Bins with fewer than 10 events of both samples together are drawn but
@@ -319,19 +326,26 @@ def reweighting_closure(
     if np.isnan(truth).any() or np.isnan(generated).any():
         raise ValueError("`truth` and `generated` must be numbers, got NaN.")
     n_effective = effective_sample_size(weights)
-    n_bins, n_t, n_g = len(edges) - 1, len(truth), len(generated)
-    scaled = weights / weights.max()
-    scaled = scaled / scaled.sum()
+    u, v = scaled(event_weights, len(truth), len(generated)) or (None, None)
+    n_t, n_g = (len(truth), len(generated)) if u is None else (u.sum(), v.sum())
+    n_bins = len(edges) - 1
+    shares = weights / weights.max()
+    if v is not None:
+        shares = shares * v
+        n_effective = float(shares.sum() ** 2 / (shares**2).sum())
+    shares = shares / shares.sum()
     in_truth, in_generated = (np.digitize(x, edges) - 1 for x in (truth, generated))
-    counts_t, counts_g = (_histogram(bins, n_bins) for bins in (in_truth, in_generated))
-    reweighted = _histogram(in_generated, n_bins, scaled)
+    counts_t, counts_g = (
+        _histogram(bins, n_bins, own) for bins, own in ((in_truth, u), (in_generated, v))
+    )
+    reweighted = _histogram(in_generated, n_bins, shares)
     fraction_t, fraction_g = counts_t / n_t, counts_g / n_g
 
     # Delta method for the ratio of sums: sum v^2 (1_a - f_a)(1_b - f_b).
-    squares = _histogram(in_generated, n_bins, scaled**2)
+    squares = _histogram(in_generated, n_bins, shares**2)
     cross = np.outer(squares, reweighted)
     of_reweighted = np.diag(squares) - cross - cross.T
-    of_reweighted += (scaled**2).sum() * np.outer(reweighted, reweighted)
+    of_reweighted += (shares**2).sum() * np.outer(reweighted, reweighted)
     of_reweighted *= 2.0 if cross_fitted else 1.0
 
     tested = np.flatnonzero(counts_t + counts_g >= FEWEST_EVENTS)
@@ -350,7 +364,7 @@ def reweighting_closure(
         truth=fraction_t,
         generated=fraction_g,
         reweighted=reweighted,
-        truth_error=np.sqrt(fraction_t * (1 - fraction_t) / n_t),
+        truth_error=np.sqrt(np.maximum(fraction_t * (1 - fraction_t), 0.0) / n_t),
         reweighted_error=np.sqrt(np.maximum(np.diag(of_reweighted), 0.0)),
         chi_square_before=before,
         chi_square_after=after,

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov, ndtri_exp
 from scipy.stats import ks_2samp
 
+from genamp_lib.diagnostics._events import scaled
 from genamp_lib.diagnostics._json import Result
 
 
@@ -46,13 +47,17 @@ class ObservableRank(Result):
 
 
 def rank_observables(
-    observables: Mapping[str, ArrayLike], indices: ArrayLike
+    observables: Mapping[str, ArrayLike],
+    indices: ArrayLike,
+    *,
+    event_weights: ArrayLike | None = None,
 ) -> list[ObservableRank]:
     """Rank observables by how differently a slice's events are distributed in them.
 
     Args:
         observables: Name -> one value per event of the slice's sample, each of shape (n_events,).
         indices: Positions of the slice's events (`WeightSlice.indices`).
+        event_weights: Weights of the events themselves, (n_events,); None for unweighted ones.
 
     Returns:
         One entry per observable, the most telling first.
@@ -80,7 +85,9 @@ def rank_observables(
         if not np.isfinite(values).all():
             raise ValueError(f"`observables` must be finite, got NaN or infinity in {name}.")
     inside = _mask(indices, n_events)
-    ranks = [_rank(name, values, inside, len(table)) for name, values in table.items()]
+    ranks = [
+        _rank(name, values, inside, len(table), event_weights) for name, values in table.items()
+    ]
     return sorted(ranks, key=lambda one: (one.log_p_value, -one.distance))
 
 
@@ -119,19 +126,35 @@ def _mask(indices: ArrayLike, n_events: int) -> NDArray[np.bool_]:
 
 
 def _rank(
-    name: str, values: NDArray[np.float64], inside: NDArray[np.bool_], n_looked_at: int
+    name: str,
+    values: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    n_looked_at: int,
+    weights: NDArray[np.float64] | None,
 ) -> ObservableRank:
     within, rest = values[inside], values[~inside]
-    distance = float(ks_2samp(within, rest, method="asymp").statistic)
-    n_effective = len(within) * len(rest) / len(values)
+    if weights is None:
+        distance = float(ks_2samp(within, rest, method="asymp").statistic)
+        n_effective = len(within) * len(rest) / len(values)
+        medians = float(np.median(within)), float(np.median(rest))
+    else:
+        order = np.argsort(values, kind="stable")
+        last = np.append(np.diff(values[order]) > 0, True)
+        parts = scaled(
+            (np.where(inside, weights, 0.0), np.where(inside, 0.0, weights)), *[len(values)] * 2
+        )
+        sums = [np.cumsum(own[order]) / own.sum() for own in parts]
+        distance = float(np.abs(sums[0] - sums[1])[last].max())
+        n_effective = 1 / sum(1 / own.sum() for own in parts)
+        medians = tuple(float(values[order][np.argmax(one >= 0.5)]) for one in sums)
     log_p = _log_kolmogorov(distance * math.sqrt(n_effective))
     return ObservableRank(
         name=name,
         distance=distance,
         log_p_value=log_p,
         significance=allowing_for(log_p, n_looked_at),
-        median_inside=float(np.median(within)),
-        median_outside=float(np.median(rest)),
+        median_inside=medians[0],
+        median_outside=medians[1],
     )
 
 

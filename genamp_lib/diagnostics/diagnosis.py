@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr
 
+from genamp_lib.diagnostics._events import EventWeights, scaled
 from genamp_lib.diagnostics._json import plain
 from genamp_lib.diagnostics.calibration import (
     Closure,
@@ -95,6 +96,7 @@ def diagnose(
     *,
     second: tuple[ArrayLike, ArrayLike] | None = None,
     looks: Looks | None = None,
+    event_weights: EventWeights | None = None,
 ) -> Diagnosis:
     """Say what cross-fitted weights and cheap looks tell about a generator.
 
@@ -113,6 +115,8 @@ def diagnose(
         second: Weights of truth and generated events from a second classifier; its AUC is one more
             look.
         looks: Result of `cheap_looks` of the same events, where known; None computes it.
+        event_weights: Weights of the truth and of the generated events themselves, of any sign,
+            each (n_events,) or None.
 
     Raises:
         ValueError: Lengths or names do not fit, a value is NaN or infinite, a weight is NaN or
@@ -127,19 +131,23 @@ def diagnose(
     """
     w_truth, w_generated = check_weights(truth_weights, generated_weights)
     tables = _check(truth, generated, len(w_truth), len(w_generated))
+    own = scaled(event_weights, len(w_truth), len(w_generated))
     if looks is None:
-        looks = cheap_looks(*(np.stack([*t.values()], axis=1) for t in tables), list(tables[0]))
+        stacked = (np.stack([*t.values()], axis=1) for t in tables)
+        looks = cheap_looks(*stacked, list(tables[0]), event_weights=own)
     notes = list(looks.notes)
-    small = _strongest("small", w_truth, w_generated)
-    large = _strongest("large", w_truth, w_generated)
-    auc = auc_from_weights(w_truth, w_generated)
-    interval = auc_interval(w_truth, w_generated, cross_fitted=True)
+    small = _strongest("small", w_truth, w_generated, own)
+    large = _strongest("large", w_truth, w_generated, own)
+    auc = auc_from_weights(w_truth, w_generated, event_weights=own)
+    interval = auc_interval(w_truth, w_generated, cross_fitted=True, event_weights=own)
     excesses = {"small": _excess(small), "large": _excess(large), "auc": _above(auc, interval)}
     n_looks = 2 * len(FRACTIONS) + 1 + looks.n_looks
     second_auc = None
     if second is not None:
-        second_auc, n_looks = auc_from_weights(*second), n_looks + 1
-        excesses["second classifier"] = _above(second_auc, auc_interval(*second, cross_fitted=True))
+        second_auc, n_looks = auc_from_weights(*second, event_weights=own), n_looks + 1
+        excesses["second classifier"] = _above(
+            second_auc, auc_interval(*second, cross_fitted=True, event_weights=own)
+        )
     excesses |= {
         name: found[0].significance if found else 0.0 for name, found in looks.findings.items()
     }
@@ -150,8 +158,8 @@ def diagnose(
         for name, found in looks.findings.items()
     }
     ranks = {
-        name: tuple(_ranks(table, one.indices))
-        for name, table, one in (("small", tables[1], small), ("large", tables[0], large))
+        name: tuple(_ranks(tables[which], one.indices, None if own is None else own[which]))
+        for name, which, one in (("small", 1, small), ("large", 0, large))
     }
     separated = auc > 1 - 1e-3
     singles = [one for name in SINGLE for one in seen[name] if one.significance > FOUND]
@@ -175,7 +183,7 @@ def diagnose(
             "reweighting closure and no test of overfitting."
         )
     else:
-        fit = overfitting(w_truth, w_generated, cross_fitted=True)
+        fit = overfitting(w_truth, w_generated, cross_fitted=True, event_weights=own)
         for name in observables:
             closures[name] = reweighting_closure(
                 tables[0][name],
@@ -183,13 +191,14 @@ def diagnose(
                 w_generated,
                 _bins(tables[0][name], tables[1][name]),
                 cross_fitted=True,
+                event_weights=own,
             )
         if fit.is_overfitted and not separated:
             notes.append(
                 "The weights claim a larger difference than they hold: the classifier has learned "
                 "noise. Trust the excesses and the ranking, not the size of the weights."
             )
-    if min(len(w_truth), len(w_generated)) < 2000:
+    if min(map(len, (w_truth, w_generated)) if own is None else map(np.sum, own)) < 2000:
         notes.append("Fewer than 2000 events of a sample: only gross flaws can be seen.")
     found = {name for name, value in significance.items() if value > FOUND}
     verdict = "differs" if found - {"copied events"} else "no difference found"
@@ -208,7 +217,11 @@ def diagnose(
         marginal=looks.marginal,
         pairs=tuple({(one.observable, one.partner): one for one in pairs[::-1]}.values())[::-1][:5],
         calibration=weight_calibration(
-            w_truth, w_generated, _weight_bins(w_generated), cross_fitted=True
+            w_truth,
+            w_generated,
+            _weight_bins(w_generated),
+            cross_fitted=True,
+            event_weights=own,
         ),
         closure=closures,
         overfitting=fit,
@@ -256,7 +269,9 @@ def _above(auc: float, interval: tuple[float, float]) -> float:
     return (auc - 0.5) / max((interval[1] - interval[0]) / 2, 1e-12)
 
 
-def _strongest(end: str, truth: Array, generated: Array) -> WeightSlice:
+def _strongest(
+    end: str, truth: Array, generated: Array, own: tuple[Array, Array] | None
+) -> WeightSlice:
     """Return the slice of one end with the largest excess."""
     best = None
     for fraction in FRACTIONS:
@@ -265,6 +280,7 @@ def _strongest(end: str, truth: Array, generated: Array) -> WeightSlice:
             generated,
             n_small=min(max(round(fraction * len(generated)), _FEWEST), len(generated)),
             n_large=min(max(round(fraction * len(truth)), _FEWEST), len(truth)),
+            event_weights=own,
         )
         one = pair[0 if end == "small" else 1]
         if best is None or _excess(one) > _excess(best):
@@ -274,7 +290,8 @@ def _strongest(end: str, truth: Array, generated: Array) -> WeightSlice:
 
 def _excess(one: WeightSlice) -> float:
     n_slice, n_all = one.n_truth + one.n_generated, one.n_truth_total + one.n_generated_total
-    return 0.0 if n_slice == n_all else one.significance(cross_fitted=True)
+    # Too few weighted events may have been left of a slice by their weights.
+    return 0.0 if not _FEWEST <= n_slice < n_all else one.significance(cross_fitted=True)
 
 
 def _allowing(z: float, n_looks: int) -> float:
@@ -282,9 +299,16 @@ def _allowing(z: float, n_looks: int) -> float:
     return allowing_for(float(log_ndtr(-z)), n_looks)
 
 
-def _ranks(table: dict[str, Array], indices: NDArray[np.intp]) -> list[ObservableRank]:
+def _ranks(
+    table: dict[str, Array], indices: NDArray[np.intp], own: Array | None
+) -> list[ObservableRank]:
     n_events = len(next(iter(table.values())))
-    return rank_observables(table, indices) if 0 < len(indices) < n_events else []
+    if not 0 < len(indices) < n_events:
+        return []
+    inside = n_events if own is None else own[indices].sum()
+    if own is not None and not 0 < inside < own.sum():
+        return []  # negative weights outweigh the others
+    return rank_observables(table, indices, event_weights=own)
 
 
 def _order(

@@ -4,6 +4,9 @@ Each look is a test of "both samples are of one density" that allows for all obs
 regions it compares. Looks at copies, repeated events, single values, the range and regions are
 exact for any density, discrete ones included: they are about how labels are shared out among
 pooled events. All use ranks, so no strictly monotone map of an observable changes their results.
+
+Of weighted events, looks compare numbers of unweighted events that fluctuate as much as the sums of
+weights do (`_events`), which is approximate; copies and repeated events are looked for as they are.
 """
 
 from __future__ import annotations
@@ -12,18 +15,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, log_ndtr, ndtri
 from scipy.stats import binom, hypergeom, rankdata
 
+from genamp_lib.diagnostics._events import EventWeights, local_counts, scaled
 from genamp_lib.diagnostics.clustering import ObservableRank, allowing_for, rank_observables
 from genamp_lib.diagnostics.findings import FOUND, Finding, times
 
 Array = NDArray[np.float64]
 # Events of both samples that a value or a region must hold to be looked at.
 FEWEST = 20
+FEWEST_WEIGHTED = 100  # the same of weighted events, whose sums are far from Gaussian for longer
 # Different generated events that are left to compare where all others repeat these.
 FEWEST_DISTINCT = 100
 # Steps of the ranks within which events count as copies that differ by rounding.
@@ -75,7 +81,13 @@ def normal_scores(truth: ArrayLike, generated: ArrayLike) -> tuple[Array, Array]
     return scores[: len(truth)], scores[len(truth) :]
 
 
-def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) -> Looks:
+def cheap_looks(
+    truth: ArrayLike,
+    generated: ArrayLike,
+    names: Sequence[str],
+    *,
+    event_weights: EventWeights | None = None,
+) -> Looks:
     """Look for copies, spikes, events out of range, and differences of one or two observables.
 
     Where generated events are repeated, the looks that follow take each of them once: what they
@@ -85,6 +97,8 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
         truth: Features, shape (n_truth, n_features), finite.
         generated: Features, shape (n_generated, n_features), finite.
         names: Names of the features.
+        event_weights: Weights of the truth and of the generated events, of any sign, (n_truth,)
+            and (n_generated,); None in the place of one for unweighted events.
 
     Raises:
         ValueError: A sample is not 2D, is empty or not finite, or the features are not as many as
@@ -106,6 +120,7 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
             )
         if not np.isfinite(sample).all():
             raise ValueError(f"`{label}` must be finite, got NaN or infinity.")
+    own = scaled(event_weights, len(truth), len(generated))
     ranks, n_truth = _centred_ranks(truth, generated), len(truth)
     groups = _groups(_turned(ranks))
     near = _groups(np.round(_turned(ranks) * (_STEPS / 2 / len(ranks))))
@@ -123,19 +138,22 @@ def cheap_looks(truth: ArrayLike, generated: ArrayLike, names: Sequence[str]) ->
         if len(first) >= len(generated) / 2 or is_odd:
             distinct, generated = np.sort(first), generated[np.sort(first)]
             ranks = _centred_ranks(truth, generated)
+            if own is not None:
+                own = scaled((own[0], own[1][distinct]), n_truth, len(distinct))
             how = "repeated events once"
         one = findings["repeated events"][0]
         text = f"{one.text} What follows counts {how}."
         findings["repeated events"] = [replace(one, text=text)]
-    findings["one value"], notes = _values(truth, generated, names)
-    findings["range"] = _outside(truth, generated, names)
+    findings["one value"], notes = _values(truth, generated, names, own)
+    findings["range"] = _outside(truth, generated, names, own)
     both = dict(zip(names, np.concatenate([truth, generated]).T, strict=True))
-    marginal = rank_observables(both, np.arange(n_truth, len(ranks)))
+    pooled = None if own is None else np.concatenate(own)
+    marginal = rank_observables(both, np.arange(n_truth, len(ranks)), event_weights=pooled)
     findings["one observable"] = [_distribution(one, len(names)) for one in marginal]
-    findings["region"] = _regions(ranks, truth, generated, names)
+    findings["region"] = _regions(ranks, truth, generated, names, own)
     if len(names) > 1:
-        findings["correlation"] = _correlations(ranks, n_truth, names)
-        findings["region of two"] = _regions(ranks, truth, generated, names, of_pairs=True)
+        findings["correlation"] = _correlations(ranks, n_truth, names, own)
+        findings["region of two"] = _regions(ranks, truth, generated, names, own, of_pairs=True)
     return Looks(
         findings=findings,
         n_looks=len(findings),
@@ -186,7 +204,7 @@ def _shared_out(groups: NDArray[np.intp], n_truth: int) -> tuple[NDArray, NDArra
     )
 
 
-def _log_all(n: int, n_all: int, k: ArrayLike) -> Array:
+def _log_all(n: float, n_all: float, k: ArrayLike) -> Array:
     """Return the logarithm of the chance that k events of n_all are all of the same n."""
     k = np.minimum(k, n + 1.0)
     with np.errstate(divide="ignore"):
@@ -195,7 +213,12 @@ def _log_all(n: int, n_all: int, k: ArrayLike) -> Array:
 
 
 def _finding(
-    mode: str, where: str | tuple[str, ...], log_p: float, counts: Sequence[int], text: str, **more
+    mode: str,
+    where: str | tuple[str, ...],
+    log_p: float,
+    counts: Sequence[float],
+    text: str,
+    **more,
 ) -> Finding:
     """Make a finding; counts: truth and generated events in it and in all."""
     k_truth, k_generated, n_truth, n_generated = counts
@@ -254,8 +277,41 @@ def _repeated(groups: NDArray[np.intp], n_truth: int) -> list[Finding]:
     return [_finding("repeated events", "", log_p, counts, text)]
 
 
+Own = tuple[Array, Array] | None  # scaled weights of truth and generated events
+
+
+def _totals(own: Own, n_truth: int, n_generated: int) -> tuple[float, float]:
+    return (n_truth, n_generated) if own is None else (own[0].sum(), own[1].sum())
+
+
+def _tables(cells: NDArray[np.intp], n_truth: int, n_cells: int, own: Own) -> NDArray:
+    """Return sums by cell, (n_tables, n_cells): events of truth and generated sample.
+
+    Of weighted ones weights and squares of truth events, and the same of generated events.
+    """
+    parts = cells[:n_truth], cells[n_truth:]
+    if own is None:
+        return np.stack([np.bincount(part, minlength=n_cells) for part in parts])
+    return np.stack(
+        [
+            np.bincount(part, u**power, n_cells)
+            for part, u in zip(parts, own, strict=True)
+            for power in (1, 2)
+        ]
+    )
+
+
+def _counts(tables: NDArray, own: Own, sizes: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """Return truth and generated events of `_tables`, and those in all that they are out of."""
+    if own is None:
+        return *tables, *sizes
+    k_t, n_t = local_counts(tables[0], tables[1], own[0].sum())
+    k_g, n_g = local_counts(tables[2], tables[3], own[1].sum())
+    return k_t, k_g, n_t, n_g
+
+
 def _values(
-    truth: Array, generated: Array, names: Sequence[str]
+    truth: Array, generated: Array, names: Sequence[str], own: Own
 ) -> tuple[list[Finding], list[str]]:
     """Compare how often each value occurs that many events have exactly."""
     n_t, n_g = len(truth), len(generated)
@@ -264,21 +320,27 @@ def _values(
         values, inverse = np.unique(
             np.concatenate([truth[:, j], generated[:, j]]), return_inverse=True
         )
-        count, k = np.bincount(inverse), np.bincount(inverse[n_t:], minlength=len(values))
-        often = np.flatnonzero(count >= FEWEST)
+        tables = _tables(inverse, n_t, len(values), own)
+        k_t, k_g, of_t, of_g = (
+            np.broadcast_to(one, len(values)) for one in _counts(tables, own, (n_t, n_g))
+        )
+        count = k_t + k_g
+        often = np.flatnonzero(count >= (FEWEST if own is None else FEWEST_WEIGHTED))
         n_values += len(often)
-        z = np.abs(_hypergeometric_z(k[often], count[often], n_t, n_g))
+        z = np.abs(_hypergeometric_z(k_g[often], count[often], of_t[often], of_g[often]))
         for i in often[np.argsort(-z, kind="stable")[:3]]:
-            log_p = _two_sided(k[i], n_t + n_g, n_g, count[i])
-            found.append((log_p, name, values[i], int(count[i] - k[i]), int(k[i]), len(often)))
-        for i in often[(count[often] >= 0.005 * (n_t + n_g)) & _is_code(values[often])]:
+            log_p = _two_sided(k_g[i], of_t[i] + of_g[i], of_g[i], count[i])
+            shares = k_t[i] / of_t[i], k_g[i] / of_g[i]
+            found.append((log_p, name, values[i], shares, len(often)))
+        is_large = count[often] >= 0.005 * (of_t[often] + of_g[often])
+        for i in often[is_large & _is_code(values[often])]:
             notes.append(
-                f"`{name}` = {values[i]:g} in {(count[i] - k[i]) / n_t:.1%} of the truth and "
-                f"{k[i] / n_g:.1%} of the generated events looks like a code for missing values."
+                f"`{name}` = {values[i]:g} in {k_t[i] / of_t[i]:.1%} of the truth and "
+                f"{k_g[i] / of_g[i]:.1%} of the generated events looks like a code for missing "
+                "values."
             )
     findings = []
-    for log_p, name, value, k_t, k_g, n_own in sorted(found, key=lambda one: one[0]):
-        shares = k_t / n_t, k_g / n_g
+    for log_p, name, value, shares, n_own in sorted(found, key=lambda one: one[0]):
         mode = "spike" if shares[1] > shares[0] else "missing spike"
         if _is_code(np.array([value]))[0]:
             mode = "code for missing values"
@@ -288,7 +350,7 @@ def _values(
             f"{100 * shares[1]:.3g} % of the generated events have exactly `{name}` = {value:g}; "
             f"of the truth {100 * shares[0]:.3g} % do."
         )
-        counts = (k_t, k_g, n_t, n_g)
+        counts = (*shares, 1, 1)
         findings.append(
             _finding(mode, name, log_p, counts, text, low=value, high=value, n=n_values)
         )
@@ -302,17 +364,29 @@ def _is_code(values: Array) -> NDArray[np.bool_]:
     return nines | (size > 1e30)
 
 
-def _outside(truth: Array, generated: Array, names: Sequence[str]) -> list[Finding]:
+def _outside(truth: Array, generated: Array, names: Sequence[str], own: Own) -> list[Finding]:
     """Count the events of one sample beyond the last of the other."""
     n_t, n_g, findings = len(truth), len(generated), []
+    totals = dict(zip(("truth", "generated"), _totals(own, n_t, n_g), strict=True))
+    weights = dict(zip(totals, own or (None, None), strict=True))
+    max_weights = {name: 1.0 if u is None else u.max() for name, u in weights.items()}
     for j, name in enumerate(names):
         for sign, side in ((1, "above"), (-1, "below")):
             t, g = sign * truth[:, j], sign * generated[:, j]
             for inner, outer, label in ((t, g, "generated"), (g, t, "truth")):
-                k, edge = int((outer > inner.max()).sum()), sign * inner.max()
+                beyond, edge = outer > inner.max(), sign * inner.max()
+                k = int(beyond.sum())
                 if not k:
                     continue
-                log_p = float(_log_all(len(outer), n_t + n_g, k))
+                u, other = weights[label], totals["truth" if label == "generated" else "generated"]
+                n_outer, n_beyond = totals[label], k
+                if own is not None:  # a heavy event of the other sample may be what is missing
+                    other /= max(1.0, max_weights["truth" if label == "generated" else "generated"])
+                if u is not None:
+                    n_beyond, n_outer = local_counts(
+                        u[beyond].sum(), (u[beyond] ** 2).sum(), totals[label]
+                    )
+                log_p = float(_log_all(n_outer, n_outer + other, n_beyond))
                 if label == "generated":
                     mode = "wrong boundary"
                     text = f"{k} generated events have `{name}` {side} {edge:.6g}, no truth event."
@@ -335,11 +409,14 @@ def _distribution(one: ObservableRank, n: int) -> Finding:
     return _finding("wrong distribution", one.name, one.log_p_value, (1, 1, 1, 1), text, n=n)
 
 
-def _correlations(ranks: Array, n_truth: int, names: Sequence[str]) -> list[Finding]:
+def _correlations(ranks: Array, n_truth: int, names: Sequence[str], own: Own) -> list[Finding]:
     """Compare the correlations of the normal scores of all pairs."""
     scores = _scores(ranks)
-    n_t, n_g = n_truth, len(scores) - n_truth
-    of_truth, of_generated, both = (_moments(one) for one in (scores[:n_t], scores[n_t:], scores))
+    n_t, n_g = _totals(own, n_truth, len(scores) - n_truth)
+    u, v = own or (None, None)
+    parts = ((scores[:n_truth], u), (scores[n_truth:], v))
+    parts += ((scores, None if own is None else np.concatenate(own)),)
+    of_truth, of_generated, both = (_moments(*one) for one in parts)
     difference = of_generated[0] - of_truth[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(difference) / np.sqrt(both[1] * (1 / n_t + 1 / n_g))
@@ -360,20 +437,35 @@ def _correlations(ranks: Array, n_truth: int, names: Sequence[str]) -> list[Find
     return findings
 
 
-def _moments(scores: Array) -> tuple[Array, Array]:
+def _moments(scores: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """Return the correlations of all pairs and the variances of one event's contribution."""
-    u = scores - scores.mean(axis=0)
-    scale = u.std(axis=0)
+    if weights is None:
+        u = scores - scores.mean(axis=0)
+        scale = u.std(axis=0)
+    else:
+        u = scores - weights @ scores / weights.sum()
+        scale = np.sqrt(np.maximum(weights @ u**2 / weights.sum(), 0.0))
     u = np.divide(u, scale, out=np.zeros_like(u), where=scale > 0)
-    n, u2 = len(u), u**2
-    rho, square, cube = u.T @ u / n, u2.T @ u2 / n, (u2 * u).T @ u / n
+    n, u2, own = len(u), u**2, u
+    if weights is not None:  # squares of weights make the variance
+        rho = (u.T * weights) @ u / weights.sum()
+        n, own, u2 = (weights**2).sum(), u * weights[:, None], u2 * weights[:, None]
+    else:
+        rho = u.T @ u / n
+    square, cube = u2.T @ u2 / n, (u2 * u).T @ own / n
     fourth = np.diag(square)
     spread = square - rho * (cube + cube.T)
     return rho, spread + rho**2 / 4 * (fourth[:, None] + fourth + 2 * square)
 
 
 def _regions(
-    ranks: Array, truth: Array, generated: Array, names: Sequence[str], *, of_pairs: bool = False
+    ranks: Array,
+    truth: Array,
+    generated: Array,
+    names: Sequence[str],
+    own: Own,
+    *,
+    of_pairs: bool = False,
 ) -> list[Finding]:
     """Compare the numbers of events in windows of the ranks of one or two observables."""
     n_t, n_g, n_all = len(truth), len(generated), len(ranks)
@@ -384,32 +476,39 @@ def _regions(
     cells = np.where(above, n_cells // 2 + cells, n_cells // 2 - 1 - cells).T.copy()
     which = list(combinations(range(len(names)), 1 + of_pairs))
     shape = (n_cells,) * (1 + of_pairs)
-    tables = np.empty((2, len(which), n_cells ** len(shape)), dtype=np.int64)
-    for number, columns in enumerate(which):
+    tables = []
+    for columns in which:
         flat = (
             cells[columns[0]] if not of_pairs else n_cells * cells[columns[0]] + cells[columns[1]]
         )
-        for table, part in zip(tables[:, number], (flat, flat[n_t:]), strict=True):
-            table[:] = np.bincount(part, minlength=len(table))
-    tables = tables.reshape(2, len(which), *shape)
+        tables.append(_tables(flat, n_t, n_cells ** len(shape), own))
+    tables = np.stack(tables, axis=1).reshape(-1, len(which), *shape)
     n_windows = sum((n_cells - width + 1) ** len(shape) for width in widths)
-    # Largest deviation of each observable or pair, and its window: z, events, generated, place.
-    best = np.zeros((len(which), 4 + len(shape)))
+    # Largest deviation of each observable or pair, and its window: z, the four of `_counts`, width
+    # and place.
+    best = np.zeros((len(which), 6 + len(shape)))
     for width in widths:
-        count, k = (_windows(table, width) for table in tables)
-        z = np.abs(_hypergeometric_z(k, count, n_t, n_g)).reshape(len(which), -1)
+        windows = np.stack([_windows(table, width) for table in tables])
+        counts = np.broadcast_arrays(*_counts(windows, own, (n_t, n_g)))
+        k_t, k_g, of_t, of_g = counts
+        if own is not None:
+            few = k_t + k_g < FEWEST_WEIGHTED
+            k_t, k_g = np.where(few, 0.0, k_t), np.where(few, 0.0, k_g)
+            counts = k_t, k_g, of_t, of_g
+        z = np.abs(_hypergeometric_z(k_g, k_t + k_g, of_t, of_g)).reshape(len(which), -1)
         top = (np.arange(len(which)), np.argmax(z, axis=1))
-        place = np.stack(np.unravel_index(top[1], count.shape[1:]), axis=1)
-        flat = [x.reshape(len(which), -1)[top] for x in (z, count, k)]
+        place = np.stack(np.unravel_index(top[1], k_t.shape[1:]), axis=1)
+        flat = [x.reshape(len(which), -1)[top] for x in (z, *counts)]
         row = np.column_stack([*flat, np.full(len(which), width), place])
         better = row[:, 0] > best[:, 0]
         best[better] = row[better]
     findings = []
     for number in np.argsort(-best[:, 0], kind="stable")[:10]:
-        columns, (count, k, width, *at) = which[number], best[number, 1:].astype(int).tolist()
-        if not count:
+        columns, (k_t, k_g, of_t, of_g) = which[number], best[number, 1:5].tolist()
+        width, *at = best[number, 5:].astype(int).tolist()
+        if not k_t + k_g:
             continue
-        log_p = _two_sided(k, n_all, n_g, count)
+        log_p = _two_sided(k_g, of_t + of_g, of_g, k_t + k_g)
         inside = np.all(
             [(cells[c] >= i) & (cells[c] < i + width) for c, i in zip(columns, at, strict=True)],
             axis=0,
@@ -420,7 +519,7 @@ def _regions(
             f"`{names[c]}` between {low:.4g} and {high:.4g}"
             for c, (low, high) in zip(columns, ends, strict=True)
         )
-        factor = (k / n_g) / ((count - k) / n_t) if count > k else math.inf
+        factor = (k_g / of_g) / (k_t / of_t) if k_t else math.inf
         mode = "too many" if factor > 1 else "missing feature" if factor < 1 / 3 else "too few"
         text = f"generated events with {where}; {times(factor)} times as many as in the truth."
         findings.append(
@@ -428,7 +527,7 @@ def _regions(
                 mode,
                 tuple(names[c] for c in columns),
                 log_p,
-                (count - k, k, n_t, n_g),
+                (k_t, k_g, of_t, of_g),
                 text,
                 low=ends[0][0],
                 high=ends[0][1],
@@ -448,7 +547,7 @@ def _windows(tables: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     return tables
 
 
-def _hypergeometric_z(k: NDArray, count: NDArray, n_t: int, n_g: int) -> Array:
+def _hypergeometric_z(k: NDArray, count: NDArray, n_t: ArrayLike, n_g: ArrayLike) -> Array:
     """Return (generated events - expected) / standard deviation; 0 where too few to look."""
     n, rate = n_t + n_g, n_g / (n_t + n_g)
     variance = count * rate * (1 - rate) * (n - count) / (n - 1)
@@ -456,7 +555,8 @@ def _hypergeometric_z(k: NDArray, count: NDArray, n_t: int, n_g: int) -> Array:
     return np.where(looked, (k - count * rate) / np.sqrt(np.where(looked, variance, 1.0)), 0.0)
 
 
-def _two_sided(k: int, n_all: int, n_g: int, count: int) -> float:
+def _two_sided(k: float, n_all: float, n_g: float, count: float) -> float:
     """Return the logarithm of twice the smaller tail of the hypergeometric distribution."""
+    k, n_all, n_g, count = (round(one) for one in (k, n_all, n_g, count))
     tails = hypergeom.logsf(k - 1, n_all, n_g, count), hypergeom.logcdf(k, n_all, n_g, count)
     return min(float(min(tails)) + math.log(2), 0.0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from genamp_lib.diagnostics._events import EventWeights, scaled, sums_below
 from genamp_lib.diagnostics.weights import auc_from_weights, auc_interval, check_weights
 
 # A claim this many standard deviations above what is found is called overfitted: by chance 0.1 %.
@@ -57,6 +58,7 @@ def overfitting(
     *,
     in_sample: tuple[ArrayLike, ArrayLike] | None = None,
     cross_fitted: bool = False,
+    event_weights: EventWeights | None = None,
 ) -> Overfitting:
     """Compare what weights claim with what they hold on events that the classifier never saw.
 
@@ -65,6 +67,8 @@ def overfitting(
         generated: Weights of unseen generated events, shape (n_generated,); finite.
         in_sample: Weights of truth and generated events that the classifier was trained on.
         cross_fitted: The weights are from cross-fitting: twice the variance, see `auc_interval`.
+        event_weights: Weights of the unseen events themselves, as for `auc_from_weights`; the
+            widths leave them out.
 
     Raises:
         ValueError: A sample is empty, not 1D, or has a NaN or negative weight, a weight of
@@ -78,9 +82,13 @@ def overfitting(
     True
     """
     truth, generated = check_weights(truth, generated)
-    found, claimed = auc_from_weights(truth, generated), claimed_auc(generated)
+    found = auc_from_weights(truth, generated, event_weights=event_weights)
+    own = scaled(event_weights, len(truth), len(generated))
+    claimed = claimed_auc(generated, event_weights=None if own is None else own[1])
     # At 68.27 % the half-width is the standard error; separated samples have none of DeLong's.
-    low, high = auc_interval(truth, generated, cross_fitted=cross_fitted)
+    low, high = auc_interval(
+        truth, generated, cross_fitted=cross_fitted, event_weights=event_weights
+    )
     error = max(high - low, 1e-12) / 2
     inside = (np.nan, np.nan)
     if in_sample is not None:
@@ -96,7 +104,7 @@ def overfitting(
     )
 
 
-def claimed_auc(generated: ArrayLike) -> float:
+def claimed_auc(generated: ArrayLike, *, event_weights: ArrayLike | None = None) -> float:
     """Return the AUC that weights would have if they were the density ratio.
 
     Generated events that carry true weights are truth events. So the claim is the AUC of the
@@ -104,6 +112,7 @@ def claimed_auc(generated: ArrayLike) -> float:
 
     Args:
         generated: Weights of generated events, shape (n,), finite.
+        event_weights: Weights of the events themselves, (n,); None for unweighted ones.
 
     Raises:
         ValueError: No weight, one that is NaN, negative or infinite, or all zero.
@@ -114,6 +123,10 @@ def claimed_auc(generated: ArrayLike) -> float:
     weights, _ = check_weights(generated, [1.0])
     if not np.isfinite(weights).all() or not weights.max() > 0:
         raise ValueError("`generated` must be finite weights and not all zero.")
+    if event_weights is not None:
+        u = np.asarray(event_weights, dtype=np.float64)
+        below = sums_below(weights, weights, u)
+        return float(u @ (weights * below) / (2 * u.sum() * (u @ weights)))
     weights = np.sort(weights / weights.max())
     left = np.searchsorted(weights, weights, "left")
     right = np.searchsorted(weights, weights, "right")

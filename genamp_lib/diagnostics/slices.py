@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
+from genamp_lib.diagnostics._events import EventWeights, local_counts, scaled
 from genamp_lib.diagnostics.weights import check_weights
 
 SampleName = Literal["truth", "generated"]
@@ -28,7 +29,8 @@ class WeightSlice:
         low: Smallest weight of the slice.
         high: Largest weight of the slice; may be infinite.
         indices: Positions of the slice's events in that sample, ascending.
-        n_truth: Truth events in the slice.
+        n_truth: Truth events in the slice; of weighted events a number that says as much, and so
+            below.
         n_generated: Generated events in the slice.
         n_truth_total: Truth events in all.
         n_generated_total: Generated events in all.
@@ -38,10 +40,10 @@ class WeightSlice:
     low: float
     high: float
     indices: np.ndarray = field(repr=False, compare=False)
-    n_truth: int
-    n_generated: int
-    n_truth_total: int
-    n_generated_total: int
+    n_truth: float
+    n_generated: float
+    n_truth_total: float
+    n_generated_total: float
 
     @property
     def fraction(self) -> float:
@@ -78,7 +80,7 @@ class WeightSlice:
         names += ("n_truth_total", "n_generated_total", "fraction")
         return {name: getattr(self, name) for name in names}
 
-    def _counts(self) -> tuple[int, int]:
+    def _counts(self) -> tuple[float, float]:
         if self.sample == "truth":
             return self.n_truth, self.n_truth_total
         return self.n_generated, self.n_generated_total
@@ -92,6 +94,7 @@ def weight_slices(
     large: float | None = None,
     n_small: int | None = None,
     n_large: int | None = None,
+    event_weights: EventWeights | None = None,
 ) -> tuple[WeightSlice, WeightSlice]:
     """Take the small-weight slice of the generated and the large-weight slice of the truth sample.
 
@@ -107,6 +110,7 @@ def weight_slices(
         large: The large slice is w >= large.
         n_small: Instead of `small`: this many generated events with the smallest weights.
         n_large: Instead of `large`: this many truth events with the largest weights.
+        event_weights: Weights of the events themselves, as for `auc_from_weights`.
 
     Returns:
         The small and the large slice.
@@ -126,9 +130,10 @@ def weight_slices(
     truth, generated = check_weights(truth, generated)
     high = _edge("small", small, n_small, np.sort(generated))
     low = _edge("large", large, n_large, np.sort(truth)[::-1])
+    own = scaled(event_weights, len(truth), len(generated))
     return (
-        _slice("generated", truth, generated, 0.0, high),
-        _slice("truth", truth, generated, low, math.inf),
+        _slice("generated", truth, generated, 0.0, high, own),
+        _slice("truth", truth, generated, low, math.inf, own),
     )
 
 
@@ -162,16 +167,27 @@ def _edge(name: str, edge: float | None, count: int | None, ordered: np.ndarray)
 
 
 def _slice(
-    sample: SampleName, truth: np.ndarray, generated: np.ndarray, low: float, high: float
+    sample: SampleName,
+    truth: np.ndarray,
+    generated: np.ndarray,
+    low: float,
+    high: float,
+    own: tuple[np.ndarray, np.ndarray] | None,
 ) -> WeightSlice:
     inside = [(weights >= low) & (weights <= high) for weights in (truth, generated)]
+    counts = [(int(chosen.sum()), len(chosen)) for chosen in inside]
+    if own is not None:
+        counts = [
+            tuple(map(float, local_counts(u[chosen].sum(), (u[chosen] ** 2).sum(), u.sum())))
+            for u, chosen in zip(own, inside, strict=True)
+        ]
     return WeightSlice(
         sample=sample,
         low=low,
         high=high,
         indices=np.flatnonzero(inside[0 if sample == "truth" else 1]),
-        n_truth=int(inside[0].sum()),
-        n_generated=int(inside[1].sum()),
-        n_truth_total=len(truth),
-        n_generated_total=len(generated),
+        n_truth=counts[0][0],
+        n_generated=counts[1][0],
+        n_truth_total=counts[0][1],
+        n_generated_total=counts[1][1],
     )

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp, ndtri
 
+from genamp_lib.diagnostics._events import EventWeights, scaled, sums_below
+
 
 def likelihood_ratio_weights(logits: ArrayLike) -> np.ndarray:
     """Turn the logits of a classifier of truth against generated events into weights.
@@ -79,7 +81,9 @@ def mean_output_logits(logits: ArrayLike) -> np.ndarray:
     )
 
 
-def auc_from_weights(truth: ArrayLike, generated: ArrayLike) -> float:
+def auc_from_weights(
+    truth: ArrayLike, generated: ArrayLike, *, event_weights: EventWeights | None = None
+) -> float:
     """Compute the area under the ROC curve from the weights of both samples.
 
     Eq. (6) of paper B, the fraction of pairs in which the truth event has the larger weight:
@@ -90,6 +94,8 @@ def auc_from_weights(truth: ArrayLike, generated: ArrayLike) -> float:
     Args:
         truth: Weights of the truth events, shape (n_truth,).
         generated: Weights of the generated events, shape (n_generated,).
+        event_weights: Weights of the truth and of the generated events themselves, of any sign,
+            (n_truth,) and (n_generated,); None in the place of one for unweighted events.
 
     Raises:
         ValueError: A sample is empty, not 1D, or has a NaN or negative weight.
@@ -98,7 +104,12 @@ def auc_from_weights(truth: ArrayLike, generated: ArrayLike) -> float:
     0.75
     """
     truth, generated = check_weights(truth, generated)
-    return _auc(_twice_below(truth, generated), len(generated))
+    own = scaled(event_weights, len(truth), len(generated))
+    if own is None:
+        # Python integers: exact for any sample size, one rounding in the division.
+        twice = int(sums_below(truth, generated, None).sum())
+        return twice / (2 * len(truth) * len(generated))
+    return _mean(*_shares(truth, generated, own)[0])
 
 
 def auc_interval(
@@ -107,6 +118,7 @@ def auc_interval(
     *,
     confidence: float = 0.6827,
     cross_fitted: bool = False,
+    event_weights: EventWeights | None = None,
 ) -> tuple[float, float]:
     r"""Give the confidence interval of `auc_from_weights`.
 
@@ -128,6 +140,7 @@ def auc_interval(
         generated: Weights of the generated events, shape (n_generated,), n_generated > 1.
         confidence: Confidence level.
         cross_fitted: The weights are from cross-fitting: double the variance.
+        event_weights: Weights of the events themselves, as for `auc_from_weights`.
 
     Returns:
         (low, high).
@@ -146,27 +159,75 @@ def auc_interval(
     for name, weights in (("truth", truth), ("generated", generated)):
         if len(weights) < 2:
             raise ValueError(f"`{name}` must have at least 2 weights for an error, got 1.")
-    twice_below = _twice_below(truth, generated)
-    twice_above = 2 * len(truth) - _twice_below(generated, truth)
-    auc = _auc(twice_below, len(generated))
-    if auc in (0.0, 1.0):
-        n_pairs = min(len(truth), len(generated))
+    auc = auc_from_weights(truth, generated, event_weights=event_weights)
+    parts = _shares(truth, generated, scaled(event_weights, len(truth), len(generated)))
+    if auc <= 0.0 or auc >= 1.0:
+        n_pairs = max(int(min(n for *_, n in parts)), 1)
         if cross_fitted:
             n_pairs = max(n_pairs // 2, 1)
         bound = ((1.0 - confidence) / 2.0) ** (1.0 / n_pairs)
-        return (bound, 1.0) if auc == 1.0 else (0.0, 1.0 - bound)
-    variance = np.var(twice_below / (2 * len(generated)), ddof=1) / len(truth)
-    variance += np.var(twice_above / (2 * len(truth)), ddof=1) / len(generated)
+        return (bound, 1.0) if auc >= 1.0 else (0.0, 1.0 - bound)
+    variance = sum(_variance(*part) for part in parts)
     half = ndtri(0.5 + confidence / 2.0) * np.sqrt(variance * (2.0 if cross_fitted else 1.0))
     return max(float(auc - half), 0.0), min(float(auc + half), 1.0)
 
 
-def roc_curve(truth: ArrayLike, generated: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def auc_difference(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    *,
+    confidence: float = 0.6827,
+    cross_fitted: bool = False,
+    event_weights: tuple[EventWeights, EventWeights] | None = None,
+) -> tuple[float, tuple[float, float]]:
+    """Return the AUC of one generator less that of another against the same truth events.
+
+    DeLong's interval for correlated curves: what chance does to the truth events it does to both.
+
+    Args:
+        first: Weights of the truth events, (n_truth,), and of one generator's, (n_first,).
+        second: Weights of the same truth events in the same order, and of another generator's.
+        confidence: Confidence level of the interval.
+        cross_fitted: The weights are from cross-fitting: double the variance.
+        event_weights: Weights of the events themselves for each of both pairs.
+
+    Returns:
+        The difference and its interval, (low, high).
+
+    Raises:
+        ValueError: The truth samples differ in length, or as for `auc_interval`.
+
+    >>> truth = [1.0, 2.0, 3.0, 4.0]
+    >>> auc_difference((truth, [0.5, 2.5, 1.5]), (truth, [0.5, 2.5, 1.5]))
+    (0.0, (-0.204..., 0.204...))
+    """
+    pairs = [check_weights(*pair) for pair in (first, second)]
+    if len(pairs[0][0]) != len(pairs[1][0]):
+        raise ValueError(
+            f"`second` must have the {len(pairs[0][0])} truth events of `first`, got "
+            f"{len(pairs[1][0])}."
+        )
+    parts = [
+        _shares(*pair, scaled(own, *map(len, pair)))
+        for pair, own in zip(pairs, event_weights or (None, None), strict=True)
+    ]
+    v, other = (one[0][0] for one in parts)
+    difference = _mean(*parts[0][0]) - _mean(*parts[1][0])
+    variance = _variance(v - other, *parts[0][0][1:])
+    variance += sum(_variance(*of_generated) for _, of_generated in parts)
+    half = ndtri(0.5 + confidence / 2.0) * np.sqrt(variance * (2.0 if cross_fitted else 1.0))
+    return float(difference), (float(difference - half), float(difference + half))
+
+
+def roc_curve(
+    truth: ArrayLike, generated: ArrayLike, *, event_weights: EventWeights | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Trace the ROC curve: what passes w >= w_cut in each sample, as w_cut falls.
 
     Args:
         truth: Weights of the truth events, shape (n_truth,).
         generated: Weights of the generated events, shape (n_generated,).
+        event_weights: Weights of the events themselves, as for `auc_from_weights`.
 
     Returns:
         The passing fractions (truth, generated), both from 0 to 1, one point per distinct weight
@@ -182,7 +243,11 @@ def roc_curve(truth: ArrayLike, generated: ArrayLike) -> tuple[np.ndarray, np.nd
     """
     truth, generated = check_weights(truth, generated)
     cuts = np.unique(np.concatenate([truth, generated]))[::-1]
-    n_passing = [len(w) - np.searchsorted(np.sort(w), cuts) for w in (truth, generated)]
+    own = scaled(event_weights, len(truth), len(generated)) or (None, None)
+    n_passing = [
+        (len(w) if u is None else u.sum()) - _strictly_below(cuts, w, u)
+        for w, u in zip((truth, generated), own, strict=True)
+    ]
     truth_passing, generated_passing = (np.concatenate([[0], n]) / n[-1] for n in n_passing)
     return truth_passing, generated_passing
 
@@ -217,12 +282,34 @@ def _check(name: str, weights: ArrayLike) -> np.ndarray:
     return weights
 
 
-def _twice_below(weights: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Count 2 |{o < w}| + |{o = w}| for each w: integers, so that sums of them are exact."""
-    others = np.sort(others)
-    return np.searchsorted(others, weights, "left") + np.searchsorted(others, weights, "right")
+# Of one sample: fraction of the other below each event, weights, and effective number of events.
+Shares = tuple[np.ndarray, np.ndarray | None, float]
 
 
-def _auc(twice_below: np.ndarray, n_generated: int) -> float:
-    # Python integers: exact for any sample size, one rounding in the division.
-    return int(twice_below.sum()) / (2 * len(twice_below) * n_generated)
+def _shares(
+    truth: np.ndarray, generated: np.ndarray, own: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[Shares, Shares]:
+    """Return for each truth event the share of generated ones below, and the other way round."""
+    u, v = own or (None, None)
+    n_t, n_g = (float(len(truth)), float(len(generated))) if own is None else (u.sum(), v.sum())
+    below = sums_below(truth, generated, v) / (2 * n_g)
+    above = (2 * n_t - sums_below(generated, truth, u)) / (2 * n_t)
+    return (below, u, n_t), (above, v, n_g)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | None, n: float) -> float:
+    return float(values.mean() if weights is None else weights @ values / n)
+
+
+def _variance(values: np.ndarray, weights: np.ndarray | None, n: float) -> float:
+    """Return the variance of the mean."""
+    if weights is None:
+        return float(np.var(values, ddof=1) / n)
+    mean = weights @ values / n
+    return float(weights**2 @ (values - mean) ** 2 / (n * max(n - 1, 1.0)))
+
+
+def _strictly_below(cuts: np.ndarray, values: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    order = np.argsort(values, kind="stable")
+    place = np.searchsorted(values[order], cuts)
+    return place if own is None else np.append(0.0, np.cumsum(own[order]))[place]

@@ -20,8 +20,9 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +48,7 @@ class Reading:
     features: tuple[str, ...] = ()  # all when empty
     drop: tuple[str, ...] = ()
     missing: tuple[float, ...] = ()  # numbers that are read as NaN
+    weights: str | None = None  # column of the events' weights, in files that have it
 
     def __post_init__(self) -> None:
         mark = {"space": " ", "tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
@@ -57,6 +59,10 @@ class Reading:
             raise GenampError(f"--separator must be one character, got {self.separator!r}")
         if self.separator is not None and self.separator == self.decimal:
             raise GenampError(f"--separator must not be the decimal mark, got {self.separator!r}")
+
+
+class NoColumnError(GenampError):
+    """A file has no column, array or field of a name."""
 
 
 # What the functions below take for `column`: its name, or all that decides.
@@ -110,6 +116,69 @@ def load_column(path: Path | str, column: Column = None) -> NDArray:
     return _joined(read_column(path, column), 0)
 
 
+def read_events(
+    path: Path | str, column: Column = None, *, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[NDArray, NDArray | None, int]]:
+    """Read blocks of one number per event, their weights, and how many missing ones were left out.
+
+    Weights are None for files without the column `Reading.weights`.
+    """
+    path, reading = Path(path), _reading(column)
+    weights: Iterator[NDArray | None] = repeat(None)
+    values = read_column(path, reading, start=start, stop=stop)
+    if has_weights(path, reading):
+        weights = read_column(path, _of_weights(reading), start=start, stop=stop)
+    for block in values:
+        own = next(weights, ())
+        if own is not None and len(own) != len(block):
+            raise GenampError(
+                f"{path}: `{reading.weights}` must have one weight per event; name another column"
+            )
+        known = ~np.isnan(block) if reading.missing else np.ones(len(block), dtype=bool)
+        if known.all():
+            yield block, own, 0
+        else:
+            yield block[known], own if own is None else own[known], int((~known).sum())
+
+
+def load_events(path: Path | str, column: Column = None) -> tuple[NDArray, NDArray | None, int]:
+    """Return what `read_events` reads, as whole arrays."""
+    blocks = list(read_events(path, column))
+    values = _joined((one for one, *_ in blocks), 0)
+    weights = [own for _, own, _ in blocks]
+    is_weighted = bool(weights) and weights[0] is not None
+    return values, np.concatenate(weights) if is_weighted else None, sum(n for *_, n in blocks)
+
+
+def has_weights(path: Path | str, column: Column = None) -> bool:
+    """Tell whether a file has the column `Reading.weights`."""
+    reading = _reading(column)
+    if reading.weights is None:
+        return False
+    try:
+        next(read_column(path, _of_weights(reading), stop=1), None)
+    except NoColumnError:
+        return False
+    return True
+
+
+def weight_like(path: Path | str, column: Column = None) -> str | None:
+    """Return the name of a column that may be the weights of the events and was not named."""
+    path, reading = Path(path), _reading(column)
+    with _opened(path, reading) as table:
+        named = (reading.column, reading.weights)
+        return next((x for x in table.names if is_weight_like(x) and x not in named), None)
+
+
+def is_weight_like(name: str) -> bool:
+    """Tell whether a column is named as weights of events are."""
+    return bool(_WEIGHT.fullmatch(name))
+
+
+def _of_weights(reading: Reading) -> Reading:
+    return replace(reading, column=reading.weights, missing=())
+
+
 def load_table(path: Path | str, column: Column = None) -> NDArray:
     """Return a whole array of any shape."""
     path, reading = Path(path), _reading(column)
@@ -119,8 +188,10 @@ def load_table(path: Path | str, column: Column = None) -> NDArray:
         return _joined(_blocks(path, table, reading), 0)
 
 
-def load_features(path: Path | str, column: Column = None) -> tuple[list[str], NDArray]:
-    """Return names and values, (n_events, n_features), of the features of events.
+def load_features(
+    path: Path | str, column: Column = None
+) -> tuple[list[str], NDArray, NDArray | None]:
+    """Return names and values, (n_events, n_features), of the features of events, and weights.
 
     They are the columns of a text, .parquet or .root, or else those of one 2D array, named by their
     index, or, where there are several arrays and none is named, these, named by their keys.
@@ -129,6 +200,9 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
     with _opened(path, reading) as table:
         if reading.column is None and (table.is_columns or len(table.names) > 1):
             names = _wanted(path, table.names, reading)
+            weights = (
+                load_column(path, _of_weights(reading)) if has_weights(path, reading) else None
+            )
             places = [table.names.index(name) for name in names]
             values = _stacked(path, table, places, reading)
         else:
@@ -136,18 +210,32 @@ def load_features(path: Path | str, column: Column = None) -> tuple[list[str], N
             blocks = list(table.blocks([place], selectors, 0, sys.maxsize, BLOCK_EVENTS))
             every, columns = _flattened(path, blocks)
             names = _wanted(path, every, reading)
-            chosen = [[part[every.index(name)] for name in names] for part in columns]
-            parts = _checked(path, map(np.column_stack, chosen), reading)
-            values = _joined(parts, 0, len(names))
+
+            def take(wanted: list[str], how: Reading) -> NDArray:
+                chosen = [[part[every.index(name)] for name in wanted] for part in columns]
+                return _joined(_checked(path, map(np.column_stack, chosen), how), 0, len(wanted))
+
+            values, weights = take(names, reading), None
+            if reading.weights in every:
+                weights = take([reading.weights], _of_weights(reading))[:, 0]
+            elif has_weights(path, reading):
+                weights = load_column(path, _of_weights(reading))
     for name, feature in zip(names, values.T, strict=True):
         counts = len(feature) > 2 and (np.diff(feature) == 1).all()
-        if name not in reading.features and (counts or _WEIGHT.fullmatch(name)):
-            what = "counts the events" if counts else "may be a weight of the events"
+        if name not in reading.features and (counts or is_weight_like(name)):
+            what, remedy = "counts the events", ""
+            if not counts:
+                what, remedy = "may be a weight of the events", f"give --weights {name}, or "
             raise GenampError(
-                f"{path}: column `{name}` {what}; leave it out with --drop {name}, or name the "
-                "features with --features"
+                f"{path}: column `{name}` {what}; {remedy}leave it out with --drop {name}, or name "
+                "the features with --features"
             )
-    return names, values
+    if weights is not None and len(weights) != len(values):
+        raise GenampError(
+            f"{path}: `{reading.weights}` must have one weight per event, got {len(weights)} for "
+            f"{len(values)}; name another column"
+        )
+    return names, values, weights
 
 
 def _reading(column: Column) -> Reading:
@@ -160,10 +248,13 @@ def _joined(blocks: Iterable[NDArray], *shape: int) -> NDArray:
 
 def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
     """Apply --features and --drop."""
+    if reading.weights in reading.features:
+        raise GenampError(f"--weights {reading.weights} must not be one of --features")
     for name in (*reading.features, *reading.drop):
         if name not in names:
-            raise GenampError(f"{path}: no column `{name}`; there is {_some(names)}")
-    wanted = [name for name in (reading.features or names) if name not in reading.drop]
+            raise NoColumnError(f"{path}: no column `{name}`; there is {some(names)}")
+    left_out = (*reading.drop, reading.weights)
+    wanted = [name for name in (reading.features or names) if name not in left_out]
     if len(set(wanted)) < len(wanted):
         twice = next(name for name in wanted if wanted.count(name) > 1)
         raise GenampError(
@@ -171,7 +262,7 @@ def _wanted(path: Path, names: Sequence[str], reading: Reading) -> list[str]:
             f"both out with --drop {twice}"
         )
     if not wanted:
-        raise GenampError(f"{path}: a feature must be left, got none of {_some(names)}")
+        raise GenampError(f"{path}: a feature must be left, got none of {some(names)}")
     return wanted
 
 
@@ -269,7 +360,7 @@ def _checked(where: Path | str, blocks: Iterable[NDArray], reading: Reading) -> 
     """Refuse what is not real numbers; mask what stands for a missing value."""
     for values in blocks:
         if values.dtype.names is not None:
-            raise GenampError(f"{where}: a field must be named, one of {_some(values.dtype.names)}")
+            raise GenampError(f"{where}: a field must be named, one of {some(values.dtype.names)}")
         if values.dtype.kind not in "biuf":
             raise GenampError(f"{where}: must hold real numbers, got {values.dtype}")
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -290,7 +381,7 @@ def _position_and_selectors(
         raise GenampError(f"{path}: must hold an array, got none")
     if column is None:
         if len(names) > 1:
-            raise GenampError(f"{path}: a column must be named, one of {_some(names)}")
+            raise GenampError(f"{path}: a column must be named, one of {some(names)}")
         return 0, ()
     if names == [""]:  # .npy
         return 0, tuple(column.strip(":").split(":"))
@@ -311,7 +402,7 @@ def _position_and_selectors(
         return _index(path, column, len(names)), ()
     if not words[0] and len(names) == 1:
         return 0, tuple(words[1:])
-    raise GenampError(f"{path}: no column `{words[0]}`; there is {_some(names)}")
+    raise NoColumnError(f"{path}: no column `{words[0]}`; there is {some(names)}")
 
 
 def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
@@ -320,12 +411,12 @@ def _select(path: Path, values: NDArray, selectors: tuple[str, ...]) -> NDArray:
         fields = values.dtype.names
         if fields is not None:
             if selector not in fields:
-                raise GenampError(f"{path}: no field `{selector}`; there is {_some(fields)}")
+                raise NoColumnError(f"{path}: no field `{selector}`; there is {some(fields)}")
             values = values[selector]
         elif values.ndim == 2:
             values = values[:, _index(path, selector, values.shape[1])]
         else:
-            raise GenampError(
+            raise NoColumnError(
                 f"{path}: no column `{selector}` in an array of {values.ndim} dimension"
             )
     # A view would keep the whole rows.
@@ -340,7 +431,8 @@ def _index(path: Path, index: str, n_columns: int) -> int:
     return int(index)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first names in code marks, and how many more there are."""
     shown = ", ".join(f"`{name}`" for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
@@ -477,7 +569,7 @@ def _parquet(path: Path) -> Iterator[Table]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise GenampError(f"{path}: needs pyarrow; run `pip install 'genamp[parquet]'`") from None
+        raise GenampError(f"{path}: needs pyarrow; run `pip install '.[parquet]'`") from None
     paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     files = [ParquetFile(one) for one in paths]
     try:
@@ -486,7 +578,7 @@ def _parquet(path: Path) -> Iterator[Table]:
         names = [name for name in schema.names if name not in index]
         for one, file in zip(paths, files, strict=True):
             if set(names) - set(file.schema_arrow.names):
-                raise GenampError(f"{one}: must have the columns of {paths[0]}, {_some(names)}")
+                raise GenampError(f"{one}: must have the columns of {paths[0]}, {some(names)}")
 
         def blocks(
             places: Sequence[int], selectors: tuple[str, ...], start: int, stop: int, block: int
@@ -523,7 +615,7 @@ def _root(path: Path) -> Iterator[Table]:
     try:
         import uproot
     except ImportError:
-        raise GenampError(f"{path}: needs uproot; run `pip install 'genamp[root]'`") from None
+        raise GenampError(f"{path}: needs uproot; run `pip install '.[root]'`") from None
     with uproot.open(path) as file:
         trees = {
             name: file[name]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Parts are large beside the cost of handing one out, and few enough to show how far the work is.
 PART_EVENTS = 1 << 21
 MOST_PARTS = 100
+# Below so many events one process is done before others have started.
+WORTH_SHARING = 2 * 10**8
+BYTES_PER_EVENT = 2  # of files that are read through to count their rows: as slow to read
 # Points of a curve over n_generated. Memory grows with their number times the reference.
 N_SNAPSHOTS = 16
 FIRST_SNAPSHOT = 100
@@ -62,13 +65,15 @@ def count_regions(
 
 def accumulate(
     path: Path,
-    references: dict[Path, Any],
+    references: dict[Path, tuple[Any, Any]],
     reading: Reading,
     sharing: Sharing,
     *,
     with_curve: bool = False,
 ) -> list[KolmogorovAccumulator]:
     """Return an accumulator of a file for each reference, and for two references a `RepeatCounter`.
+
+    A reference is a pair of its values and its weights, or None.
 
     `with_curve` asks for snapshots, at numbers of events in equal steps of their logarithm.
     """
@@ -84,9 +89,11 @@ def accumulate(
 
 
 def _snapshots(path: Path, reading: Reading) -> list[int]:
-    from genamp_lib.files.columns import count_rows
+    from genamp_lib.files.columns import count_rows, read_events
 
     n_events = count_rows(path, reading)
+    if reading.missing:
+        n_events = sum(len(values) for values, *_ in read_events(path, reading))
     if n_events < FIRST_SNAPSHOT:
         return [n_events] if n_events else []
     step = log(n_events / FIRST_SNAPSHOT) / (N_SNAPSHOTS - 1)
@@ -105,8 +112,13 @@ def _accumulators(
 ) -> list[KolmogorovAccumulator]:
     from genamp_lib.amplification import KolmogorovAccumulator, RepeatCounter
 
-    made = [KolmogorovAccumulator(one, snapshots=snapshots, start=start) for one in references]
-    return made if len(references) == 1 else [*made, RepeatCounter(*references)]
+    made = [
+        KolmogorovAccumulator(one, weights=weights, snapshots=snapshots, start=start)
+        for one, weights in references
+    ]
+    if len(references) == 1:
+        return made
+    return [*made, RepeatCounter(*(one for one, _ in references))]
 
 
 def _count(
@@ -118,6 +130,8 @@ def _count(
     from genamp_lib.sharing import finished_tasks
 
     parts = _parts(files, reading)
+    if sharing.jobs > 1 and _n_events(parts) < WORTH_SHARING:
+        sharing = Sharing()
     if sharing != Sharing():  # workers have working folders of their own
         parts = [replace(part, path=part.path.resolve()) for part in parts]
     totals: dict[int, list[Any]] = {}
@@ -141,7 +155,8 @@ def _parts(files: Sequence[tuple[Path, int | None]], reading: Reading) -> list[_
 
     sizes = []
     for path, most in files:
-        rows = n_rows(path, reading)
+        # How many are missing before an event is not known: such a file is one part.
+        rows = None if reading.missing else n_rows(path, reading)
         sizes.append(rows if rows is None or most is None else min(rows, most))
     step = max(PART_EVENTS, sum(size or 0 for size in sizes) // MOST_PARTS)
     parts = []
@@ -154,14 +169,24 @@ def _parts(files: Sequence[tuple[Path, int | None]], reading: Reading) -> list[_
     return parts
 
 
+def _n_events(parts: Sequence[_Part]) -> int:
+    """Return how many events there are, by the sizes of the files where rows are not known."""
+    return sum(
+        part.path.stat().st_size // BYTES_PER_EVENT if part.stop is None else part.stop - part.start
+        for part in parts
+    )
+
+
 def _count_part(make: Callable[[int], list[Any]], part: _Part) -> list[Any]:
-    from genamp_lib.files.columns import read_column
+    from genamp_lib.files.columns import read_events
 
     counters = make(part.start)
     with one_line(str(part.path)):
-        for block in read_column(part.path, part.reading, start=part.start, stop=part.stop):
+        for values, weights, _ in read_events(
+            part.path, part.reading, start=part.start, stop=part.stop
+        ):
             for counter in counters:
-                counter.update(block)
+                counter.update(values, weights)
     return counters
 
 

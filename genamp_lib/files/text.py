@@ -7,11 +7,12 @@ where all that fit give the same numbers; else the file is refused with the opti
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import lzma
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -37,6 +38,9 @@ _NUMBERS = {
     decimal: re.compile(_NUMBER.format(decimal=decimal, thousands=thousands))
     for decimal, thousands in ((".", ","), (",", "."))
 }
+# Numbers that other programs write and pandas does not read: what is wrong, and what to do.
+_GROUPED = re.compile(r"(?<!\d)\d{1,3}(['’\u00a0\u202f ])\d{3}(?!\d)")
+_FORTRAN = re.compile(r"[+-]?\d*\.?\d+[dD][+-]?\d+")
 _NO_NUMBERS = ("", "nan", "na", "inf", "+inf", "-inf", "infinity", "-infinity")
 _WHOLE = re.compile(r"\d+")
 # A name of a column in a comment: one word, and a unit in brackets if need be.
@@ -104,10 +108,8 @@ def text_blocks(
             f"others ({reason}); give --separator or --decimal if these marks are in numbers"
         ) from error
     except ValueError as error:
-        raise GenampError(
-            f"{path}: columns must hold numbers ({error}); name another one, or leave out this one "
-            "with --drop"
-        ) from error
+        remedy = _remedy([str(error)]) or "name another one, or leave out this one with --drop"
+        raise GenampError(f"{path}: columns must hold numbers ({error}); {remedy}") from error
 
 
 def layout_of(path: Path, reading: Reading) -> Layout:
@@ -115,6 +117,9 @@ def layout_of(path: Path, reading: Reading) -> Layout:
     comments, lines, n_skipped, separator = _head(path)
     if not lines:
         return Layout(",", ".", ("0",), n_skipped)
+    grouped = next((found for line in lines if (found := _GROUPED.search(line))), None)
+    if grouped and grouped[1] != " ":
+        raise GenampError(f"{path}: must hold numbers, got `{grouped[0]}`; {_remedy([grouped[0]])}")
     separators = [reading.separator or separator] if reading.separator or separator else SEPARATORS
     decimals = [reading.decimal] if reading.decimal else [".", ","]
     fitting = [
@@ -147,14 +152,18 @@ def layout_of(path: Path, reading: Reading) -> Layout:
 
 
 def _open(path: Path) -> TextIO:
-    return OPENERS.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8-sig", newline="")
+    opener = OPENERS.get(path.suffix.lower(), open)
+    with opener(path, "rb") as handle:
+        mark = handle.read(2)
+    encoding = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    return opener(path, "rt", encoding=encoding, newline="")
 
 
 def _head(path: Path) -> tuple[list[str], list[str], int, str | None]:
     """Return comments, the first lines, lines before them, and the separator of Excel's `sep=;`."""
     comments, lines, n_skipped, separator = [], [], 0, None
     with _open(path) as handle:
-        for line in islice(handle, 10 * HEAD_LINES):
+        for line in islice(_decoded(path, handle), 10 * HEAD_LINES):
             if not lines and (said := re.fullmatch(r'"?sep=(.)"?\s*', line)):
                 separator = said[1]
             elif not lines and line.startswith(COMMENTS):
@@ -165,6 +174,20 @@ def _head(path: Path) -> tuple[list[str], list[str], int, str | None]:
             if len(lines) > HEAD_LINES:
                 break
     return comments, lines, n_skipped, separator
+
+
+def _decoded(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """Refuse what is no text in UTF-8, or in UTF-16 that says so."""
+    try:
+        for line in lines:
+            if "\0" in line:
+                raise UnicodeError("zeros between the characters, as in UTF-16")
+            yield line
+    except UnicodeError as error:
+        raise GenampError(
+            f"{path}: must be text in UTF-8 ({error}); save it so, as "
+            f"`iconv -f LATIN1 -t UTF-8` does (-f UTF-16 for a text of that)"
+        ) from error
 
 
 def _fit(
@@ -304,8 +327,27 @@ def _why_nothing_fits(lines: list[str], separators: Sequence[str]) -> str:
         return (
             f"must have one name per column, got {widths[0]} over rows of {widths[1]}; name all "
             "columns, or give --separator, or --decimal if commas are in the numbers"
+            f"{'; or remove spaces that group digits' * (mark == ' ')}"
+        )
+    words = _fields(lines[-1], mark)
+    if remedy := _remedy(words):
+        return f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`; {remedy}"
+    if len(lines) > 2 and any(_are_numbers(words, decimal) for decimal in _NUMBERS):
+        return (
+            f"must hold numbers below the names, got `{lines[1].strip()[:60]}` in the line after "
+            "them; remove that line, units for instance, or begin it with #"
         )
     return (
         f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`; give --separator, "
         "--decimal, --header or --no-header if there are"
     )
+
+
+def _remedy(words: Sequence[str]) -> str:
+    """Say what to do about numbers that pandas does not read; empty for others."""
+    for word in words:
+        if grouped := _GROUPED.search(word):
+            return f"remove the marks `{grouped[1]}` that group digits"
+        if _FORTRAN.search(word):
+            return "write exponents with E in the place of Fortran's D, as `sed s/[dD]/E/g` does"
+    return ""

@@ -118,16 +118,20 @@ def cross_fitted_logits_at_once(
     *,
     seed: int,
     n_epochs: int = N_EPOCHS,
+    event_weights: tuple[ArrayLike | None, ArrayLike | None] | None = None,
     progress: Callable[[], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every event by a classifier that was trained without its fold, all folds at once.
 
     For each fold a network is trained on the others but one. What is kept is the moving average of
     its parameters, as of the epoch with the best loss on the fold left; training ends when no
-    network has got better for a while. Both classes carry the same total weight.
+    network has got better for a while. Both classes carry the same total weight. Negative weights
+    of events stay in the loss, whose expectation is then that of positive ones; that a network
+    follows single events to no bound is prevented by the epoch that the fold left chooses.
 
     Features (n_events, n_features) are of about unit scale, `normal_scores` for instance; `folds`
     are the fold of each truth and each generated event, from 0, each fold with events of both.
+    `event_weights` are those of truth and generated events, of any sign, None for unweighted ones.
     `progress` is called after each epoch.
 
     >>> rng = np.random.default_rng(0)
@@ -140,6 +144,7 @@ def cross_fitted_logits_at_once(
         events, signs, weights = _joined(
             [torch.as_tensor(np.asarray(x, dtype=np.float32))[None] for x in (truth, generated)]
         )
+        weights = weights * torch.as_tensor(_relative(event_weights, len(truth), len(generated)))
         events, fold = events[0], torch.as_tensor(np.concatenate(folds))
         n_folds = int(fold.max()) + 1
 
@@ -208,10 +213,13 @@ def boosted_logits(
     folds: tuple[NDArray[np.intp], NDArray[np.intp]],
     *,
     seed: int,
+    event_weights: tuple[ArrayLike | None, ArrayLike | None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Score every event by gradient-boosted trees that were trained without it; a second opinion.
 
-    Two folds are scored by one model. It is None where scikit-learn is not installed.
+    Two folds are scored by one model. It is None where scikit-learn is not installed. Trees are
+    grown with the sizes of `event_weights`, since a leaf of negative ones has no best value: the
+    order that results is as good a score for signed weights.
     """
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -220,6 +228,9 @@ def boosted_logits(
     events = np.concatenate([truth, generated])
     labels = np.repeat([1, 0], [len(truth), len(generated)])
     weights = np.where(labels, 0.5 / len(truth), 0.5 / len(generated)) * len(labels)
+    if event_weights is not None:
+        sizes = [None if own is None else np.abs(own) for own in event_weights]
+        weights = weights * _relative(sizes, len(truth), len(generated))
     fold = np.concatenate(folds) // 2
     logits = np.empty(len(labels))
     for k in range(fold.max() + 1):
@@ -228,6 +239,15 @@ def boosted_logits(
         trees.fit(events[others], labels[others], sample_weight=weights[others])
         logits[own] = trees.decision_function(events[own])
     return logits[: len(truth)], logits[len(truth) :]
+
+
+def _relative(event_weights: Sequence[ArrayLike | None] | None, *sizes: int) -> NDArray[np.float32]:
+    """Return the weights of all events, of mean one in each sample."""
+    parts = []
+    for own, size in zip(event_weights or (None, None), sizes, strict=True):
+        own = np.ones(size) if own is None else np.asarray(own, dtype=np.float64)
+        parts.append(own / own.mean())
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _start(n: int, n_features: int, settings: ClassifierSettings) -> list[Tensor]:

@@ -22,16 +22,27 @@ _LINES = (
 
 
 def draw_density(
-    ax: Axes, values: np.ndarray, edges: np.ndarray, label: str, colour: str, line: object
+    ax: Axes,
+    values: np.ndarray,
+    edges: np.ndarray,
+    label: str,
+    colour: str,
+    line: object,
+    weights: np.ndarray | None = None,
 ) -> None:
-    """Draw n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values, empty bins no bar."""
-    counts = np.histogram(values, edges)[0]
-    scale = 1.0 / (max(len(values), 1) * np.diff(edges))
+    """Draw n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values, empty bins no bar.
+
+    Of weighted events n is a sum of weights, and the root that of the sum of their squares.
+    """
+    counts = np.histogram(values, edges, weights=weights)[0]
+    squares = counts if weights is None else np.histogram(values, edges, weights=weights**2)[0]
+    total = max(len(values), 1) if weights is None else weights.sum()
+    scale = 1.0 / (total * np.diff(edges))
     is_log = ax.get_xscale() == "log"
     centres = np.sqrt(edges[1:] * edges[:-1]) if is_log else (edges[1:] + edges[:-1]) / 2
     ax.stairs(counts * scale, edges, label=label, color=colour, linestyle=line, linewidth=1.5)
-    filled = counts > 0
-    height, error = (counts * scale)[filled], (np.sqrt(counts) * scale)[filled]
+    filled = squares > 0
+    height, error = (counts * scale)[filled], (np.sqrt(squares) * scale)[filled]
     ax.errorbar(centres[filled], height, error, fmt="none", ecolor=colour, elinewidth=1.0)
 
 

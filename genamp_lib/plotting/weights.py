@@ -24,18 +24,26 @@ _N_ROC_POINTS = 400
 
 
 def plot_distribution(
-    values: ArrayLike, edges: ArrayLike, *, role: str, label: str, ax: Axes | None = None
+    values: ArrayLike,
+    edges: ArrayLike,
+    *,
+    role: str,
+    label: str,
+    weights: np.ndarray | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw a normalised histogram with Poisson errors; `role`, a key of `_LINES`, is its line.
 
     Each bin shows n_bin / (n width) +- sqrt(n_bin) / (n width); n counts all values. Values outside
     the edges are counted in the first or last bin, so that no infinite weight gets lost; empty
-    bins have no error bar.
+    bins have no error bar. Of weighted events n is a sum of weights, of any sign.
     """
     ax = plt.subplots()[1] if ax is None else ax
     values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     # The last bin of numpy's histogram contains its upper edge.
-    draw_density(ax, np.clip(values, edges[0], edges[-1]), edges, label, *_LINES[role])
+    draw_density(
+        ax, np.clip(values, edges[0], edges[-1]), edges, label, *_LINES[role], weights=weights
+    )
     return ax
 
 

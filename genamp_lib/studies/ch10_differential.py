@@ -31,7 +31,7 @@ Learn = Callable[[np.random.Generator, Array, float], tuple[Callable[[int], Arra
 GRID = np.linspace(0.0, 1.0, 4001)
 SIZES = (0.9, 0.95, 1.05, 1.1)  # G of the fixed generators: near 1, from both sides
 # Raise a number when the code changes what the study finds: it is part of the key of what is kept.
-VERSIONS = {"misspecified_verdicts": 2, "mean_square_coverage": 1}
+VERSIONS = {"misspecified_verdicts": 2, "mean_square_coverage": 1, "weighted_coverage": 1}
 VERDICTS = ("does not amplify", "undecided", "generated events repeat training events", "amplifies")
 
 
@@ -121,6 +121,72 @@ def mean_square_coverage(
                     *(np.mean(low & high) for low, high in both),
                     *(np.mean(one) for one in limits),
                 ]
+    return found
+
+
+# Weights of events at quantiles u of the truth: of one kind after another, or by where they are.
+Weigh = Callable[[np.random.Generator, Array], Array]
+WEIGHTS: dict[str, Weigh] = {
+    "1": lambda rng, u: np.ones(len(u)),
+    "0.37": lambda rng, u: np.full(len(u), 0.37),
+    "exponential": lambda rng, u: rng.exponential(size=len(u)),
+    "10 % negative": lambda rng, u: np.where(rng.random(len(u)) < 0.1, -1.0, 1.0),
+    "by the statistic": lambda rng, u: 3 * u ** (2 / 3),  # of events that are drawn as u^3
+}
+WEIGHTED = (("generated",), ("generated", "holdout"))  # which samples have weights
+
+
+def weighted_coverage(
+    *,
+    n_train: int,
+    n_events: int,
+    amplifications: Sequence[float],
+    confidence: float,
+    n_experiments: int,
+    seed: int,
+) -> dict[str, Array]:
+    """Return how often estimates from weighted events hold the true G, for each of `WEIGHTS`.
+
+    Holdout and generated sample have `n_events` each. The generator moves events over the median,
+    so that the largest difference is worth the G asked for. Shape (2, n_amplifications + 1, 3): the
+    samples of `WEIGHTED`; a perfect generator comes last; the interval from the largest difference
+    and from the mean square, and whether the verdict is wrong. NaN where there is no interval.
+    """
+    found, factors = {}, [*amplifications, math.inf]
+    for number, (name, weigh) in enumerate(WEIGHTS.items()):
+        found[name] = np.empty((len(WEIGHTED), len(factors), 3))
+        for i, of in enumerate(WEIGHTED):
+            for j, true in enumerate(factors):
+                rng = np.random.default_rng([seed, number, i, j])
+                size = 0.0 if math.isinf(true) else KOLMOGOROV_MEAN / math.sqrt(n_train * true)
+                rows = []
+                for _ in range(n_experiments):
+                    samples, weights = {}, {}
+                    for sample in ("holdout", "generated"):
+                        u = rng.random(n_events)
+                        if sample in of:
+                            u = u**3 if name == "by the statistic" else u
+                            weights[sample] = weigh(rng, u)
+                        samples[sample] = u
+                    made = np.interp(samples["generated"], [0, 0.5 + size, 1], [0, 0.5, 1])
+                    one = differential_amplification(
+                        n_train,
+                        made,
+                        holdout=samples["holdout"],
+                        weights=weights,
+                        confidence=confidence,
+                    )
+                    square, companion = true / 2 * KOLMOGOROV_MEAN**-2, one.cramer_von_mises
+                    rows.append(
+                        (
+                            one.interval[0] <= true <= one.interval[1],
+                            math.nan
+                            if companion is None
+                            else companion.interval[0] <= square <= companion.interval[1],
+                            one.verdict.startswith("amplifies") and true <= 1,
+                        )
+                    )
+                found[name][i, j] = np.mean(rows, axis=0)
     return found
 
 

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from genamp_lib.cli import app, main
 from genamp_lib.cli.diagnose import _load
-from genamp_lib.cli.report import _summary
 from genamp_lib.diagnostics import cheap_looks, diagnose
 from genamp_lib.files.columns import Reading
+from genamp_lib.report.page import summary
+from genamp_lib.report.samples import _tables
 
 N = 2000
 NAMES = ",".join(f"x{i}" for i in range(10))
@@ -113,7 +114,7 @@ def test_no_explanation_names_no_observable(monkeypatch):
     result = diagnose(*weights, *tables)
     assert result.verdict == "differs"
     assert result.findings == ()
-    lines = " ".join(_summary(result))
+    lines = " ".join(summary(result))
     assert "no observable and no pair of observables explains it" in lines
     assert "differs most by itself" not in lines
     assert "(0.0 standard deviations" not in lines
@@ -168,7 +169,8 @@ def test_single_and_double_precision_of_rounded_numbers_are_equal(tmp_path):
     np.save(tmp_path / "single.npy", np.load(tmp_path / "double.npy").astype(np.float32))
     paths = [tmp_path / f"{name}.npy" for name in ("truth", "double", "single")]
     for path in paths[1:]:
-        _, samples, _ = _load(paths[0], path, Reading(), None, None)
+        _, tables, _, _ = _load([paths[0], path], Reading(), None, None)
+        samples = [*_tables(*tables, None)[:2]]
         found.append(cheap_looks(*samples, ["a", "b"]).findings["one value"])
     assert max(one.significance for one in found[1]) < 3
     assert [one.significance for one in found[0]] == [one.significance for one in found[1]]
@@ -193,7 +195,7 @@ def bad(array, name="bad.npy"):
         (lambda x: [bad(x[:, :9])], "must have the features of truth.npy"),
         (
             lambda x: [turned(x), "--header"],
-            "got `9`, `8`, `7`, `6`, `5`, `4` and 4 more; give --features 0,1,",
+            "`4`, `3`, `2` and 2 more; give --features 0,1,",
         ),
         (lambda x: [bad(np.where(x > 3, np.nan, x))], "must be finite and below 3e38, got others"),
         (lambda x: [bad(x * 1e300)], "got others in 2000 events, `0`"),

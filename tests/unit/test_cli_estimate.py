@@ -324,6 +324,7 @@ def test_parts_leave_no_trace_in_the_output(files, command, monkeypatch):
     picture = (files / "p.svg").read_bytes() if command == "differential" else b""
     monkeypatch.setattr(_count, "PART_EVENTS", 777)
     monkeypatch.setattr(_count, "MOST_PARTS", 10**6)
+    monkeypatch.setattr(_count, "WORTH_SHARING", 0)
     for how in ([], ["--jobs", 2]):
         result = call(command, *PARTED[command], "--json", "out.json", *how)
         assert result.exit_code == 0, result.exception
@@ -389,8 +390,28 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(("worth", "jobs"), [(40_000, 2), (400_000, 1)])
+def test_a_count_is_shared_only_where_it_is_worth_it(files, monkeypatch, worth, jobs):
+    """Some 30,000 events are known; a text of the same counts by its size."""
+    seen = []
+
+    def spy(function, tasks, *, jobs, **options):
+        seen.append(jobs)
+        return ((k, function(task)) for k, task in enumerate(tasks))
+
+    monkeypatch.setattr("genamp_lib.sharing.finished_tasks", spy)
+    monkeypatch.setattr(_count, "WORTH_SHARING", worth)
+    np.savetxt("text.csv", np.load("perfect.npy"), fmt="%.10f")
+    result = call("differential", "train.npy", "text.csv", "--jobs", 2)
+    assert result.exit_code == 0, result.exception
+    assert seen == [jobs]
+    assert call("differential", "train.npy", "perfect.npy", "--jobs", 2).exit_code == 0
+    assert seen[1:] == [1]
+
+
 def test_workers_that_die_are_one_line(files, capsys, monkeypatch):
     monkeypatch.setattr(_count, "_count_part", die)
+    monkeypatch.setattr(_count, "WORTH_SHARING", 0)
     monkeypatch.setattr(_count, "PART_EVENTS", 10_000)  # one part alone would die here
     before = sorted(files.iterdir())
     arguments = "train.npy perfect.npy --jobs 2 --json out.json --plot out.png"

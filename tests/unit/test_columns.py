@@ -298,7 +298,7 @@ def csv_binary(path):
         (csv_ambiguous, "eta", "no column `eta`; there is `mass`, `square`, `index`"),
         (csv_ambiguous, "3", "a column index must be between 0 and 2, got `3`"),
         (csv_words, None, "must hold numbers in columns, got `hello`"),
-        (csv_binary, None, "not a whole .csv file"),
+        (csv_binary, None, "must be text in UTF-8"),
     ],
 )
 def test_mishaps_are_one_line_that_names_the_file(tmp_path, make, column, message):

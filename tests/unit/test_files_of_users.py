@@ -17,6 +17,7 @@ from genamp_lib.cli import main
 from genamp_lib.files.columns import (
     Reading,
     load_column,
+    load_events,
     load_features,
     load_table,
     n_rows,
@@ -164,6 +165,41 @@ TEXTS = {
     ),
     "names of bins": (".csv", ["10,20,30", "1,5,2", "3,2,1"], "1", {}, "may be names or an event"),
     "two years": (".csv", ["2015,2018", "1,5", "3,2"], "1", {}, "may be names or an event"),
+    "apostrophes for thousands": (
+        ".csv",
+        ["m", "1'817.25", "817.5"],
+        "m",
+        {},
+        "must hold numbers, got `1'817`; remove the marks `'` that group digits",
+    ),
+    "spaces for thousands": (
+        ".csv",
+        ["m;pt", "1 817.25;2", "1 234.5;3"],
+        "m",
+        {},
+        "'1 817.25'); remove the marks ` ` that group digits",
+    ),
+    "spaces for thousands and between columns": (
+        ".txt",
+        ["m pt", "1 817.25 2", "1 234.5 3"],
+        "m",
+        {},
+        "must have one name per column, got 2 over rows of 3",
+    ),
+    "Fortran's exponents": (
+        ".txt",
+        ["m", "1.8D+03", "2.5d-02"],
+        "m",
+        {},
+        "got `2.5d-02`; write exponents with E in the place of Fortran's D",
+    ),
+    "a line of units": (
+        ".csv",
+        ["m,pt", "GeV,GeV", "1.5,2", "2.5,3"],
+        "m",
+        {},
+        "must hold numbers below the names, got `GeV,GeV` in the line after them; remove that line",
+    ),
     "an index of words": (".csv", [",m,pt", "a,1.5,2", "b,2.5,3"], "m", {}, [1.5, 2.5]),
 }  # fmt: skip
 
@@ -195,6 +231,17 @@ def test_what_decides_must_be_possible(said, message):
     with pytest.raises(GenampError) as caught:
         Reading(**said)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_encodings_of_texts(tmp_path, encoding):
+    path = tmp_path / "x.csv"
+    path.write_bytes("m,é\n1.5,2\n2.5,3\n".encode(encoding))
+    if encoding == "utf-16":  # the file says so
+        assert load_column(path, "é").tolist() == [2, 3]
+        return
+    with pytest.raises(GenampError, match=r"must be text in UTF-8 .* save it so"):
+        load_column(path, "m")
 
 
 def test_a_header_of_years_over_counts_is_asked_for(tmp_path):
@@ -380,7 +427,7 @@ def test_numpy_fields_big_endian_and_by_columns(tmp_path, suffix):
 
 def test_records_are_features(tmp_path):
     np.save(tmp_path / "x.npy", RECORDS)
-    names, features = load_features(tmp_path / "x.npy")
+    names, features, _ = load_features(tmp_path / "x.npy")
     assert names == ["pt", "m"]
     np.testing.assert_array_equal(features, np.stack([Y, X], axis=1))
 
@@ -390,7 +437,7 @@ def test_records_with_words_and_rows_are_features_where_chosen(tmp_path):
     records["kind"], records["v"], records["m"] = b"tt", np.stack([Y, X], axis=1), X
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["events"] = records
-    names, features = load_features(tmp_path / "x.h5", Reading(drop=("kind",)))
+    names, features, _ = load_features(tmp_path / "x.h5", Reading(drop=("kind",)))
     assert names == ["v:0", "v:1", "m"]
     np.testing.assert_array_equal(features, np.stack([Y, X, X], axis=1))
     with pytest.raises(GenampError, match="must hold real numbers, got"):
@@ -422,7 +469,7 @@ def test_parquet_columns_that_are_no_numbers_are_named(tmp_path):
     for name, found in (("kind", "large_string|string"), ("jets", "list")):
         with pytest.raises(GenampError, match=f"`{name}` must hold real numbers, got ({found})"):
             load_column(tmp_path / "x.parquet", name)
-    names, features = load_features(tmp_path / "x.parquet", Reading(drop=("kind", "jets")))
+    names, features, _ = load_features(tmp_path / "x.parquet", Reading(drop=("kind", "jets")))
     assert names == ["m", "n"]
     np.testing.assert_array_equal(features[:, 1], [1, 2, np.nan, 4, 8])
 
@@ -433,7 +480,7 @@ def test_an_index_that_pandas_saved_is_no_feature(tmp_path, suffix):
     for index in (frame.index, frame.index[::-1], frame.index * 3 + 7):
         saved = frame.set_index(index)
         getattr(saved, f"to_{suffix[1:]}")(tmp_path / f"x{suffix}")
-        names, features = load_features(tmp_path / f"x{suffix}")
+        names, features, _ = load_features(tmp_path / f"x{suffix}")
         assert names == ["m", "pt"]
         np.testing.assert_array_equal(features, frame.to_numpy())
 
@@ -452,7 +499,9 @@ def test_a_column_that_counts_the_events_is_no_feature(tmp_path):
 )
 def test_a_column_called_a_weight_is_no_feature(tmp_path, name):
     pd.DataFrame({"m": X, name: Y}).to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(GenampError, match=f"column `{name}` may be a weight of the events; leave"):
+    with pytest.raises(
+        GenampError, match=f"column `{name}` may be a weight of the events; give --weights"
+    ):
         load_features(tmp_path / "x.csv")
     assert load_features(tmp_path / "x.csv", Reading(drop=(name,)))[0] == ["m"]
     assert load_features(tmp_path / "x.csv", Reading(features=("m", name)))[0] == ["m", name]
@@ -465,10 +514,10 @@ def test_chosen_features(tmp_path):
     pd.DataFrame({"m": X, "pt": Y, "eta": X + Y}).to_csv(tmp_path / "x.csv", index=False)
     np.save(tmp_path / "x.npy", np.stack([X, Y, X + Y], axis=1))
     for path, names in ((tmp_path / "x.csv", ["m", "pt", "eta"]), (tmp_path / "x.npy", "012")):
-        found, features = load_features(path, Reading(features=(names[2], names[0])))
+        found, features, _ = load_features(path, Reading(features=(names[2], names[0])))
         assert found == [names[2], names[0]]
         np.testing.assert_array_equal(features, np.stack([X + Y, X], axis=1))
-        found, features = load_features(path, Reading(drop=(names[1],)))
+        found, features, _ = load_features(path, Reading(drop=(names[1],)))
         assert found == [names[0], names[2]]
         with pytest.raises(GenampError, match="no column `phi`; there is"):
             load_features(path, Reading(drop=("phi",)))
@@ -489,7 +538,7 @@ def test_names_of_features_must_differ(tmp_path):
 def test_missing_values_are_masked(tmp_path, dtype, mark):
     values = np.array([[1, mark], [2, 3], [-1, 4]]).astype(dtype)
     np.save(tmp_path / "x.npy", values)
-    _, features = load_features(tmp_path / "x.npy", Reading(missing=(mark, -1, 4.5)))
+    _, features, _ = load_features(tmp_path / "x.npy", Reading(missing=(mark, -1, 4.5)))
     missing = np.isnan(features)
     assert missing.tolist() == [[False, True], [False, False], [True, False]]
     np.testing.assert_array_equal(features[~missing], values[~missing])
@@ -506,7 +555,7 @@ def test_root_trees(tmp_path):
     np.testing.assert_array_equal(block, X[1:3])
     with pytest.raises(GenampError, match="`jets` must hold one number per event, got lists; writ"):
         load_column(tmp_path / "one.root", "jets")
-    names, features = load_features(tmp_path / "one.root", Reading(features=("m", "pt")))
+    names, features, _ = load_features(tmp_path / "one.root", Reading(features=("m", "pt")))
     assert names == ["m", "pt"]
     np.testing.assert_array_equal(features, np.stack([X, Y], axis=1))
     with uproot.recreate(tmp_path / "two.root") as file:
@@ -524,7 +573,7 @@ def test_root_trees(tmp_path):
 def test_without_its_library_a_format_says_what_to_install(tmp_path, monkeypatch, module, suffix):
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / f"x.{suffix}").write_bytes(b"x")
-    with pytest.raises(GenampError, match=rf"run `pip install 'genamp\[{suffix}\]'`"):
+    with pytest.raises(GenampError, match=rf"run `pip install '\.\[{suffix}\]'`"):
         load_column(tmp_path / f"x.{suffix}")
 
 
@@ -565,3 +614,40 @@ def test_json_before_a_pattern_of_members_overwrites_nothing(tmp_path, monkeypat
         "error: member_0.npy: --json must not end in .npy, as data do\n"
     )
     assert (tmp_path / "member_0.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["weight", "weights", "w", "event_weight", "genWeight", "mcweight"]
+)
+def test_a_column_like_a_weight_is_never_silently_a_feature(tmp_path, name):
+    """In a table by columns, and in one array of records."""
+    table = pd.DataFrame({"m": X, "pt": Y, name: [1.0, -1, 1, 2, 1]})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    np.save(tmp_path / "x.npy", table.to_records(index=False))
+    for path in (tmp_path / "x.csv", tmp_path / "x.npy"):
+        with pytest.raises(GenampError, match=f"give --weights {name}, or .* --drop {name}"):
+            load_features(path)
+        names, features, weights = load_features(path, Reading(weights=name))
+        assert (names, weights.tolist()) == (["m", "pt"], [1.0, -1, 1, 2, 1])
+        np.testing.assert_array_equal(features, np.column_stack([X, Y]))
+        assert load_features(path, Reading(drop=(name,)))[2] is None
+        assert load_features(path, Reading(drop=(name,), weights="none"))[2] is None
+        with pytest.raises(GenampError, match=f"--weights {name} must not be one of --features"):
+            load_features(path, Reading(weights=name, features=("m", name)))
+
+
+def test_weights_beside_an_array_of_features(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["events"], file["w"] = np.column_stack([X, Y]), np.arange(5.0)
+        file["few"] = np.arange(4.0)
+    reading = Reading("events", weights="w")
+    names, _, weights = load_features(tmp_path / "x.h5", reading)
+    assert (names, weights.tolist()) == (["0", "1"], [0.0, 1, 2, 3, 4])
+    with pytest.raises(GenampError, match="`few` must have one weight per event, got 4 for 5"):
+        load_features(tmp_path / "x.h5", Reading("events", weights="few"))
+    with pytest.raises(GenampError, match="`few` must have one weight per event"):
+        load_events(tmp_path / "x.h5", Reading("events:0", weights="few"))
+    values, weights, n_missing = load_events(
+        tmp_path / "x.h5", Reading("events:1", weights="w", missing=(Y[1],))
+    )
+    assert (values.tolist(), weights.tolist(), n_missing) == ([*Y[:1], *Y[2:]], [0, 2, 3, 4], 1)

@@ -140,7 +140,7 @@ def test_what_cannot_travel_is_refused_by_name():
 
 def test_without_distributed_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(GenampError, match=r"run `pip install 'genamp\[dask\]'`"):
+    with pytest.raises(GenampError, match=r"run `pip install '\.\[dask\]'`"):
         map_tasks(draw, range(2), scheduler="tcp://127.0.0.1:8786")
 
 

@@ -184,6 +184,18 @@ def test_monotone_transformations_leave_the_distance(reference, generated):
     assert accumulate(-reference, -generated).distance() == pytest.approx(distance, abs=1e-15)
 
 
+@pytest.mark.parametrize("kind", ["Cauchy", "far away"])
+def test_few_events_of_heavy_tails_are_sorted(kind):
+    """Where cells had equal steps from end to end, nearly all would be."""
+    rng = np.random.default_rng(3)
+    reference, values = rng.standard_cauchy(1000), rng.standard_cauchy(100_000)
+    if kind == "far away":
+        reference, values = np.append(rng.normal(size=999), 1e12), rng.normal(size=100_000)
+    counter = _segments.Thresholds(np.sort(reference), np.dtype(np.float64))
+    is_mixed, _ = counter._grid
+    assert is_mixed[counter._cells(values)].mean() < 0.1
+
+
 def test_large_blocks_take_the_grid_and_count_the_same():
     rng = np.random.default_rng(2)
     generated = np.concatenate([rng.normal(size=600_000), [-1e300, 1e300, 0.0, -0.0]])

@@ -1,4 +1,4 @@
-"""Write and print what `genamp diagnose` found: one HTML file that needs nothing else."""
+"""A diagnosis as text, figures, and one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from genamp_lib._project import replace_file
 from genamp_lib.diagnostics import roc_curve
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from genamp_lib.diagnostics import Diagnosis
+    from genamp_lib.report.samples import SampleDiagnosis
 
 # Observables that are drawn; all are in the table.
 N_DRAWN = 3
@@ -44,45 +44,13 @@ LOOKS = {
 }
 
 
-def print_diagnosis(diagnosis: Diagnosis, notes: list[str], output: Path) -> None:
-    """Print the summary and where the report is."""
-    for line in [*_summary(diagnosis), *diagnosis.notes, *notes]:
-        typer.echo(line)
-    typer.echo(f"Report: {output}")
-
-
-def write_report(
-    path: Path,
-    diagnosis: Diagnosis,
-    weights: list[np.ndarray],
-    features: list[str],
-    samples: list[np.ndarray],
-    record: dict[str, Any],
-) -> None:
-    """Write the report.
-
-    Args:
-        path: HTML file.
-        diagnosis: Result to report.
-        weights: Weights of truth and generated events.
-        features: Names of the features.
-        samples: Both samples, (n_events, n_features) each.
-        record: Facts for the footer: files, numbers of events, seed.
-    """
-    import matplotlib
+def write_report(path: Path, diagnosis: SampleDiagnosis) -> None:
+    """Write a diagnosis and what it is of as an HTML file, whole or not at all."""
     from jinja2 import Environment, PackageLoader
 
-    from genamp_lib.plotting import use_style
-
-    use_style()
-    interactive = matplotlib.get_backend()
-    matplotlib.use("agg")
-    try:
-        content = _content(diagnosis, features, record)
-        content["figures"] = _figures(diagnosis, weights, features, samples)
-    finally:
-        matplotlib.use(interactive)
-    templates = Environment(loader=PackageLoader("genamp_lib", "cli"), autoescape=True)
+    content = _content(diagnosis)
+    content["figures"] = figures_of(diagnosis)
+    templates = Environment(loader=PackageLoader("genamp_lib", "report"), autoescape=True)
     templates.filters["code"] = _code
     page = templates.get_template("report.html").render(
         **content, style=Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -91,7 +59,7 @@ def write_report(
         temporary.write_text(page + "\n", encoding="utf-8")
 
 
-def _summary(diagnosis: Diagnosis) -> list[str]:
+def summary(diagnosis: Diagnosis) -> list[str]:
     """Say in plain words what was found."""
     lines = [HEADLINES[diagnosis.verdict]]
     lines += [one.text[0].upper() + one.text[1:] for one in diagnosis.findings]
@@ -129,8 +97,9 @@ def _closest(diagnosis: Diagnosis) -> str:
     return "Look for a combination of three or more."
 
 
-def _content(diagnosis: Diagnosis, features: list[str], record: dict[str, Any]) -> dict[str, Any]:
+def _content(diagnosis: SampleDiagnosis) -> dict[str, Any]:
     """Return what the template shows, as text."""
+    record = {"files": {"truth": "", "generated": ""}, **diagnosis.record}
 
     def rank(end: str, name: str) -> list[str]:
         for one in diagnosis.ranks[end]:
@@ -152,7 +121,7 @@ def _content(diagnosis: Diagnosis, features: list[str], record: dict[str, Any]) 
     small, large = diagnosis.small, diagnosis.large
     closures = diagnosis.closure
     return {
-        "summary": _summary(diagnosis),
+        "summary": summary(diagnosis),
         "notes": [*diagnosis.notes, *record["input_notes"]],
         "pair": diagnosis.pairs[0].where if diagnosis.pairs else "",
         "looks": [
@@ -165,7 +134,12 @@ def _content(diagnosis: Diagnosis, features: list[str], record: dict[str, Any]) 
             for one in diagnosis.pairs
         ],
         "slices": [
-            [edge, one.n_truth, one.n_generated, f"{diagnosis.significance[name]:.1f}"]
+            [
+                edge,
+                f"{one.n_truth:.0f}",
+                f"{one.n_generated:.0f}",
+                f"{diagnosis.significance[name]:.1f}",
+            ]
             for name, one, edge in (
                 ("small", small, f"w ≤ {small.high:.3g}"),
                 ("large", large, f"w ≥ {large.low:.3g}"),
@@ -184,10 +158,23 @@ def _content(diagnosis: Diagnosis, features: list[str], record: dict[str, Any]) 
     }
 
 
-def _figures(
-    diagnosis: Diagnosis, weights: list[np.ndarray], features: list[str], samples: list[np.ndarray]
-) -> dict[str, str]:
-    """Draw all figures of the report, each as base64 of an SVG."""
+def figures_of(diagnosis: SampleDiagnosis, *names: str) -> dict[str, str]:
+    """Draw the named figures, or all of the report, each as base64 of an SVG."""
+    import matplotlib
+
+    from genamp_lib.plotting import use_style
+
+    interactive = matplotlib.get_backend()
+    with matplotlib.rc_context():
+        use_style()
+        matplotlib.use("agg")
+        try:
+            return _figures(diagnosis, names)
+        finally:
+            matplotlib.use(interactive)
+
+
+def _figures(diagnosis: SampleDiagnosis, wanted: tuple[str, ...]) -> dict[str, str]:
     import matplotlib.pyplot as plt
 
     from genamp_lib.plotting import (
@@ -200,7 +187,9 @@ def _figures(
     from genamp_lib.plotting.style import drawable
 
     drawn = diagnosis.observables[:N_DRAWN]
-    figures = {}
+    features, samples, weights = diagnosis.features, diagnosis.samples, diagnosis.weights
+    own = diagnosis.event_weights or (None, None)
+    figures: dict[str, str] = {}
 
     def panels(n: int, width: float = 14 / 3) -> tuple[Figure, np.ndarray]:
         figure, axes = plt.subplots(1, n, figsize=(width * n, 4.2), squeeze=False)
@@ -218,28 +207,36 @@ def _figures(
 
     both_slices = (("small", 1, diagnosis.small.indices), ("large", 0, diagnosis.large.indices))
     for figure_name in ("observables", "slices"):
+        if wanted and figure_name not in wanted:
+            continue
         figure, axes = panels(len(drawn))
         for ax, name in zip(axes, drawn, strict=True):
             pair, edges = values(name), np.linspace(*_range(np.concatenate(values(name))), 41)
-            plot_distribution(pair[0], edges, role="truth", label="truth", ax=ax)
+            shown = [(0, "truth", "truth", slice(None))]
             if figure_name == "observables":
-                plot_distribution(pair[1], edges, role="generated", label="generated", ax=ax)
+                shown.append((1, "generated", "generated", slice(None)))
             else:
-                for end, which, indices in both_slices:
-                    part = pair[which][indices]
-                    plot_distribution(part, edges, role=end, label=f"{end} weight", ax=ax)
+                shown += [(k, end, f"{end} weight", chosen) for end, k, chosen in both_slices]
+            for which, role, label, chosen in shown:
+                part, u = pair[which][chosen], own[which]
+                u = u if u is None else u[chosen]
+                if len(part) and (u is None or u.sum() > 0):
+                    plot_distribution(part, edges, role=role, label=label, weights=u, ax=ax)
             ax.set(xlabel=drawable(name))
             ax.legend()
         axes[0].set_ylabel("density of events")
         keep(figure_name, figure)
+    if wanted and set(wanted) <= set(figures):
+        return figures
 
     if diagnosis.pairs and diagnosis.pairs[0].significance > 0:
         names = (diagnosis.pairs[0].observable, diagnosis.pairs[0].partner)
         edges = [np.linspace(*_range(np.concatenate(values(name))), 41) for name in names]
         figure, axes = panels(2, 6)
-        for ax, title, sample in zip(axes, ("truth", "generated"), samples, strict=True):
+        titles = ("truth", "generated")
+        for ax, title, sample, u in zip(axes, titles, samples, own, strict=True):
             columns = [sample[:, features.index(name)] for name in names]
-            counts = np.histogram2d(*columns, bins=edges, density=True)[0]
+            counts = np.histogram2d(*columns, bins=edges, density=True, weights=u)[0]
             ax.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", rasterized=True)
             ax.set(title=title, xlabel=drawable(names[0]), ylabel=drawable(names[1]))
         keep("pair", figure)
@@ -248,10 +245,15 @@ def _figures(
     axes[0].set(yscale="log", xlabel="weight", ylabel="density of events")
     axes[1].set(xscale="log", yscale="log", xlabel="weight")
     for ax, edges in zip(axes, (np.linspace(0, 3, 50), np.logspace(-2, 1, 50)), strict=False):
-        for role, one in zip(("truth", "generated"), weights, strict=True):
-            plot_distribution(one, edges, role=role, label=role, ax=ax)
+        for role, one, u in zip(("truth", "generated"), weights, own, strict=True):
+            plot_distribution(one, edges, role=role, label=role, weights=u, ax=ax)
         ax.legend()
-    plot_roc(*roc_curve(*weights), label="classifier", color=COLOURS["total"], ax=axes[2])
+    plot_roc(
+        *roc_curve(*weights, event_weights=diagnosis.event_weights),
+        label="classifier",
+        color=COLOURS["total"],
+        ax=axes[2],
+    )
     axes[2].set(xlim=(1e-4, 1.3), ylim=(1e-4, 1.6))
     keep("weights", figure)
 
