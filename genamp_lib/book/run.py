@@ -68,12 +68,23 @@ class ChapterFailed(GenampError):
 
 @dataclass(frozen=True)
 class Book:
-    """The chapters of a project, by name, with the parameters of one preset."""
+    """The chapters of a project, by name, with the parameters of one preset.
+
+    `problems` holds what is wrong with the notebooks that are none.
+    """
 
     root: Path
     preset: str
     chapters: Mapping[str, Chapter]
     parameters: Mapping[str, Mapping[str, Any]]
+    problems: Mapping[str, str]
+
+    def find(self, name: str) -> Chapter:
+        """Return the chapter with this name or number; its notebook must not be broken."""
+        for broken, problem in self.problems.items():
+            if name in (broken, broken[:2]):
+                raise GenampError(problem)
+        return find_chapter(self.chapters, name)
 
     def folder(self, name: str) -> Path:
         """Return where the last good run of a chapter is kept."""
@@ -100,13 +111,15 @@ class Job:
     reasons: Sequence[str]  # in words
     fresh: bool  # whether artefacts are ignored
     changed: Mapping[str, Any] = field(default_factory=dict)  # by a user, against the preset
+    problem: str = ""  # why it cannot be run
 
 
 def open_book(preset: str = "default") -> Book:
     """Read the chapters of the project around the working folder."""
-    root = project_root()
-    chapters = load_chapters(root)
-    return Book(root, preset, chapters, load_preset(root, preset, chapters))
+    root, problems = project_root(), {}
+    chapters = load_chapters(root, problems)
+    parameters = load_preset(root, preset, chapters, problems)
+    return Book(root, preset, chapters, parameters, problems)
 
 
 def rerun(
@@ -131,7 +144,7 @@ def rerun(
     if scheduler is not None:
         sharing[SCHEDULER_VARIABLE] = scheduler
     book = open_book(preset)
-    chapter = find_chapter(book.chapters, name)
+    chapter = book.find(name)
     given = dict(parameters or {})
     resolved = chapter.resolve({**book.parameters[chapter.name], **given})
     resolved = with_source(chapter, resolved, fetch)
@@ -194,9 +207,13 @@ def plan_jobs(book: Book) -> list[Job]:
     jobs, fresh = [], book.preset in FRESH_PRESETS
     for name, chapter in book.chapters.items():
         parameters, folder = book.parameters[name], book.folder(name)
-        reasons = _reasons(book.root, folder, fingerprint(chapter, parameters))
+        try:
+            reasons, problem = _reasons(book.root, folder, fingerprint(chapter, parameters)), ""
+        except GenampError as error:  # a missing sample
+            reasons, problem = [f"cannot be run: {error}"], f"{name}: {error}"
         if reasons:
-            jobs.append(Job(book, chapter, parameters, folder, reasons, fresh))
+            job = Job(book, chapter, parameters, folder, reasons, fresh, problem=problem)
+            jobs.append(job)
     return jobs
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from genamp_lib import __version__
 from genamp_lib._project import GenampError
 from genamp_lib.cli import book, data, estimate
 from genamp_lib.cli import diagnose as diagnose_command
@@ -17,9 +19,26 @@ app = typer.Typer(
     ),
     epilog="Start with: genamp chapters",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"genamp {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (book.chapters, book.run, book.build, book.serve, book.scoreboard):
     app.command()(command)
 app.command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,29 @@ import typer
 
 from genamp_lib._project import GenampError, project_root
 
+
+def _complete_chapter(incomplete: str) -> list[str]:
+    notebooks = (project_root() / "notebooks").glob("*.md")
+    return sorted(path.stem for path in notebooks if path.stem.startswith(incomplete))
+
+
+def _complete_parameter(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from genamp_lib.book.catalog import load_chapters
+
+    # While a value of -p is typed click has parsed no argument: the chapter is among the rest.
+    given = [context.params.get("name"), *context.args]
+    found = [one for key, one in load_chapters(project_root(), {}).items() if key in given]
+    parameters = found[0].parameters.values() if found else ()
+    return [(p.name, p.help) for p in parameters if p.name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Chapter, by name or number; see `genamp chapters`.",
+        autocompletion=_complete_chapter,
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option(
@@ -22,24 +46,53 @@ Preset = Annotated[
 CORES = os.cpu_count() or 1
 
 
-def chapters(preset: Preset = "default") -> None:
-    """List the chapters: what they do, their parameters, and how fresh their last run is."""
+def chapters(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="List the parameters of this chapter.", autocompletion=_complete_chapter
+        ),
+    ] = None,
+    preset: Preset = "default",
+) -> None:
+    """List the chapters and how fresh their last runs are, or the parameters of one of them.
+
+    Example: genamp chapters 01_gaussian_1d
+    """
+    from genamp_lib.book.catalog import shown
     from genamp_lib.book.results import read_record
     from genamp_lib.book.run import open_book, plan_jobs
 
     book = open_book(preset)
+    # Lines, not a table: nothing is cut at any width, or where it is piped.
+    if name is not None:
+        chapter = book.find(name)
+        values = book.parameters[chapter.name]
+        rows = [
+            (p.name, p.annotation, shown(values[p.name]), p.range or "-", p.help)
+            for p in chapter.parameters.values()
+        ]
+        heads = ("parameter", "type", "default", "allowed", "meaning")
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)][:-1]
+        for *cells, meaning in (heads, *rows):
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            typer.echo("  ".join([*padded, meaning]))
+        return
     stale = {job.chapter.name: "; ".join(job.reasons) for job in plan_jobs(book)}
-    rows = []
-    for name, chapter in book.chapters.items():
-        record = read_record(book.folder(name))
-        last = f"{record['started'][:10]}, {record['wall_seconds']} s" if record else "-"
-        state = f"stale: {stale[name]}" if record and name in stale else stale.get(name, "fresh")
-        rows.append((name, chapter.summary, ", ".join(chapter.parameters), last, state))
-    _print_table(("Chapter", "What it does", "Parameters", "Last run", "State"), rows)
+    for key, chapter in book.chapters.items():
+        record = read_record(book.folder(key))
+        last = (
+            f", last run {record['started'][:10]} in {record['wall_seconds']} s" if record else ""
+        )
+        state = f"stale: {stale[key]}" if record and key in stale else stale.get(key, "fresh")
+        typer.echo(f"{key}: {state}{last}\n    {chapter.summary}")
+    for problem in book.problems.values():
+        typer.echo(problem, err=True)
+    typer.echo("\nParameters of a chapter: genamp chapters NAME")
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="Chapter, by name or number; see `genamp chapters`.")],
+    name: Name,
     preset: Preset = "default",
     parameter: Annotated[
         list[str] | None,
@@ -48,6 +101,7 @@ def run(
             "-p",
             metavar="KEY VALUE",
             help="Change a parameter of the chapter; may be given more than once.",
+            autocompletion=_complete_parameter,
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute all; read no artefact.")] = False,
@@ -201,4 +255,5 @@ def _print_table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     table = Table(*heads)
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    # Where it is piped each row is one line, and nothing is cut.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
