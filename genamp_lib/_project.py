@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -20,6 +22,37 @@ class GenampError(Exception):
     """Something the user can mend; the message is one line: what, requirement, got, remedy."""
 
     exit_code = 2  # of the command line
+
+
+# Modules whose package has another name.
+_PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "dask": "distributed"}
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the requirements of each extra; those of the base stand under an empty name."""
+    found: dict[str, list[str]] = {"": []}
+    for line in metadata.requires("genamp") or []:
+        requirement, _, marker = line.partition(";")
+        extra = re.search(r"extra == .(\w+)", marker)
+        found.setdefault(extra[1] if extra else "", []).append(requirement.strip())
+    return found
+
+
+def install_hint(extra: str) -> str:
+    """Say which command installs an extra; it needs no clone and works in any folder."""
+    return "run `pip install " + " ".join(f"'{one}'" for one in extras()[extra]) + "`"
+
+
+def missing_module(error: ModuleNotFoundError) -> GenampError | None:
+    """Return the one line for a module that an extra brings; None if no extra does."""
+    module = (error.name or "").partition(".")[0]
+    name = _PACKAGES.get(module, module).replace("_", "-").lower()
+    for extra, requirements in extras().items():
+        if any(re.split("[^\\w-]", one.lower())[0] == name for one in requirements):
+            return GenampError(
+                f"`{module}` is not installed, the extra `{extra}` needs it; {install_hint(extra)}"
+            )
+    return None
 
 
 def project_root(start: Path | None = None) -> Path:

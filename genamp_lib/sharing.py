@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, install_hint
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -106,7 +106,7 @@ def finished_tasks(
 
 
 def _check_picklable(**objects: Any) -> None:
-    from cloudpickle import dumps
+    from joblib.externals.cloudpickle import dumps
 
     for name, value in objects.items():
         try:
@@ -223,7 +223,7 @@ def _connected(scheduler: str) -> Iterator[Client]:
         if error.name not in ("dask", "distributed"):
             raise
         raise GenampError(
-            "a Dask scheduler needs the extra `dask`; run `pip install 'genamp[dask]'`"
+            f"a Dask scheduler needs the extra `dask`; {install_hint('dask')}"
         ) from None
     # Loggers would print a traceback of what is raised here in one line.
     for name in ("tornado.application", "distributed.client"):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from genamp_lib import __version__
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, missing_module
 from genamp_lib.cli import book, data, estimate
 from genamp_lib.cli import diagnose as diagnose_command
 
@@ -53,9 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; user errors are one line on stderr and exit code 2, failed runs 1."""
     try:
         app(join_pairs(sys.argv[1:] if arguments is None else arguments))
-    except GenampError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    except (GenampError, ModuleNotFoundError) as error:
+        shown = missing_module(error) if isinstance(error, ModuleNotFoundError) else error
+        if shown is None:
+            raise
+        print(f"error: {shown}", file=sys.stderr)
+        sys.exit(shown.exit_code)
 
 
 def join_pairs(arguments: list[str]) -> list[str]:

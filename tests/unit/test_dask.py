@@ -20,7 +20,7 @@ from genamp_lib.files import counting as _count
 from genamp_lib.files.columns import read_column
 from genamp_lib.sharing import map_tasks
 
-pytest.importorskip("distributed", reason="distributed is missing: pip install 'genamp[dask]'")
+pytest.importorskip("distributed", reason="distributed is missing: pip install distributed")
 
 EDGES = [-1.0, 0.0, 0.3, 2.0]
 SNAPSHOTS = (10, 1000, 25_000, 60_000)

@@ -43,7 +43,7 @@ def test_every_dependency_is_pinned() -> None:
     extras = project["optional-dependencies"].values()
     required = [*project["dependencies"], *(name for extra in extras for name in extra)]
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
-    for requirement in required:
+    for requirement in (one for one in required if not one.startswith("genamp[")):
         name = re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
         assert re.search(rf"^{re.escape(name)}==", pins, flags=re.MULTILINE), name
 

@@ -1,0 +1,144 @@
+"""The base install: what works without the extras, and how a missing one is named."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests_support import ROOT
+
+from genamp_lib import _project
+from genamp_lib._project import install_hint, missing_module
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# Runs code in an interpreter where nothing can be imported but what `pip install genamp` brings.
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED_MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def name_of(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def base_packages() -> set[str]:
+    """Return what the base dependencies need, they and theirs, by name."""
+    found: set[str] = set()
+    todo = [name_of(requirement) for requirement in PROJECT["dependencies"]]
+    while todo:
+        package = todo.pop()
+        if package not in found:
+            found.add(package)
+            required = metadata.requires(package) or []
+            todo += [name_of(one) for one in required if "extra ==" not in one]
+            todo = [one for one in todo if is_installed(one)]
+    return found | {"genamp", "pip", "setuptools"}
+
+
+def is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def blocked() -> str:
+    allowed = base_packages()
+    modules = {
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if not allowed & {name_of(package) for package in packages}
+    }
+    assert {"torch", "matplotlib", "sklearn", "papermill", "yaml", "filelock"} <= modules
+    assert not {"numpy", "scipy", "pandas", "h5py", "typer", "rich", "joblib"} & modules
+    return f"BLOCKED_MODULES = {modules}\n{BLOCKED}"
+
+
+def run(blocked: str, code: str, folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", f"{blocked}\nif __name__ == '__main__':\n    {code}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def genamp(*arguments: str) -> str:
+    return f"from genamp_lib.cli import main; main({list(arguments)!r})"
+
+
+def test_estimates_need_nothing_but_the_base(tmp_path: Path, blocked: str) -> None:
+    rng = np.random.default_rng(1)
+    for name, n in (("train", 100), ("holdout", 5000), ("generated", 10_000)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=n))
+    done = run(
+        blocked,
+        genamp(
+            *("estimate", "differential", "train.npy", "generated.npy", "--holdout"),
+            *("holdout.npy", "--jobs", "2", "--json", "verdict.json"),
+        ),
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "verdict.json").read_text())["n_train"] == 100
+    members = [f"member_{i}.npy" for i in range(3)]
+    for member in members:
+        np.save(tmp_path / member, rng.normal(rng.normal(0, 0.1), size=1000))
+    quantiles = ["--train", "train.npy", "--quantiles", "4"]
+    done = run(blocked, genamp("estimate", "averaging", *members, *quantiles), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_public_names_of_the_statistics_need_nothing_but_the_base(
+    tmp_path: Path, blocked: str
+) -> None:
+    code = "import genamp_lib; [getattr(genamp_lib, name) for name in genamp_lib.__all__]"
+    assert run(blocked, code, tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"), [(["chapters"], "jupytext|yaml"), (["build"], "filelock|jupytext")]
+)
+def test_a_missing_extra_is_one_line_with_a_command(
+    tiny_project: Path, blocked: str, arguments: list[str], module: str
+) -> None:
+    done = run(blocked, genamp(*arguments), tiny_project)
+    assert done.returncode == 2
+    assert re.match(rf"error: `({module})` is not installed", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("sklearn.ensemble", "diagnose"),
+        ("yaml", "book"),
+        ("pyarrow.parquet", "parquet"),
+        ("distributed", "dask"),
+        ("fastjet", "simulate"),
+        ("geant4_pybind", "simulate"),
+    ],
+)
+def test_every_missing_module_leads_to_its_extra(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+) -> None:
+    found = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    monkeypatch.setattr(_project, "extras", lambda: found)
+    error = missing_module(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        assert f"'{requirement}'" in str(error)
+    assert f"the extra `{extra}`" in str(error)
+    assert "genamp[" not in install_hint(extra)  # no index has it
+    assert missing_module(ModuleNotFoundError("No module named 'nose'", name="nose")) is None
