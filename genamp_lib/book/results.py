@@ -253,7 +253,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     recover_folder(folder)
     try:
         record = read_json(folder / "record.json")
-    except (GenampError, FileNotFoundError, NotADirectoryError):
+    except (GenampError, OSError):
         return None
     return record if isinstance(record, dict) and record.keys() >= RECORD_FIELDS else None
 

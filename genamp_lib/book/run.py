@@ -82,7 +82,7 @@ class Book:
     def find(self, name: str) -> Chapter:
         """Return the chapter with this name or number; its notebook must not be broken."""
         for broken, problem in self.problems.items():
-            if name in (broken, broken[:2]):
+            if name == broken or (name.isdigit() and name.zfill(2) == broken[:2]):
                 raise GenampError(problem)
         return find_chapter(self.chapters, name)
 
@@ -252,7 +252,7 @@ def plan_jobs(book: Book) -> list[Job]:
             now, problem = fingerprint(chapter, parameters), ""
             reasons = reasons_to_run(book.root, folder, now)
         except GenampError as error:  # a missing sample
-            reasons, problem = [f"cannot be run: {error}"], f"{name}: {error}"
+            reasons, problem = [f"cannot be run, {error}"], f"{name}: {error}"
         if reasons:
             job = Job(book, chapter, parameters, folder, reasons, fresh, problem=problem)
             jobs.append(job)
@@ -307,7 +307,7 @@ def run_jobs(
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's
     kernels: list[NotebookClient] = []
     stopped = threading.Event()
-    label = jobs[0].chapter.name if len(jobs) == 1 else f"{len(jobs)} chapters"
+    label = jobs[0].chapter.name if len(jobs) == 1 else f"{len(jobs)} runs"
     n_cells = sum(_is_code(cell) for job in jobs for cell in job.chapter.notebook.cells)
     pool = ThreadPoolExecutor(max(1, min(n_parallel, len(jobs))))
     with progress(f"{label}, cells", n_cells) as advance:
@@ -320,7 +320,7 @@ def run_jobs(
 
         def run(job: Job) -> str | None:
             try:
-                failure = job.problem or _run(sharing or {}, kernels, begin, stopped, job)
+                failure = _run(sharing or {}, kernels, begin, stopped, job)
             except GenampError as error:  # as a sample that is gone: the others go on
                 failure = f"{job.chapter.name}: {error}"
             if not stopped.is_set():

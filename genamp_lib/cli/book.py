@@ -266,10 +266,13 @@ def build(
             record = read_record(book.folder(name)) if reasons else None
             before = f"; it took {record['wall_seconds']} s last time" if record else ""
             typer.echo(f"{name}: to run, {reasons}{before}" if reasons else f"{name}: up to date")
+        runnable = [job for job in todo.values() if not job.problem]
         with _stoppable():
-            failures = run_jobs(list(todo.values()), n_parallel=jobs, ended=_say)
-        if problems := [*book.problems.values(), *failures.values()]:
-            raise ChapterFailed("\n".join(problems))
+            failures = run_jobs(runnable, n_parallel=jobs, ended=_say)
+        problems = [*book.problems.values(), *(j.problem for j in todo.values() if j.problem)]
+        if problems or failures:
+            kind = ChapterFailed if failures else GenampError
+            raise kind("\n".join([*problems, *failures.values()]))
         folder = site_folder(book.root, preset)
         rendered = build_site(book.root, book.chapters, book.runs(), folder)
     index = (folder / "index.html").relative_to(book.root)

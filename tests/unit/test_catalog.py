@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jupytext
 import pytest
-from tests_support import edit
+from jupytext.config import (
+    find_jupytext_configuration_file,
+    load_jupytext_configuration_file,
+    validate_jupytext_configuration_file,
+)
+from tests_support import ROOT, edit
 
 from genamp_lib._project import GenampError
 from genamp_lib.book.catalog import (
@@ -150,6 +156,21 @@ def test_a_preset_that_is_no_preset_is_named_in_one_line(tiny_project: Path, tex
     preset.write_text(text)
     with pytest.raises(GenampError, match=r"^preset smoke\.yml: [^\n]*$"):
         load_preset(tiny_project, "smoke", load_chapters(tiny_project))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.md")), ids=lambda p: p.stem)
+def test_a_chapter_saved_by_jupyter_stays_what_it_was(path: Path, tmp_path: Path) -> None:
+    """With the settings that JupyterLab finds for a notebook of this project."""
+    found = find_jupytext_configuration_file(str(path))
+    settings = validate_jupytext_configuration_file(found, load_jupytext_configuration_file(found))
+    notebook = jupytext.read(path, config=settings)
+    jupytext.write(notebook, tmp_path / path.name, config=settings)
+    before, after = read_chapter(path), read_chapter(tmp_path / path.name)
+    for field in ("name", "title", "summary", "samples", "parameters", "code"):
+        assert getattr(after, field) == getattr(before, field), field
+    kept = [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in before.notebook.cells]
+    assert [(c.cell_type, c.source, dict(c.metadata)) for c in after.notebook.cells] == kept
+    assert after.notebook.metadata["genamp"] == before.notebook.metadata["genamp"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,9 +72,56 @@ def blocked() -> str:
     return f"BLOCKED_MODULES = {modules}\n{BLOCKED}"
 
 
-def run(blocked: str, code: str, folder: Path) -> subprocess.CompletedProcess:
+def run(blocked: str, code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", f"{blocked}\nif __name__ == '__main__':\n    {code}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    return subprocess.run(command, cwd=folder, env={**os.environ, **variables}, **options)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what a wheel installs; it is made from an unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("install")
+    clone = folder / "clone"
+    shutil.copytree(ROOT / "genamp_lib", clone / "genamp_lib")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    build = "from setuptools import build_meta; build_meta.build_"
+    quiet = {"check": True, "capture_output": True}
+    subprocess.run([sys.executable, "-c", f"{build}sdist('..')"], cwd=clone, **quiet)
+    shutil.unpack_archive(next(folder.glob("*.tar.gz")), folder / "sdist", filter="data")
+    source = next((folder / "sdist").iterdir())
+    subprocess.run([sys.executable, "-c", f"{build}wheel('../..')"], cwd=source, **quiet)
+    shutil.unpack_archive(next(folder.glob("*.whl")), folder / "site", "zip")
+    return folder / "site"
+
+
+def test_a_wheel_from_the_source_distribution_is_whole(installed: Path) -> None:
+    def files(base: Path) -> set[str]:
+        found = (path for path in base.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        return {str(path.relative_to(base)) for path in found}
+
+    assert files(installed / "genamp_lib") == files(ROOT / "genamp_lib")
+
+
+def test_the_wheel_estimates_and_names_missing_extras(
+    installed: Path, tmp_path: Path, blocked: str
+) -> None:
+    np.save(tmp_path / "counts.npy", np.full((3, 2), 50))
+    numbers = ["--n-train", "100", "--n-generated", "1000"]
+    for arguments, code, said in (
+        (["estimate", "averaging", "counts.npy", *numbers], 0, "AveragingEstimate|amplif"),
+        (["chapters"], 2, r"the extra `book` needs it; run `pip install .*'torch>=[\d.]+'.*`\n$"),
+        (["estimate", "averaging", "counts.parquet", "--n-train", "9"], 2, "'pyarrow>=15'`\n$"),
+    ):
+        (tmp_path / "counts.parquet").touch()
+        done = run(blocked, genamp(*arguments), tmp_path, PYTHONPATH=str(installed))
+        assert done.returncode == code, done.stderr
+        assert re.search(said, done.stdout + done.stderr)
+    where = run(
+        blocked, "import genamp_lib as g; print(g.__file__)", tmp_path, PYTHONPATH=str(installed)
+    )
+    assert Path(where.stdout.strip()).is_relative_to(installed)
 
 
 def genamp(*arguments: str) -> str:
