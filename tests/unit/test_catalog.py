@@ -6,11 +6,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
-from jupytext.config import (
-    find_jupytext_configuration_file,
-    load_jupytext_configuration_file,
-    validate_jupytext_configuration_file,
-)
+from jupytext.config import load_jupytext_config
 from tests_support import ROOT, edit
 
 from genamp_lib._project import GenampError
@@ -161,10 +157,10 @@ def test_a_preset_that_is_no_preset_is_named_in_one_line(tiny_project: Path, tex
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.md")), ids=lambda p: p.stem)
 def test_a_chapter_saved_by_jupyter_stays_what_it_was(path: Path, tmp_path: Path) -> None:
     """With the settings that JupyterLab finds for a notebook of this project."""
-    found = find_jupytext_configuration_file(str(path))
-    settings = validate_jupytext_configuration_file(found, load_jupytext_configuration_file(found))
+    settings = load_jupytext_config(str(path))
     notebook = jupytext.read(path, config=settings)
-    jupytext.write(notebook, tmp_path / path.name, config=settings)
+    style = notebook.metadata["jupytext"]["text_representation"]
+    jupytext.write(notebook, tmp_path / path.name, fmt=dict(style), config=settings)
     before, after = read_chapter(path), read_chapter(tmp_path / path.name)
     for field in ("name", "title", "summary", "samples", "parameters", "code"):
         assert getattr(after, field) == getattr(before, field), field

@@ -110,7 +110,7 @@ def test_the_wheel_estimates_and_names_missing_extras(
     np.save(tmp_path / "counts.npy", np.full((3, 2), 50))
     numbers = ["--n-train", "100", "--n-generated", "1000"]
     for arguments, code, said in (
-        (["estimate", "averaging", "counts.npy", *numbers], 0, "AveragingEstimate|amplif"),
+        (["estimate", "averaging", "counts.npy", *numbers], 0, "trained on 100 events"),
         (["chapters"], 2, r"the extra `book` needs it; run `pip install .*'torch>=[\d.]+'.*`\n$"),
         (["estimate", "averaging", "counts.parquet", "--n-train", "9"], 2, "'pyarrow>=15'`\n$"),
     ):

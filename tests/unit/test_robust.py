@@ -67,7 +67,7 @@ def test_a_build_folder_that_is_none(
     spoil(tiny_project, how)
     code, _, error = call(*command)
     assert is_one_line(code, error), error
-    assert "_build" in error
+    assert "_build" in error or "/sys/kernel" in error
 
 
 @pytest.mark.parametrize("how", ["a file", "a dangling link", "a loop", "read-only"])
@@ -95,9 +95,7 @@ def test_output_to_a_full_disk(tiny_project: Path) -> None:
 
 def test_a_home_that_cannot_be_written(tiny_project: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "JUPYTER"))}
-    done = in_a_process(
-        tiny_project, "run", "1", "-p", "n_train", "4", env={**environment, "HOME": "/proc/none"}
-    )
+    done = in_a_process(tiny_project, "run", "1", env={**environment, "HOME": "/proc/none"})
     assert done.returncode == 0, done.stderr
 
 
