@@ -38,9 +38,18 @@ def extras() -> dict[str, list[str]]:
     return found
 
 
-def install_hint(extra: str) -> str:
-    """Say which command installs an extra; it needs no clone and works in any folder."""
-    return "run `pip install " + " ".join(f"'{one}'" for one in extras()[extra]) + "`"
+def install_hint(extra: str, requirement: str = "") -> str:
+    """Say which command installs an extra; it works as written, in any folder.
+
+    Of the book, whose extra is long, it is the clone's; outside of a clone, one `requirement`.
+    """
+    wanted = extras()[extra]
+    if extra == "book":
+        try:
+            return f"run `pip install -e '{project_root()}[book]'`"
+        except GenampError:
+            wanted = [requirement]
+    return "run `pip install " + " ".join(f"'{one}'" for one in wanted) + "`"
 
 
 def missing_module(error: ModuleNotFoundError) -> GenampError | None:
@@ -48,10 +57,12 @@ def missing_module(error: ModuleNotFoundError) -> GenampError | None:
     module = (error.name or "").partition(".")[0]
     name = _PACKAGES.get(module, module).replace("_", "-").lower()
     for extra, requirements in extras().items():
-        if any(re.split("[^\\w-]", one.lower())[0] == name for one in requirements):
-            return GenampError(
-                f"`{module}` is not installed, the extra `{extra}` needs it; {install_hint(extra)}"
-            )
+        for one in requirements:
+            if re.split("[^\\w-]", one.lower())[0] == name:
+                hint = install_hint(extra, one)
+                return GenampError(
+                    f"`{module}` is not installed, the extra `{extra}` needs it; {hint}"
+                )
     return None
 
 
