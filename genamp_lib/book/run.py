@@ -49,7 +49,7 @@ from genamp_lib.book.results import (
     read_record,
     read_run,
 )
-from genamp_lib.book.site import build_site, site_folder
+from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
 from genamp_lib.datasets.public import fetch_public, public_counterpart
 from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
@@ -155,9 +155,15 @@ def rerun(
             runs = {key: run for key, run in book.runs().items() if key not in stale}
             runs[chapter.name] = read_run(folder)
             site = site_folder(book.root, preset)
-            build_site(
-                book.root, book.chapters, runs, folder / "site", strict=False, share_with=site
-            )
+            options = {"strict": False, "share_with": site}
+            try:
+                build_site(book.root, book.chapters, runs, folder / "site", **options)
+            except SiteError as error:
+                problem = " ".join(str(error).split())
+                raise GenampError(
+                    f"{folder}: the run is whole, but its page was not drawn; give --no-page, or "
+                    f"mend the book: {problem}"
+                ) from error
     return folder
 
 

@@ -104,7 +104,7 @@ def run_sweep(
 ) -> Path:
     """Run what is left of a grid, write the table of all results and return its path."""
     with ExitStack() as locks:
-        for job in grid.jobs:
+        for job in grid.todo:
             locks.enter_context(locked(job.folder))
         sharing = sharing_variables(1, scheduler)
         failures = run_jobs(grid.todo, n_parallel=jobs, sharing=sharing, ended=ended)

@@ -34,13 +34,13 @@ def plot_sweep(
         ax: Axes to draw on; new ones if None.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    x, value, low, high = (np.asarray(column) for column in (x, value, low, high))
     good = np.isfinite(value)
-    errors = np.nan_to_num(np.stack([value - low, high - value])[:, good], posinf=0.0)
-    line = ax.errorbar(x[good], value[good], errors, fmt="o-", capsize=3, label=label or None)[0]
-    endless = good & np.isposinf(high)
+    x, value, low, high = (np.asarray(column)[good] for column in (x, value, low, high))
+    errors = np.nan_to_num([value - low, high - value], posinf=0.0).clip(min=0.0)
+    line = ax.errorbar(x, value, errors, fmt="o-", capsize=3, label=label or None)[0]
+    endless = np.isposinf(high)
     ax.plot(x[endless], value[endless], "^", markersize=10, color=line.get_color())
-    ends = [("y", value[good])] + ([("x", x)] if x.dtype.kind in "if" else [])
+    ends = [("y", value)] + ([("x", x)] if x.dtype.kind in "if" else [])
     for axis, numbers in ends:
         if len(numbers) and numbers.min() > 0 and numbers.max() > WIDE * numbers.min():
             ax.set(**{f"{axis}scale": "log"})

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from tests_support import edit
 from genamp_lib._project import GenampError
 from genamp_lib.book.run import ChapterFailed
 from genamp_lib.book.sweep import plan_sweep, sweep
+from genamp_lib.plotting.sweep import plot_sweep
 
 NOTEBOOK = Path("notebooks") / "01_tiny.md"
 RUNS = Path("_build") / "runs" / "custom-default" / "01_tiny"
@@ -172,3 +174,16 @@ def test_results_as_json_and_nothing_else(tiny_project: Path, genamp) -> None:
     content = json.loads(done.stdout)
     assert content["results"]["answer"]["value"] == 2.0
     assert os.path.samefile(content["folder"], tiny_project / RUNS / "n_train-4")
+
+
+def test_a_figure_shows_endless_intervals_and_wide_ranges() -> None:
+    inf, nan = np.inf, np.nan
+    axes = plot_sweep([1, 30, 90], [2.0, 3.0, inf], [1.0, 2.0, 4.0], [3.0, inf, inf], label="a")
+    triangles = [line for line in axes.lines if line.get_marker() == "^"]
+    assert triangles[0].get_xydata().tolist() == [[30.0, 3.0]]
+    assert axes.get_xscale() == "log"
+    assert axes.get_yscale() == "linear"
+    assert np.isfinite(axes.get_ylim()).all()
+    again = plot_sweep([5, 6], [-1.0, 900.0], [nan, nan], [nan, nan], ax=axes)
+    assert again is axes
+    plt.close(axes.figure)

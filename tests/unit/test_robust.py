@@ -171,3 +171,13 @@ def test_other_parameters_or_files_are_other_folders(
     assert folder(source=str(own)) == first
     own.write_text("another")
     assert folder(source="own.h5") != first
+
+
+def test_a_page_that_cannot_be_drawn_loses_no_run(tiny_project: Path, call: Call) -> None:
+    (tiny_project / "book" / "_toc.yml").write_text("format: jb-book\nroot: nowhere\n")
+    code, _, error = call("run", "1", "-p", "n_train", "4")
+    assert is_one_line(code, error), error
+    assert "the run is whole, but its page was not drawn; give --no-page" in error
+    run = tiny_project / "_build" / "runs" / "custom-default" / "01_tiny" / "n_train-4"
+    assert json.loads((run / "results.json").read_text())["results"]["answer"]["value"] == 2.0
+    assert call("run", "1", "-p", "n_train", "4", "--no-page")[0] == 0
