@@ -74,15 +74,15 @@ def plan_sweep(
     """Check a grid, all of its points, and return it."""
     book = open_book(preset)
     chapter = book.find(name)
-    if not values:
-        raise GenampError("a sweep needs values of a parameter, as in -p n_train 100,1000")
-    chapter.resolve({key: _split(text, "")[0] for key, text in values.items()})
+    chapter.resolve(dict.fromkeys(values.keys() - chapter.parameters.keys()))  # names them
     lists = [_split(text, chapter.parameters[key].annotation) for key, text in values.items()]
-    jobs = {}
+    jobs: dict[Path, Job] = {}
     for point in product(*lists):
         given = dict(zip(values, point, strict=True))
         job = plan_run(book, chapter, given, fetch=fetch)
         jobs[job.folder] = job
+    if not values or not jobs:
+        raise GenampError("a sweep needs values of a parameter, as in -p n_train 100,1000")
     label = sha256_of_text(repr([str(folder) for folder in jobs]))[:8]
     table = book.root / "_build" / "sweeps" / preset / chapter.name
     return Grid(tuple(values), tuple(jobs.values()), table / f"{'_'.join(values)}-{label}.csv")

@@ -130,6 +130,8 @@ def test_a_sweep_from_python(tiny_project: Path, monkeypatch: pytest.MonkeyPatch
     assert table["value"].tolist() == [6.0, 10.0]
     with pytest.raises(GenampError, match="must be in"):
         plan_sweep("1", {"n_train": [3, 0]})
+    with pytest.raises(GenampError, match="needs values of a parameter"):
+        plan_sweep("1", {"n_train": []})
     edit(tiny_project / NOTEBOOK, "n_train * upper", "n_train / 0")
     with pytest.raises(ChapterFailed, match="ZeroDivisionError"):
         sweep("1", {"n_train": [3]})
