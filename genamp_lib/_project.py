@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -20,6 +22,48 @@ class GenampError(Exception):
     """Something the user can mend; the message is one line: what, requirement, got, remedy."""
 
     exit_code = 2  # of the command line
+
+
+# Modules whose package has another name.
+_PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "dask": "distributed"}
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the requirements of each extra; those of the base stand under an empty name."""
+    found: dict[str, list[str]] = {"": []}
+    for line in metadata.requires("genamp") or []:
+        requirement, _, marker = line.partition(";")
+        extra = re.search(r"extra == .(\w+)", marker)
+        found.setdefault(extra[1] if extra else "", []).append(requirement.strip())
+    return found
+
+
+def install_hint(extra: str, requirement: str = "") -> str:
+    """Say which command installs an extra; it works as written, in any folder.
+
+    Of the book, whose extra is long, it is the clone's; outside of a clone, one `requirement`.
+    """
+    wanted = extras()[extra]
+    if extra == "book":
+        try:
+            return f"run `pip install -e '{project_root()}[book]'`"
+        except GenampError:
+            wanted = [requirement]
+    return "run `pip install " + " ".join(f"'{one}'" for one in wanted) + "`"
+
+
+def missing_module(error: ModuleNotFoundError) -> GenampError | None:
+    """Return the one line for a module that an extra brings; None if no extra does."""
+    module = (error.name or "").partition(".")[0]
+    name = _PACKAGES.get(module, module).replace("_", "-").lower()
+    for extra, requirements in extras().items():
+        for one in requirements:
+            if re.split("[^\\w-]", one.lower())[0] == name:
+                hint = install_hint(extra, one)
+                return GenampError(
+                    f"`{module}` is not installed, the extra `{extra}` needs it; {hint}"
+                )
+    return None
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -5,19 +5,21 @@ Not for keeping what the tasks computed: genamp_lib.store.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, install_hint
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -121,9 +123,11 @@ def _by_processes(
     """Yield (index, result) as they come; run again what a dead worker leaves in `todo`."""
     from joblib import Parallel, delayed, parallel_config
 
+    ending = {"initializer": _end_with, "initargs": [os.getpid()]}
     for attempt in range(1 + RERUNS):
-        with parallel_config("loky", inner_max_num_threads=1):  # kept by what is made under it
-            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        # Kept by what is made under it.
+        with parallel_config("loky", inner_max_num_threads=1, **ending):
+            parallel = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator_unordered")
         finished = parallel(delayed(_numbered)(function, *item) for item in list(todo.items()))
         try:
             for index, result in finished:
@@ -141,6 +145,17 @@ def _by_processes(
                 # Who stops early knows that tasks are left.
                 warnings.filterwarnings("ignore", ".* tasks ", UserWarning, "joblib")
                 finished.close()
+
+
+def _end_with(parent: int) -> None:
+    """Let this worker end within a second of its parent, however that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _numbered(function: Callable[[Task], Result], index: int, task: Task) -> tuple[int, Result]:
@@ -218,17 +233,28 @@ def _in_one_line(scheduler: str) -> Iterator[None]:
 def _connected(scheduler: str) -> Iterator[Client]:
     """Connect with a Dask scheduler that has workers; what goes wrong is said in one line."""
     try:
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.core import rpc
     except ModuleNotFoundError as error:
         if error.name not in ("dask", "distributed"):
             raise
         raise GenampError(
-            "a Dask scheduler needs the extra `dask`; run `pip install '.[dask]'`"
+            f"a Dask scheduler needs the extra `dask`; {install_hint('dask')}"
         ) from None
     # Loggers would print a traceback of what is raised here in one line.
     for name in ("tornado.application", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    async def ask() -> Any:
+        options = Security().get_connection_args("client")
+        async with rpc(scheduler, timeout=CONNECT_SECONDS, connection_args=options) as remote:
+            return await remote.identity()
+
     try:
+        # A client waits forever for what takes connections and is no scheduler: ask first, in a
+        # thread because a notebook runs a loop of its own.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, asyncio.wait_for(ask(), CONNECT_SECONDS)).result()
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # OSError, ValueError, ...: by the way in which the address is wrong
         raise GenampError(
@@ -247,7 +273,7 @@ def _connected(scheduler: str) -> Iterator[Client]:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 @contextmanager

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genamp_lib._project import GenampError, project_root, read_json, recover_folder, write_json
+from genamp_lib._project import (
+    GenampError,
+    project_root,
+    read_json,
+    recover_folder,
+    sha256_of_file,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -21,6 +28,11 @@ if TYPE_CHECKING:
 RUN_FOLDER_VARIABLE = "GENAMP_RUN_FOLDER"
 PRESET_VARIABLE = "GENAMP_PRESET"
 CONFIDENCE = 0.6827
+# What a record must hold to be one.
+RECORD_FIELDS = {
+    *("chapter", "preset", "overrides", "changed", "fresh", "seed", "started", "wall_seconds"),
+    *("revision", "machine", "artefacts", "fingerprint", "results_sha256"),
+}
 
 
 @dataclass(frozen=True)
@@ -223,18 +235,44 @@ class Run:
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the run in `folder`, or None when there is no whole one."""
+    """Return the run in `folder`; None when there is none, or its results are not what it wrote."""
     record = read_record(folder)
-    return record and Run(folder, record, read_results(folder / "results.json"))
+    if record is None or not is_as_written(folder, record):
+        return None
+    return Run(folder, record, read_results(folder / "results.json"))
+
+
+def is_as_written(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether nobody changed the results.json of a run since; `record` is that of the run."""
+    path = folder / "results.json"
+    return path.is_file() and sha256_of_file(path) == record["results_sha256"]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of the run in `folder`, or None when there is no whole run."""
     recover_folder(folder)
     try:
-        return read_json(folder / "record.json")
-    except (GenampError, FileNotFoundError):
+        record = read_json(folder / "record.json")
+    except (GenampError, OSError):
         return None
+    return record if isinstance(record, dict) and record.keys() >= RECORD_FIELDS else None
+
+
+def list_runs(root: Path) -> dict[str, Run]:
+    """Return a user's own runs, by their folders as seen from _build/runs."""
+    base = root / "_build" / "runs"
+    found = (path.parent for path in sorted(base.glob("custom-*/*/*/record.json")))
+    runs = {str(folder.relative_to(base)): read_run(folder) for folder in found}
+    return {name: run for name, run in runs.items() if run}
+
+
+def find_run(root: Path, name: str, *, own: bool = False) -> Run:
+    """Return the run of this name below _build/runs; only a user's own if `own` is set."""
+    known = list_runs(root)
+    run = known.get(name) or (None if own else read_run(root / "_build" / "runs" / name))
+    if run is None:
+        raise GenampError(f"no run `{name}`; there is {', '.join(known) or 'none of your own'}")
+    return run
 
 
 def _to_json(result: Result) -> dict[str, Any]:

@@ -7,7 +7,6 @@ It is made under a temporary name and renamed when the chapter succeeded.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import platform
 import re
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +37,19 @@ from genamp_lib._project import (
     replace_file,
     replace_folder,
     sha256_of_file,
+    sha256_of_text,
     write_json,
 )
-from genamp_lib.book.catalog import Chapter, find_chapter, load_chapters, load_preset
+from genamp_lib.book.catalog import Chapter, find_chapter, load_chapters, load_preset, shown
 from genamp_lib.book.results import (
     PRESET_VARIABLE,
     RUN_FOLDER_VARIABLE,
     Run,
+    is_as_written,
     read_record,
     read_run,
 )
-from genamp_lib.book.site import build_site
+from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
 from genamp_lib.datasets.public import fetch_public, public_counterpart
 from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
@@ -68,12 +68,23 @@ class ChapterFailed(GenampError):
 
 @dataclass(frozen=True)
 class Book:
-    """The chapters of a project, by name, with the parameters of one preset."""
+    """The chapters of a project, by name, with the parameters of one preset.
+
+    `problems` holds what is wrong with the notebooks that are none.
+    """
 
     root: Path
     preset: str
     chapters: Mapping[str, Chapter]
     parameters: Mapping[str, Mapping[str, Any]]
+    problems: Mapping[str, str]
+
+    def find(self, name: str) -> Chapter:
+        """Return the chapter with this name or number; its notebook must not be broken."""
+        for broken, problem in self.problems.items():
+            if name == broken or (name.isdigit() and name.zfill(2) == broken[:2]):
+                raise GenampError(problem)
+        return find_chapter(self.chapters, name)
 
     def folder(self, name: str) -> Path:
         """Return where the last good run of a chapter is kept."""
@@ -100,13 +111,15 @@ class Job:
     reasons: Sequence[str]  # in words
     fresh: bool  # whether artefacts are ignored
     changed: Mapping[str, Any] = field(default_factory=dict)  # by a user, against the preset
+    problem: str = ""  # why it cannot be run
 
 
 def open_book(preset: str = "default") -> Book:
     """Read the chapters of the project around the working folder."""
-    root = project_root()
-    chapters = load_chapters(root)
-    return Book(root, preset, chapters, load_preset(root, preset, chapters))
+    root, problems = project_root(), {}
+    chapters = load_chapters(root, problems)
+    parameters = load_preset(root, preset, chapters, problems)
+    return Book(root, preset, chapters, parameters, problems)
 
 
 def rerun(
@@ -118,37 +131,65 @@ def rerun(
     jobs: int = 1,
     scheduler: str | None = None,
     fetch: Callable[[str], Any] = fetch_public,
+    page: bool = True,
 ) -> Path:
     """Run one chapter, with other parameters if given, and return the folder of the run.
 
     Without parameters the run replaces the published one of the preset. With parameters it gets a
-    folder of its own, named after them, with a page at site/chapters/NAME.html in it. A path given
-    as `source` may be relative to the working folder. `fetch` downloads a public file by name.
+    folder of its own, named after them, with a page at site/chapters/NAME.html in it unless `page`
+    is false. A path given as `source` may be relative to the working folder. `fetch` downloads a
+    public file by name.
     """
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
-    sharing = {JOBS_VARIABLE: str(jobs)}
-    if scheduler is not None:
-        sharing[SCHEDULER_VARIABLE] = scheduler
     book = open_book(preset)
-    chapter = find_chapter(book.chapters, name)
-    given = dict(parameters or {})
-    resolved = chapter.resolve({**book.parameters[chapter.name], **given})
-    resolved = with_source(chapter, resolved, fetch)
-    changed = {key: resolved[key] for key in given}
-    folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
-    fingerprint(chapter, resolved)  # a missing sample ends here
-    fresh = fresh or preset in FRESH_PRESETS
-    job = Job(book, chapter, resolved, folder, ["asked for"], fresh, changed)
-    with _lock(folder.with_name(f"{folder.name}.lock")) if changed else book.lock():
+    chapter = book.find(name)
+    job = plan_run(book, chapter, parameters or {}, fresh=fresh, fetch=fetch)
+    folder = job.folder
+    with locked(folder) if job.changed else book.lock():
+        sharing = sharing_variables(jobs, scheduler)
         for failure in run_jobs([job], n_parallel=1, sharing=sharing).values():
             raise ChapterFailed(failure)
-        if changed:
+        if job.changed and page:
             stale = {job.chapter.name for job in plan_jobs(book)}
             runs = {key: run for key, run in book.runs().items() if key not in stale}
             runs[chapter.name] = read_run(folder)
-            build_site(book.root, book.chapters, runs, folder / "site", strict=False)
+            site = site_folder(book.root, preset)
+            options = {"strict": False, "share_with": site}
+            try:
+                build_site(book.root, book.chapters, runs, folder / "site", **options)
+            except SiteError as error:
+                problem = " ".join(str(error).split())
+                raise GenampError(
+                    f"{folder}: the run is whole, but its page was not drawn; give --no-page, or "
+                    f"mend the book: {problem}"
+                ) from error
     return folder
+
+
+def plan_run(
+    book: Book,
+    chapter: Chapter,
+    parameters: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+    fetch: Callable[[str], Any] = fetch_public,
+) -> Job:
+    """Return the job of running a chapter with other parameters, if any; checks all of it."""
+    resolved = chapter.resolve({**book.parameters[chapter.name], **parameters})
+    resolved = with_source(chapter, resolved, fetch)
+    changed = {key: resolved[key] for key in parameters}
+    folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
+    now = fingerprint(chapter, resolved)  # a missing sample ends here
+    reasons = reasons_to_run(book.root, folder, now)
+    fresh = fresh or book.preset in FRESH_PRESETS
+    return Job(book, chapter, resolved, folder, reasons, fresh, changed)
+
+
+def sharing_variables(jobs: int, scheduler: str | None) -> dict[str, str]:
+    """Return the environment variables that tell a chapter with whom to share its work."""
+    found = {JOBS_VARIABLE: str(jobs)}
+    return found if scheduler is None else {**found, SCHEDULER_VARIABLE: scheduler}
 
 
 def with_source(
@@ -170,11 +211,30 @@ def with_source(
 
 def _custom_folder(book: Book, chapter: Chapter, changed: Mapping[str, Any]) -> Path:
     """Return a folder of its own for a run with changed parameters, named after them."""
-    label = "_".join(f"{key}-{value}" for key, value in sorted(changed.items()))
-    label = re.sub(r"[^\w.,-]", "", label)
-    if len(label) > 60:
-        label = f"{label[:50]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    told = {key: shown(value) for key, value in sorted(changed.items())}
+    source = Path(told.get("source", ""))
+    if source.is_file():  # another file under the same name is another run
+        told["source"] = f"{source} {sha256_of_file(source)}"
+    whole = "_".join(f"{key}-{value}" for key, value in told.items())
+    label = re.sub(r"[^\w.,-]", "", whole)
+    if label != whole or len(label) > 60:
+        label = f"{label[:50]}-{sha256_of_text(repr(told))[:8]}"
     return book.root / "_build" / "runs" / f"custom-{book.preset}" / chapter.name / label
+
+
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Return a context that keeps other processes from making the run in `folder`."""
+    return _lock(folder.with_name(f"{folder.name}.lock"))
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run, with what is beside it: a failed attempt and the lock, which is held."""
+    for path in (folder, folder.with_name(f"{folder.name}.failed")):
+        if path.exists():
+            gone = path.with_name(f".{path.name}.partial-removed")
+            path.rename(gone)  # at once: never half a run
+            shutil.rmtree(gone)
+    folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -194,18 +254,26 @@ def plan_jobs(book: Book) -> list[Job]:
     jobs, fresh = [], book.preset in FRESH_PRESETS
     for name, chapter in book.chapters.items():
         parameters, folder = book.parameters[name], book.folder(name)
-        reasons = _reasons(book.root, folder, fingerprint(chapter, parameters))
+        try:
+            now, problem = fingerprint(chapter, parameters), ""
+            reasons = reasons_to_run(book.root, folder, now)
+        except GenampError as error:  # a missing sample
+            reasons, problem = [f"cannot be run, {error}"], f"{name}: {error}"
         if reasons:
-            jobs.append(Job(book, chapter, parameters, folder, reasons, fresh))
+            job = Job(book, chapter, parameters, folder, reasons, fresh, problem=problem)
+            jobs.append(job)
     return jobs
 
 
-def _reasons(root: Path, folder: Path, now: Mapping[str, Any]) -> list[str]:
+def reasons_to_run(root: Path, folder: Path, now: Mapping[str, Any]) -> list[str]:
+    """Say why the run in `folder` no longer holds; `now` is the fingerprint of today."""
     record = read_record(folder)
     if record is None:
         return ["never run"]
     if not all((folder / name).exists() for name in ("notebook.ipynb", "results.json")):
         return ["its last run is incomplete"]
+    if not is_as_written(folder, record):
+        return ["its results.json was changed by hand"]
     reasons = changes(record.get("fingerprint", {}), now)
     for artefact in record.get("artefacts", []):
         path = root / "data" / "artefacts" / f"{artefact['artefact']}.safetensors"
@@ -230,19 +298,24 @@ def publish_artefacts(folder: Path) -> list[Path]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, n_parallel: int, sharing: Mapping[str, str] | None = None
-) -> dict[str, str]:
+    jobs: Sequence[Job],
+    *,
+    n_parallel: int,
+    sharing: Mapping[str, str] | None = None,
+    ended: Callable[[Job, str | None], Any] = lambda job, failure: None,
+) -> dict[Path, str]:
     """Run jobs, `n_parallel` at a time with one thread each; keep each as soon as it is done.
 
-    Returns chapter -> what went wrong, for those that failed. `sharing` holds environment variables
-    that tell the chapters with whom to share their work. On Ctrl-C the kernels are ended first.
+    Returns folder -> what went wrong, for those that failed. `sharing` holds environment variables
+    that tell the chapters with whom to share their work. `ended` is called as each job ends, with
+    what went wrong or None. On Ctrl-C the kernels are ended first.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's
     kernels: list[NotebookClient] = []
     stopped = threading.Event()
-    label = jobs[0].chapter.name if len(jobs) == 1 else f"{len(jobs)} chapters"
+    label = jobs[0].chapter.name if len(jobs) == 1 else f"{len(jobs)} runs"
     n_cells = sum(_is_code(cell) for job in jobs for cell in job.chapter.notebook.cells)
-    pool = ThreadPoolExecutor(max(1, n_parallel))
+    pool = ThreadPoolExecutor(max(1, min(n_parallel, len(jobs))))
     with progress(f"{label}, cells", n_cells) as advance:
 
         def begin(cell: NotebookNode, **_: Any) -> None:
@@ -251,10 +324,18 @@ def run_jobs(
             if _is_code(cell):
                 advance()
 
-        run = partial(_run, sharing or {}, kernels, begin, stopped)
+        def run(job: Job) -> str | None:
+            try:
+                failure = _run(sharing or {}, kernels, begin, stopped, job)
+            except GenampError as error:  # as a sample that is gone: the others go on
+                failure = f"{job.chapter.name}: {error}"
+            if not stopped.is_set():
+                ended(job, failure)
+            return failure
+
         try:
             found = zip(jobs, pool.map(run, jobs), strict=True)
-            return {job.chapter.name: failure for job, failure in found if failure}
+            return {job.folder: failure for job, failure in found if failure}
         except BaseException:
             stopped.set()
             for client in kernels:
@@ -333,6 +414,7 @@ def _run(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "artefacts": results["artefacts"],
         "fingerprint": now,
+        "results_sha256": sha256_of_file(folder / "results.json"),
     }
     write_json(folder / "record.json", record)
     replace_folder(folder, job.folder)

@@ -5,6 +5,7 @@ Runs no chapter. The site is put in place whole or not at all.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +31,7 @@ from genamp_lib._project import (
     GenampError,
     read_json,
     recover_folder,
+    replace_file,
     replace_folder,
     sha256_of_file,
     write_json,
@@ -60,11 +63,12 @@ def build_site(
     target: Path,
     *,
     strict: bool = True,
+    share_with: Path | None = None,
 ) -> bool:
     """Stage and render the site; return False if its sources are those of the site that is there.
 
     `target` is replaced as a whole, or stays when a page is wrong; `strict` makes every warning of
-    jupyter-book an error.
+    jupyter-book an error. Files that the site `share_with` has too are links to its own.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.stage-"
@@ -79,8 +83,20 @@ def build_site(
             return False
         rendered = _render(sources, Path(folder) / "out", strict=strict)
         write_json(rendered / _STAMP, {"sources": checksum})
+        if share_with is not None:
+            _share_files(rendered, share_with)
         replace_folder(rendered, target)
     return True
+
+
+def _share_files(pages: Path, other: Path) -> None:
+    """Let scripts, styles and fonts that another site has too take no room a second time."""
+    for path in pages.glob("_static/**/*"):
+        twin = other / path.relative_to(pages)
+        if path.is_file() and twin.is_file() and filecmp.cmp(path, twin, shallow=False):
+            with suppress(OSError), replace_file(path) as temporary:  # not on every disk
+                temporary.unlink()
+                temporary.hardlink_to(twin)
 
 
 def _stage(

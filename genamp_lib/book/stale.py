@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genamp_lib._project import GenampError, sha256_of_file, sha256_of_text
+from genamp_lib._project import GenampError, extras, sha256_of_file, sha256_of_text
 from genamp_lib.book.catalog import Chapter
 from genamp_lib.datasets import sample_path
 from genamp_lib.datasets.public import public_counterpart, public_path
@@ -142,12 +142,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def installed_versions() -> dict[str, str]:
-    """Return the installed versions of the project's own dependencies, and Python's."""
-    names = [
-        match.group()
-        for requirement in metadata.requires("genamp") or []
-        if "extra ==" not in requirement and (match := re.match(r"[\w.-]+", requirement))
-    ]
+    """Return the installed versions of what the chapters need, and Python's."""
+    required = extras()[""] + extras().get("book", [])
+    names = [re.match(r"[\w.-]+", requirement)[0] for requirement in required]
     return {"python": platform.python_version(), **{n: metadata.version(n) for n in sorted(names)}}
 
 

@@ -4,53 +4,121 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genamp_lib._project import GenampError, project_root
 
+if TYPE_CHECKING:
+    from genamp_lib.book.run import Job
+
+
+def _complete_chapter(incomplete: str) -> list[str]:
+    notebooks = (project_root() / "notebooks").glob("*.md")
+    return sorted(path.stem for path in notebooks if path.stem.startswith(incomplete))
+
+
+def _complete_parameter(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from genamp_lib.book.catalog import load_chapters
+
+    # While a value of -p is typed click has parsed no argument: the chapter is among the rest.
+    given = [context.params.get("name"), *context.args]
+    found = [one for key, one in load_chapters(project_root(), {}).items() if key in given]
+    parameters = found[0].parameters.values() if found else ()
+    return [(p.name, p.help) for p in parameters if p.name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Chapter, by name or number; see `genamp chapters`.",
+        autocompletion=_complete_chapter,
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option(
         help="smoke: small, from scratch; default: what is published; paper: the papers' sizes."
     ),
 ]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter",
+        "-p",
+        metavar="KEY VALUE",
+        help="Change a parameter of the chapter; may be given more than once.",
+        autocompletion=_complete_parameter,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Dask scheduler to share trainings with, as tcp://host:8786."
+    ),
+]
 CORES = os.cpu_count() or 1
 
 
-def chapters(preset: Preset = "default") -> None:
-    """List the chapters: what they do, their parameters, and how fresh their last run is."""
+def chapters(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="List the parameters of this chapter.", autocompletion=_complete_chapter
+        ),
+    ] = None,
+    preset: Preset = "default",
+) -> None:
+    """List the chapters and how fresh their last runs are, or the parameters of one of them.
+
+    Example: genamp chapters 01_gaussian_1d
+    """
+    from genamp_lib.book.catalog import shown
     from genamp_lib.book.results import read_record
     from genamp_lib.book.run import open_book, plan_jobs
 
     book = open_book(preset)
+    # Lines, not a table: nothing is cut at any width, or where it is piped.
+    if name is not None:
+        chapter = book.find(name)
+        values = book.parameters[chapter.name]
+        rows = [
+            (p.name, p.annotation, shown(values[p.name]), p.range or "-", p.help)
+            for p in chapter.parameters.values()
+        ]
+        heads = ("parameter", "type", "default", "allowed", "meaning")
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)][:-1]
+        for *cells, meaning in (heads, *rows):
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            typer.echo("  ".join([*padded, meaning]))
+        return
     stale = {job.chapter.name: "; ".join(job.reasons) for job in plan_jobs(book)}
-    rows = []
-    for name, chapter in book.chapters.items():
-        record = read_record(book.folder(name))
-        last = f"{record['started'][:10]}, {record['wall_seconds']} s" if record else "-"
-        state = f"stale: {stale[name]}" if record and name in stale else stale.get(name, "fresh")
-        rows.append((name, chapter.summary, ", ".join(chapter.parameters), last, state))
-    _print_table(("Chapter", "What it does", "Parameters", "Last run", "State"), rows)
+    for key, chapter in book.chapters.items():
+        record = read_record(book.folder(key))
+        last = (
+            f", last run {record['started'][:10]} in {record['wall_seconds']} s" if record else ""
+        )
+        state = f"stale: {stale[key]}" if record and key in stale else stale.get(key, "fresh")
+        typer.echo(f"{key}: {state}{last}\n    {chapter.summary}")
+    for problem in book.problems.values():
+        typer.echo(problem, err=True)
+    typer.echo("\nParameters of a chapter: genamp chapters NAME")
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="Chapter, by name or number; see `genamp chapters`.")],
+    name: Name,
     preset: Preset = "default",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parameter",
-            "-p",
-            metavar="KEY VALUE",
-            help="Change a parameter of the chapter; may be given more than once.",
-        ),
-    ] = None,
+    parameter: Parameters = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute all; read no artefact.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Draw the page of a run with -p.")
+    ] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     publish: Annotated[
         bool,
         typer.Option("--publish", help="Copy the artefacts that it computed to data/artefacts."),
@@ -59,12 +127,7 @@ def run(
         int,
         typer.Option("--jobs", "-j", min=1, help="Processes that share trainings; same numbers."),
     ] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Dask scheduler to share trainings with, as tcp://host:8786."
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run one chapter, with other parameters if you like.
 
@@ -76,26 +139,108 @@ def run(
     Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
     be), or the path of a file.
     """
+    from genamp_lib._project import read_json
     from genamp_lib.book.results import read_results
     from genamp_lib.book.run import publish_artefacts, rerun
     from genamp_lib.cli.data import fetch_with_bar
 
-    for text in parameter or []:
-        if "=" not in text:
-            raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
-    given = dict(text.split("=", 1) for text in parameter or [])
-    options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar}
+    given = _pairs(parameter)
+    options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar, "page": page}
     with _stoppable():
         folder = rerun(name, given, preset=preset, fresh=fresh, **options)
     for path in publish_artefacts(folder) if publish else ():
-        typer.echo(f"artefact: {path.name}")
+        typer.echo(f"artefact: {path.name}", err=json_output)
+    if json_output:
+        content = {"folder": str(folder), **read_json(folder / "results.json")}
+        typer.echo(json.dumps(content, indent=2))
+        return
     results = read_results(folder / "results.json").values()
     _print_table(
         ("Result", "Value [interval]", "Meaning"), ((r.name, r.text, r.meaning) for r in results)
     )
     typer.echo(f"run: {folder}")
-    page = folder / "site" / "chapters" / f"{folder.parent.name}.html"
-    typer.echo(f"page: {page}" if given else "The site shows it after `genamp build`.")
+    html = folder / "site" / "chapters" / f"{folder.parent.name}.html"
+    if not given:
+        typer.echo("The site shows it after `genamp build`.")
+    elif page:
+        typer.echo(f"page: {html}")
+
+
+def sweep(
+    name: Name,
+    parameter: Parameters = None,
+    preset: Preset = "default",
+    plot: Annotated[
+        str | None, typer.Option(metavar="RESULT", help="Draw this result over a parameter.")
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(metavar="PARAMETER", help="Parameter on the axis; by default the first."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Points at a time.")] = CORES,
+    scheduler: Scheduler = None,
+) -> None:
+    """Run a chapter on a grid of parameters: one table of all results with their intervals.
+
+    Values of a parameter are separated by commas, those that are lists by semicolons. A killed
+    sweep continues when called again, and what was run before is not run again.
+
+    Example: genamp sweep 01_gaussian_1d -p n_train 100,1000,10000 -p upper 0.5,1 --plot g_linear
+    """
+    from genamp_lib.book.sweep import draw, plan_sweep, run_sweep
+    from genamp_lib.cli.data import fetch_with_bar
+
+    grid = plan_sweep(name, _pairs(parameter), preset=preset, fetch=fetch_with_bar)
+    if over is not None and over not in grid.names:
+        raise GenampError(f"--over must be a parameter of -p, got {over}; {', '.join(grid.names)}")
+    typer.echo(f"{len(grid.jobs)} points, {len(grid.todo)} to run")
+    with _stoppable():
+        table = run_sweep(grid, jobs=jobs, scheduler=scheduler, ended=_say)
+    typer.echo(f"table: {table}")
+    if plot is not None:
+        typer.echo(f"figure: {draw(table, plot, over or grid.names[0])}")
+
+
+runs = typer.Typer(help="Your own runs: list, compare, remove.", invoke_without_command=True)
+OwnRun = Annotated[list[str], typer.Argument(help="Runs, as `genamp runs` lists them.")]
+
+
+@runs.callback()
+def list_command(context: typer.Context) -> None:
+    """List your own runs: those with -p, and the points of sweeps."""
+    if context.invoked_subcommand is None:
+        from genamp_lib.book.results import list_runs
+
+        for key, one in list_runs(project_root()).items():
+            started, seconds = one.record["started"], one.record["wall_seconds"]
+            typer.echo(f"{key}: {started}, {seconds} s, {len(one.results)} results")
+
+
+@runs.command("compare")
+def compare_command(names: OwnRun) -> None:
+    """Set the results of runs side by side; default/CHAPTER is the published one."""
+    from genamp_lib.book.results import find_run
+
+    found = [find_run(project_root(), name) for name in names]
+    keys = dict.fromkeys(key for one in found for key in one.results)
+    rows = (
+        (key, *(one.results[key].text if key in one.results else "-" for one in found))
+        for key in keys
+    )
+    _print_table(("Result", *names), rows)
+
+
+@runs.command("remove")
+def remove_command(names: OwnRun) -> None:
+    """Remove runs of your own, with their pages."""
+    from genamp_lib.book.results import find_run
+    from genamp_lib.book.run import locked, remove_run
+
+    folders = [find_run(project_root(), name, own=True).folder for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        with locked(folder):
+            remove_run(folder)
+        typer.echo(f"{name}: removed")
 
 
 def build(
@@ -118,14 +263,16 @@ def build(
         todo = {job.chapter.name: job for job in plan_jobs(book)}
         for name in book.chapters:
             reasons = "; ".join(todo[name].reasons) if name in todo else ""
-            typer.echo(f"{name}: to run, {reasons}" if reasons else f"{name}: up to date")
+            record = read_record(book.folder(name)) if reasons else None
+            before = f"; it took {record['wall_seconds']} s last time" if record else ""
+            typer.echo(f"{name}: to run, {reasons}{before}" if reasons else f"{name}: up to date")
+        runnable = [job for job in todo.values() if not job.problem]
         with _stoppable():
-            failures = run_jobs(list(todo.values()), n_parallel=jobs)
-        for name in todo:
-            if name not in failures:
-                typer.echo(f"{name}: done in {read_record(book.folder(name))['wall_seconds']} s")
-        if failures:
-            raise ChapterFailed("\n".join(failures.values()))
+            failures = run_jobs(runnable, n_parallel=jobs, ended=_say)
+        problems = [*book.problems.values(), *(j.problem for j in todo.values() if j.problem)]
+        if problems or failures:
+            kind = ChapterFailed if failures else GenampError
+            raise kind("\n".join([*problems, *failures.values()]))
         folder = site_folder(book.root, preset)
         rendered = build_site(book.root, book.chapters, book.runs(), folder)
     index = (folder / "index.html").relative_to(book.root)
@@ -185,6 +332,23 @@ def scoreboard(
         _print_table(("Quantity", "Paper", "Ours", "Verdict", "Why"), shown)
 
 
+def _pairs(parameters: list[str] | None) -> dict[str, str]:
+    for text in parameters or []:
+        if "=" not in text:
+            raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
+    return dict(text.split("=", 1) for text in parameters or [])
+
+
+def _say(job: Job, failure: str | None) -> None:
+    """Print a line as a chapter ends, also where the output is redirected."""
+    from genamp_lib.book.results import read_record
+
+    changed = " ".join(f"{key}={value}" for key, value in job.changed.items())
+    record = None if failure else read_record(job.folder)
+    how = f"done in {record['wall_seconds']} s" if record else "failed"
+    typer.echo(f"{job.chapter.name}{' ' * bool(changed)}{changed}: {how}")
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
     try:
@@ -201,4 +365,5 @@ def _print_table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     table = Table(*heads)
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    # Where it is piped each row is one line, and nothing is cut.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)

@@ -67,7 +67,7 @@ def load_rows(
             rows = replace(read(found.path, file, n_rows), source=found)
     except OSError as error:
         filtered = "filter" in str(error) or "plugin" in str(error)
-        hint = "run `pip install -e '.[public]'`" if filtered else "download or make it again"
+        hint = "run `pip install hdf5plugin`" if filtered else "download or make it again"
         raise GenampError(f"{found.path}: must be an HDF5 file ({error}); {hint}") from error
     if n_rows is not None and len(rows) < n_rows:
         raise GenampError(

@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, install_hint
 from genamp_lib.files import hdf5, text
 
 BLOCK_EVENTS = 1 << 18
@@ -569,7 +569,7 @@ def _parquet(path: Path) -> Iterator[Table]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise GenampError(f"{path}: needs pyarrow; run `pip install '.[parquet]'`") from None
+        raise GenampError(f"{path}: needs pyarrow; {install_hint('parquet')}") from None
     paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     files = [ParquetFile(one) for one in paths]
     try:
@@ -615,7 +615,7 @@ def _root(path: Path) -> Iterator[Table]:
     try:
         import uproot
     except ImportError:
-        raise GenampError(f"{path}: needs uproot; run `pip install '.[root]'`") from None
+        raise GenampError(f"{path}: needs uproot; {install_hint('root')}") from None
     with uproot.open(path) as file:
         trees = {
             name: file[name]

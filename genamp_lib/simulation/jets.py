@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, install_hint
 from genamp_lib.simulation.collisions import (
     BEAMS,
     HADRONIC_TOP_PAIRS,
@@ -48,7 +48,7 @@ def require_extra(packages: Sequence[str] = PACKAGES) -> None:
             version(package)
         except PackageNotFoundError:
             raise GenampError(
-                f"`{package}` is needed to simulate; run `pip install -e '.[simulate]'`"
+                f"`{package}` is needed to simulate; {install_hint('simulate')}"
             ) from None
 
 

@@ -85,6 +85,12 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
     assert "genamp-agrees" not in text
     assert (tiny_project / RUN / "results.json").read_bytes() == published
     assert (tiny_project / PAGE).read_bytes() == page
+    # What both sites have is there once.
+    script = Path("_static") / "scripts"
+    shared = [path for path in (folder / "site" / script).iterdir() if path.is_file()]
+    assert shared
+    for path in shared:
+        assert path.samefile(tiny_project / "_build" / "site" / script / path.name)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +133,24 @@ def test_a_chapter_is_told_with_whom_to_share_its_trainings(
     assert answer(tiny_project / RUN) == 3.0
 
 
-def test_a_missing_sample_ends_before_anything_runs(tiny_project: Path, genamp) -> None:
+def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) -> None:
+    other = TINY_CHAPTER.replace("01_tiny", "02_new")
+    (tiny_project / "notebooks/02_new.md").write_text(other)
     edit(tiny_project / NOTEBOOK, "samples: []", "samples: [jets_gluon]")
     (tiny_project / "data" / "registry.json").write_text(
         (Path(__file__).resolve().parents[2] / "data" / "registry.json").read_text()
     )
-    done = genamp(tiny_project, "build")
-    assert done.returncode == 2
-    assert "jets_gluon" in done.stderr
-    assert "genamp data" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    listed = genamp(tiny_project, "chapters").stdout
+    assert "01_tiny: cannot be run, sample `jets_gluon`" in listed
+    assert "02_new: never run" in listed
+    for command in ("build", "run 01_tiny"):
+        done = genamp(tiny_project, *command.split())
+        assert done.returncode == 2
+        assert "jets_gluon" in done.stderr
+        assert "genamp data" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert "02_new: up to date" in genamp(tiny_project, "build").stdout
+    assert not (tiny_project / RUN).exists()
 
 
 def test_a_failing_cell_is_shown_and_the_last_good_site_stays(tiny_project: Path, genamp) -> None:

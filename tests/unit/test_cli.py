@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import genamp_lib
 from genamp_lib.cli import join_pairs
 
 HEAVY = {"torch", "scipy", "matplotlib", "papermill", "jupytext", "sphinx", "h5py", "pandas"}
@@ -57,7 +60,64 @@ def test_pairs(given: list[str], joined: list[str]) -> None:
 
 
 def test_an_unknown_name_of_the_library_is_an_attribute_error() -> None:
-    import genamp_lib
-
     with pytest.raises(AttributeError, match="has no attribute 'nothing'; it has"):
         _ = genamp_lib.nothing
+
+
+def test_the_version(tiny_project: Path, genamp) -> None:
+    assert genamp(tiny_project, "--version").stdout == f"genamp {genamp_lib.__version__}\n"
+
+
+def test_the_chapters_are_whole_at_any_width(
+    tiny_project: Path, genamp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = "It counts, " + "and counts, " * 20
+    notebook = tiny_project / "notebooks" / "01_tiny.md"
+    notebook.write_text(notebook.read_text().replace("It counts.", summary.strip(", ")))
+    monkeypatch.setenv("COLUMNS", "40")
+    listed = genamp(tiny_project, "chapters").stdout
+    assert "01_tiny: never run\n" in listed
+    assert summary.strip(", ") in listed
+
+
+def test_a_chapter_shows_all_its_parameters(tiny_project: Path, genamp) -> None:
+    shown = genamp(tiny_project, "chapters", "1").stdout
+    assert [re.split(" {2,}", line) for line in shown.splitlines()] == [
+        ["parameter", "type", "default", "allowed", "meaning"],
+        ["seed", "int", "1", "[1, inf)", "seed of the random numbers"],
+        ["n_train", "int", "10", "[1, inf)", "training events"],
+        ["upper", "float", "0.5", "(0, inf)", "upper edge"],
+    ]
+    smoke = genamp(tiny_project, "chapters", "01_tiny", "--preset", "smoke").stdout
+    assert re.search(r"^n_train +int +2 ", smoke, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("genamp run 01_", "01_tiny"),
+        ("genamp chapters 01_", "01_tiny"),
+        ("genamp run 01_tiny -p n_", "n_train"),
+        ("genamp run 01_tiny -p n_train 20 -p up", "upper"),
+        ("genamp run -p n_", ""),
+    ],
+)
+def test_a_shell_completes_chapters_and_parameters(
+    tiny_project: Path, genamp, monkeypatch: pytest.MonkeyPatch, typed: str, offered: str
+) -> None:
+    monkeypatch.setenv("_GENAMP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert genamp(tiny_project).stdout.strip() == offered
+
+
+@pytest.mark.parametrize("value", ["-5", "0", "nan", "1e3", "2.5", "0100", "2020-01-01", "1:30"])
+def test_a_value_that_cannot_be_is_refused_before_anything_runs(
+    tiny_project: Path, genamp, value: str
+) -> None:
+    done = genamp(tiny_project, "run", "01_tiny", "-p", "n_train", value)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: parameter `n_train` must be ")
+    assert f"got {value!r}" in done.stderr or f"got {value}; its default is 10" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tiny_project / "_build").exists()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from genamp_lib.files import counting as _count
 from genamp_lib.files.columns import read_column
 from genamp_lib.sharing import map_tasks
 
-pytest.importorskip("distributed", reason="distributed is missing: pip install '.[dask]'")
+pytest.importorskip("distributed", reason="distributed is missing: pip install distributed")
 
 EDGES = [-1.0, 0.0, 0.3, 2.0]
 SNAPSHOTS = (10, 1000, 25_000, 60_000)
@@ -115,9 +118,30 @@ def test_counts_are_the_same_alone_and_shared(sample, scheduler, where, kill):
 
 def test_a_scheduler_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(sharing, "CONNECT_SECONDS", 0.5)
-    for address in ("tcp://127.0.0.1:1", "nonsense", "tcp://127.0.0.1:port"):
+    for address in ("tcp://127.0.0.1:1", "nonsense", "", "tcp://127.0.0.1:port"):
         with pytest.raises(GenampError, match=f"Dask scheduler {address}: cannot be reached"):
             map_tasks(abs, [1], scheduler=address)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n"])
+def test_a_server_that_is_no_scheduler_is_not_waited_for(monkeypatch, answer):
+    monkeypatch.setattr(sharing, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    served.append(server.accept()[0])
+                    served[-1].sendall(answer)
+
+        served = []
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(GenampError, match=f"{address}: cannot be reached"):
+            map_tasks(abs, [1], scheduler=address)
+        assert served
+        for connection in served:
+            connection.close()
 
 
 def test_clusters_without_workers_and_lost_schedulers(monkeypatch, tmp_path):

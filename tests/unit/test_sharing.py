@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -140,7 +141,7 @@ def test_what_cannot_travel_is_refused_by_name():
 
 def test_without_distributed_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(GenampError, match=r"run `pip install '\.\[dask\]'`"):
+    with pytest.raises(GenampError, match=r"run `pip install 'distributed"):
         map_tasks(draw, range(2), scheduler="tcp://127.0.0.1:8786")
 
 
@@ -184,3 +185,49 @@ def test_results_that_come_one_by_one_leave_no_setting_behind():
 
 def sleep_not(_):
     return os.getpid()
+
+
+SLEEPY = """
+import os, subprocess, sys, time
+from pathlib import Path
+from genamp_lib.sharing import map_tasks
+
+def work(task):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(120 if task == "sleep" else 0.3)
+
+if __name__ == "__main__":
+    map_tasks(work, [sys.argv[2]] * 2, jobs=4)
+"""
+
+
+def sleepy(folder: Path, task: str) -> subprocess.Popen:
+    (folder / "workers").mkdir()
+    (folder / "sleepy.py").write_text(SLEEPY)
+    command = [sys.executable, str(folder / "sleepy.py"), str(folder / "workers"), task]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(tmp_path: Path, which: signal.Signals) -> None:
+    process = sleepy(tmp_path, "sleep")
+    while len(list((tmp_path / "workers").iterdir())) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(which)
+    process.communicate(timeout=30)  # the pipe closes when nobody holds it
+    assert process.returncode == -which
+
+
+def test_no_more_workers_than_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import joblib
+
+    asked = []
+    real = joblib.Parallel
+
+    def parallel(*, n_jobs, **options):
+        asked.append(n_jobs)
+        return real(n_jobs=n_jobs, **options)
+
+    monkeypatch.setattr(joblib, "Parallel", parallel)
+    assert map_tasks(abs, [-1, -2], jobs=16) == [1, 2]
+    assert asked == [2]
