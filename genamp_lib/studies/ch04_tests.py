@@ -53,6 +53,8 @@ class LadderTest:
         of_mean: True G of the mean of the bootstrap members.
         of_plain: True G of one plain generator, or of one bootstrap member where there is none.
         estimate: G from the spread of the bootstrap members, mean variance over the sets.
+        of_sets: G from the spread of plain generators of independent sets, which no user has; None
+            where there are fewer than three sets.
         pull: Root mean square distance of the members' mean to the holdout, in units of what the
             spread, counting and the holdout explain; 1 for an honest spread.
         n_alarms: Training sets whose sample contradicts the members' mean, in a region or in all.
@@ -66,6 +68,7 @@ class LadderTest:
     of_mean: Known
     of_plain: Known
     estimate: Known
+    of_sets: Known | None
     pull: float
     n_alarms: int
     n_region_alarms: int
@@ -130,6 +133,11 @@ def ladder_tests(
             if counts[: rung.n_bootstrap].sum(axis=0).all()  # else members say nothing of a region
         ]
         plain = table[:, rung.n_bootstrap :] if rung.n_plain else table
+        of_sets = None
+        if rung.n_plain and rung.n_sets > 2 and plain[:, 0].sum(axis=0).all():
+            sizes = {"n_generated": rung.n_generated, "n_train": rung.n_train}
+            alone = averaging_amplification(plain[:, 0], members="independent", **sizes)
+            of_sets = combined([alone])
         for of_holdout, holdout, true in zip(tests, holdouts, truths, strict=True):
             known, n = np.atleast_1d(true[kind][index]), len(holdout)
             of_holdout.append(
@@ -139,6 +147,7 @@ def ladder_tests(
                     _true(rung, table[:, : rung.n_bootstrap], known, n, "mean"),
                     _true(rung, plain, known, n, "one_draw"),
                     combined(estimates),
+                    of_sets,
                     _pull(estimates, known / n, n),
                     sum(one.contradicted for one in estimates),
                     sum(one.bias_p_value < CONTRADICTED for one in estimates),

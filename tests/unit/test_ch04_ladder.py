@@ -145,7 +145,7 @@ def test_a_planted_amplification_is_found_both_ways(parts: Parts) -> None:
     (tests,) = ladder_tests(PLANTED, found, parts, [parts.holdout])
     assert [test.name for test in tests] == list(NAMES)
     of_observables = tests[len(WINDOWS) :]
-    for value in ("of_plain", "estimate"):
+    for value in ("of_plain", "estimate", "of_sets"):
         median = np.median([getattr(test, value).value for test in of_observables])
         assert 3 / 1.6 < median < 3 * 1.6
     # The mean of three bootstrap members has their scatter over three beside its own error.
