@@ -88,6 +88,8 @@ def weight_calibration(
             low <= w < high, so infinite weights lie in none.
         confidence: Confidence level of the ratio's interval.
         cross_fitted: The weights are from cross-fitting: twice the variance, see `auc_interval`.
+            The p-value is then an upper bound: of samples of one density it is below 0.05 in 2 %
+            of cases.
         event_weights: Weights of the events themselves, as for `auc_from_weights`; numbers of
             events are then effective ones.
 

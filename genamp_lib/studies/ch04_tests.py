@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ from genamp_lib.amplification import (
 )
 from genamp_lib.amplification.averaging_estimate import CONTRADICTED, JOINTLY_CONTRADICTED
 from genamp_lib.datasets.top_pairs import TOP_PAIR_OBSERVABLES, top_pair_observables
-from genamp_lib.store import Arrays
+from genamp_lib.store import Arrays, ArtefactStore, Stage
 from genamp_lib.studies.ch04_ladder import (
     WINDOWS,
     Parts,
     Rung,
+    checksum,
     counts_of,
     quantile_edges,
     training_set,
@@ -31,6 +32,8 @@ Array = NDArray[np.float64]
 
 WINDOW_NAMES = tuple(f"m_tt {low}-{high}" for low, high in WINDOWS)
 NAMES = WINDOW_NAMES + TOP_PAIR_OBSERVABLES
+# Part of the artefacts' keys: raise it when this code changes the numbers.
+TESTS_VERSION = 1
 _DECISIVE = 0.9545  # central, so that each edge is one-sided 97.7 %
 
 
@@ -156,6 +159,44 @@ def ladder_tests(
                 )
             )
     return tests
+
+
+def kept_tests(
+    rung: Rung, found: Arrays, parts: Parts, holdouts: Sequence[Array], *, store: ArtefactStore
+) -> list[list[LadderTest]]:
+    """Return the tests of `ladder_tests`, kept as a table with one row for each test."""
+    described = {"rung": asdict(rung), "parts": [checksum(part) for part in parts]}
+    described |= {"holdouts": [checksum(holdout) for holdout in holdouts], "tests": NAMES}
+    described |= {"counts": [checksum(found[name]) for name in ("windows", "quantiles", "alarm")]}
+    stage = Stage("top-pair-tests", TESTS_VERSION, described)
+    rows = store.compute(stage, _rows, (rung, found, parts, holdouts))["rows"]
+    return [
+        [_test(rung, name, row, len(holdout)) for name, row in zip(NAMES, table, strict=True)]
+        for table, holdout in zip(rows, holdouts, strict=True)
+    ]
+
+
+def _rows(work: tuple[Rung, Arrays, Parts, Sequence[Array]]) -> Arrays:
+    tests = ladder_tests(*work)
+    return {"rows": np.array([[_row(test) for test in of_holdout] for of_holdout in tests])}
+
+
+def _row(test: LadderTest) -> list[float]:
+    known = [
+        [*one.interval, *one.edges, one.value] if one else [np.nan] * 5
+        for one in (test.of_mean, test.of_plain, test.estimate, test.of_sets)
+    ]
+    alarms = (test.n_alarms, test.n_region_alarms, test.n_joint_alarms)
+    return [*np.ravel(known), test.pull, *alarms]
+
+
+def _test(rung: Rung, name: str, row: Array, n_holdout: int) -> LadderTest:
+    numbers = row.tolist()
+    known = [
+        None if np.isnan(one[4]) else Known(one[4], tuple(one[:2]), tuple(one[2:4]))
+        for one in (numbers[k : k + 5] for k in range(0, 20, 5))
+    ]
+    return LadderTest(rung, name, *known, numbers[20], *map(int, numbers[21:]), n_holdout)
 
 
 def _places() -> Iterator[tuple[str, str, int]]:

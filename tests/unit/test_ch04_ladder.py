@@ -31,7 +31,7 @@ from genamp_lib.studies.ch04_ladder import (
     rung_tasks,
     training_set,
 )
-from genamp_lib.studies.ch04_tests import NAMES, combined, ladder_tests
+from genamp_lib.studies.ch04_tests import NAMES, combined, kept_tests, ladder_tests
 from genamp_lib.studies.ch05_scores import measure_scores, scored
 
 EVENTS = momenta(6000, 1)
@@ -139,10 +139,12 @@ def test_a_window_without_events_is_named(parts: Parts) -> None:
 PLANTED = replace(RUNG, n_train=400, n_sets=10, n_bootstrap=3, n_generated=20_000)
 
 
-def test_a_planted_amplification_is_found_both_ways(parts: Parts) -> None:
+def test_a_planted_amplification_is_found_both_ways(parts: Parts, tmp_path: Path) -> None:
     """Ten observables at once: a median off by a factor of 1.6 has a probability below 1e-5."""
     found = planted(PLANTED, parts, amplification=3.0, bias=0.0, seed=1)
-    (tests,) = ladder_tests(PLANTED, found, parts, [parts.holdout])
+    store = ArtefactStore(published=tmp_path / "none", local=tmp_path)
+    (tests,) = kept_tests(PLANTED, found, parts, [parts.holdout], store=store)
+    assert kept_tests(PLANTED, found, parts, [parts.holdout], store=store) == [tests]
     assert [test.name for test in tests] == list(NAMES)
     of_observables = tests[len(WINDOWS) :]
     for value in ("of_plain", "estimate", "of_sets"):
