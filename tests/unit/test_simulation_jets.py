@@ -176,7 +176,7 @@ def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch, missin
         return "1.0"
 
     monkeypatch.setattr(chain, "version", version)
-    with pytest.raises(GenampError, match=rf"`{missing}` is needed .*`pip install -e '.\[simul"):
+    with pytest.raises(GenampError, match=rf"`{missing}` is needed .*run `pip install 'pythia8mc"):
         simulate_jets(tmp_path / "jets.h5", folder=tmp_path / "work")
 
 
