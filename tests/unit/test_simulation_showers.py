@@ -210,6 +210,6 @@ def test_missing_extra_is_one_line_with_the_remedy(tmp_path, monkeypatch):
         raise PackageNotFoundError(package)
 
     monkeypatch.setattr(jets, "version", version)
-    with pytest.raises(GenampError, match=r"`geant4-pybind` is needed .*run `pip install 'pythia8mc"):
+    with pytest.raises(GenampError, match=r"`geant4-pybind` is needed .*install 'pythia8mc"):
         simulate_showers(tmp_path / "x.h5", folder=tmp_path / "work")
     assert not list(tmp_path.iterdir())
