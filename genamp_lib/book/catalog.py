@@ -33,7 +33,7 @@ PARAMETER_TYPES: dict[str, Any] = {
     "list[float]": list[FiniteFloat],
     "list[str]": list[str],
 }
-# What a comment may end with: an interval as [0, 1), or the words that can be chosen, as {a, b}.
+# What a comment may end with: an interval as [0, 1), or the values that can be chosen, as {a, b}.
 _RANGE = re.compile(r",? ?([\[(][^][()]*,[^][()]*[])]|\{[^{}]*\})$")
 
 
@@ -41,7 +41,7 @@ _RANGE = re.compile(r",? ?([\[(][^][()]*,[^][()]*[])]|\{[^{}]*\})$")
 class Parameter:
     """One line of a parameters cell: `name: annotation = default  # help, range`.
 
-    A range is an interval, whose edges are numbers or other parameters, or a set of words. Numbers
+    A range is an interval, whose edges are numbers or other parameters, or a set of values. Numbers
     are positive where the comment gives none. The items of a list are each in the range.
     """
 
@@ -81,7 +81,7 @@ class Parameter:
         items = value if self._is_list else [value]
         words = [word.strip() for word in self.range[1:-1].split(",")]
         if self.range.startswith("{"):
-            is_good = all(item in words for item in items)
+            is_good = all(str(item) in words for item in items)
         elif self.range:
             low, high = (values[edge] if edge in values else float(edge) for edge in words)
             is_good = all(low <= item <= high for item in items) and not (

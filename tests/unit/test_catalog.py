@@ -97,6 +97,10 @@ def test_ranges_stand_in_the_comment(comment: str, value: int, message: str) -> 
     parameter.check(kind(8), {"n": kind(8), "other": 7})
 
 
+def test_numbers_that_can_be_chosen_are_taken() -> None:
+    Parameter.commented("n", "list[int]", [4], "events, {4, 8}").check([4, 8], {})
+
+
 def test_items_of_a_list_are_each_in_the_range() -> None:
     parameter = Parameter.commented("p", "list[float]", [1.0], "numbers")
     parameter.check([0.1, 2.0], {})
