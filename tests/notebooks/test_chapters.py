@@ -205,4 +205,12 @@ def test_published_artefacts_are_all_found_and_spare_all_computing() -> None:
     used = [used for run in runs for used in read_json(run)["artefacts"]]
     assert {one["origin"] for one in used} == {"published"}
     published = {path.stem for path in (ROOT / "data" / "artefacts").glob("*.safetensors")}
-    assert {one["artefact"] for one in used} == published
+    read = {one["artefact"] for one in used}
+    assert read <= published
+    # What follows from drawn parameters has a key for each class of machine, whose last bits differ.
+    others = published - read
+    assert {stem.rpartition("-")[0] for stem in others} <= {"rings-counts", *_OF_DRAWS}
+    assert len(others) <= 1 + len(_OF_DRAWS)
+
+
+_OF_DRAWS = ("ring-scan-draws", "ring-scan-4d")

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import kstest
 
 from genamp_lib.datasets import delta_r, list_samples, load_top_pairs, mass_of_sum
+from genamp_lib.datasets.sources import find_sample
 
 # Two-sided Gaussian tail of 1e-6; several such tests stay below 1e-5 together.
 N_SIGMA = 4.9
@@ -19,7 +20,8 @@ TOPS = (("b1", "q1", "q2"), ("b2", "q3", "q4"))
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def events(request):
-    return load_top_pairs(int(request.param.removeprefix("top_pairs_").removesuffix("j")))
+    n_extra_jets = int(request.param.removeprefix("top_pairs_")[0])
+    return load_top_pairs(n_extra_jets, source=find_sample(request.param).path)
 
 
 @pytest.fixture(scope="module")
