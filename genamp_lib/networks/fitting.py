@@ -26,6 +26,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from genamp_lib._project import GenampError, replace_file
 from genamp_lib.store import Arrays
 
+# With fewer there is nothing to choose an epoch on.
+FEWEST_EVENTS = 50
+
 
 @dataclass(frozen=True)
 class LossCurves:
@@ -242,12 +245,12 @@ def fit_from_arrays(
     return train_loss.numpy(), validation_loss.numpy(), network.eval()
 
 
-def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_scale(features: Tensor, name: str = "features") -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature, in float64; none may be constant."""
     constant = torch.nonzero(features.amax(0) == features.amin(0)).flatten().tolist()
     if constant:
         raise ValueError(
-            f"`features` must vary, got the same value for all events in column(s) {constant}; "
+            f"`{name}` must vary, got the same value for all events in column(s) {constant}; "
             "drop them."
         )
     # float64: a mean far from zero must not spoil the standard deviation.
@@ -261,6 +264,22 @@ def check_table(name: str, events: np.ndarray) -> None:
     if not np.isfinite(events).all():
         columns = np.flatnonzero(~np.isfinite(events).all(axis=0)).tolist()
         raise ValueError(f"`{name}` must be finite, got NaN or infinity in column(s) {columns}.")
+
+
+def check_continuous(name: str, events: ArrayLike) -> np.ndarray:
+    """Return training events as float64, or say why a density cannot be fitted to them."""
+    events = np.array(events, dtype=np.float64)
+    check_table(name, events)
+    if len(events) < FEWEST_EVENTS:
+        raise ValueError(f"`{name}` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
+    for column, values in enumerate(events.T):
+        n_different = len(np.unique(values))
+        if n_different < len(events) / 2:
+            raise ValueError(
+                f"`{name}` must hold continuous features, got {n_different} different values for "
+                f"{len(events)} events in column {column}; drop it, or undo its rounding by noise."
+            )
+    return events
 
 
 def check_trained_on(network: Standardised, events: ArrayLike, artefact: str) -> None:

@@ -25,8 +25,8 @@ from zuko.transforms import MonotonicRQSTransform
 from genamp_lib.networks.fitting import (
     LossCurves,
     Standardised,
+    check_continuous,
     check_positive,
-    check_table,
     check_trained_on,
     fit_by_epochs,
     fit_from_arrays,
@@ -42,8 +42,6 @@ CODE_VERSION = 1
 # Standardised features are transformed by splines between -BOUND and BOUND, and by the identity
 # beyond: the tails of the base density are the tails of the flow.
 BOUND = 5.0
-# With fewer there is nothing to choose an epoch on.
-FEWEST_EVENTS = 50
 # Events at a time in sampling: this many stay in a processor's cache.
 _CHUNK = 2000
 
@@ -183,7 +181,7 @@ def fit_flow(
     >>> fit.validation_loss.shape
     (2,)
     """
-    events = _check_features(train)
+    events = check_continuous("train", train)
     indices = split_events(
         len(events),
         validation_fraction=settings.validation_fraction,
@@ -251,7 +249,7 @@ def fit_flows(
             `stage` is given.
         GenampError: A loss is not finite, or an artefact is damaged or was trained on other events.
     """
-    events = _check_features(train)
+    events = check_continuous("train", train)
     if n_members < 1:
         raise ValueError(f"`n_members` must be positive, got {n_members}.")
     if (store is None) != (stage is None):
@@ -286,22 +284,6 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], settings: FlowSettings) -> tu
     n_members = min((len(rows) for rows in arrays.values()), default=0)
     members = ({name: rows[k] for name, rows in arrays.items()} for k in range(n_members))
     return tuple(FlowFit(*fit_from_arrays(Flow, own, settings)) for own in members)
-
-
-def _check_features(train: ArrayLike) -> np.ndarray:
-    """Return training events as float64, or say why a flow cannot be fitted to them."""
-    events = np.asarray(train, dtype=np.float64)
-    check_table("train", events)
-    if len(events) < FEWEST_EVENTS:
-        raise ValueError(f"`train` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
-    for column, values in enumerate(events.T):
-        n_different = len(np.unique(values))
-        if n_different < len(events) / 2:
-            raise ValueError(
-                f"`train` must hold continuous features, got {n_different} different values for "
-                f"{len(events)} events in column {column}; drop it, or undo its rounding by noise."
-            )
-    return events
 
 
 def _fit_member(
