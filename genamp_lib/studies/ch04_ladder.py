@@ -36,7 +36,7 @@ from genamp_lib.studies.top_pairs import N_KEPT, STEPS, divide, ensemble_tasks
 Array = NDArray[np.float64]
 
 # Part of the artefacts' keys: raise one when its code changes the numbers.
-EVENTS_VERSION, COUNTS_VERSION, STEPS_VERSION = 1, 1, 1
+EVENTS_VERSION, COUNTS_VERSION, STEPS_VERSION, FURTHER_VERSION = 1, 1, 1, 2
 # Held-out events that choose the number of steps and the edges of quantiles; never judged with.
 N_VALIDATION = 5_000
 # Windows of m_tt in GeV; the last one is the paper's, Eq. (43).
@@ -364,7 +364,17 @@ def compared(samples: Sequence[Array], masks: Sequence[NDArray[np.bool_]]) -> Ar
     return {"distances": distances, "estimates": estimates}
 
 
-def measure_further_members(
+class FurtherWork(NamedTuple):
+    """One generator of events with four further jets."""
+
+    task: FlowMatchingTask
+    momenta: Array  # training and held-out events, half of them each
+    n_generated: int
+    seed: int  # of its events
+    store: ArtefactStore
+
+
+def further_work(
     momenta: Array,
     *,
     n_members: int,
@@ -372,43 +382,55 @@ def measure_further_members(
     n_generated: int,
     store: ArtefactStore,
     training: FlowMatchingTraining | None = None,
-) -> Arrays:
-    """Return what L-GATr generators make that learned the first half of events with further jets.
+) -> list[FurtherWork]:
+    """Return the L-GATr generators that learn the first half of events with further jets.
 
     Args:
         momenta: Events with four further jets, shape (n, 10, 4).
         n_members: Number of generators, on bootstrap draws.
         n_steps: Steps of each training.
         n_generated: Events of each generator.
-        store: Store of the networks, their events, and of the result.
+        store: Store of the networks, their events, and of what follows from them.
         training: Settings of the trainings but for their steps.
-
-    Returns:
-        "m_tt", (n_members, n_bins): counts in `M_TT_EDGES`; "tail", (n_members, 2): counts above
-        1 TeV and in the paper's window; "alarm", (n_members, 20): counts between quantiles of the
-        training set's m_tt.
     """
     own = np.array_split(momenta, 2)[0]
     tasks = ensemble_tasks(
         own, "lgatr-slim", n_members=n_members, n_steps=n_steps, training=training
     )
-    described = {"tasks": [task.key for task in tasks], "n_generated": n_generated}
-    stage = Stage("top-pair-further-members", COUNTS_VERSION, described)
-    regions = alarm_regions(top_pair_observables(own)[:, 0])
-    work = [(task, regions, n_generated, k, store) for k, task in enumerate(tasks)]
-    return store.combine(stage, _further_counts, work, stacked)
+    return [FurtherWork(task, momenta, n_generated, k, store) for k, task in enumerate(tasks)]
 
 
-def _further_counts(work: tuple[FlowMatchingTask, Array, int, int, ArtefactStore]) -> Arrays:
-    task, regions, n_generated, seed, store = work
-    momenta = generated_events(task, n_generated, seed=seed, store=store)
-    observables = top_pair_observables(momenta)
-    m_tt = observables[:, TOP_PAIR_OBSERVABLES.index("m_tt")]
-    tails = [in_window(observables, window).sum() for window in (FURTHER_WINDOW, WINDOWS[-1])]
+def measure_further_members(work: Sequence[FurtherWork]) -> Arrays:
+    """Return what generators of events with further jets make.
+
+    Returns:
+        "m_tt", (n_members, n_bins): counts in `M_TT_EDGES`; "tail_curve", (n_members, n_points):
+        counts above 1 TeV among the first `POINTS` events; "alarm", (n_members, 20): counts
+        between quantiles of the training set's m_tt.
+    """
+    described = {"tasks": [one.task.key for one in work], "n_generated": work[0].n_generated}
+    stage = Stage("top-pair-further-members", FURTHER_VERSION, described | {"points": POINTS})
+    return work[0].store.combine(stage, _further_counts, work, stacked)
+
+
+def further_events(work: FurtherWork) -> Array:
+    """Return the events of one generator, shape (n_generated, 10, 4)."""
+    return generated_events(work.task, work.n_generated, seed=work.seed, store=work.store)
+
+
+def _further_counts(work: FurtherWork) -> Arrays:
+    column = TOP_PAIR_OBSERVABLES.index("m_tt")
+    m_tt, train = (
+        top_pair_observables(x)[:, column]
+        for x in (further_events(work), np.array_split(work.momenta, 2)[0])
+    )
+    points = [n for n in POINTS if n <= len(m_tt)]
+    tail = RegionCounter([FURTHER_WINDOW], snapshots=points)
+    tail.update(m_tt)
     return {
         "m_tt": np.histogram(m_tt, M_TT_EDGES)[0],
-        "tail": np.array(tails),
-        "alarm": _counted(m_tt, regions),
+        "tail_curve": tail.curve()[1][:, 0],
+        "alarm": _counted(m_tt, alarm_regions(train)),
     }
 
 

@@ -15,18 +15,19 @@ from genamp_lib.networks.classifier import ClassifierSettings, ensemble_logits, 
 from genamp_lib.networks.cross_fit import cross_fitted_logits, unseen_logits
 from genamp_lib.networks.fitting import one_thread
 from genamp_lib.networks.top_pairs.fit import FlowMatchingTask, FlowMatchingTraining
-from genamp_lib.networks.top_pairs.members import TopPairGenerator
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, stacked
 from genamp_lib.studies.ch04_ladder import (
     FURTHER_WINDOW,
     POINTS,
     WINDOWS,
+    FurtherWork,
     Parts,
     Rung,
     checksum,
     compared,
     distances_of,
     event_seed,
+    further_events,
     generated_events,
     in_window,
     rung_stage,
@@ -185,27 +186,21 @@ def _null(work: tuple[Array, Array]) -> Arrays:
     }
 
 
-def measure_further(
-    generator: TopPairGenerator, momenta: Array, n_generated: int, *, store: ArtefactStore
-) -> Arrays:
-    """Return the arrays of `scored` for the generator with four further jets, m_tt above 1 TeV.
+def measure_further(work: Sequence[FurtherWork]) -> Arrays:
+    """Return the arrays of `scored`, (n_members, ...), of generators with four further jets.
 
     Args:
-        generator: Generator that was trained on the first half of `momenta`.
-        momenta: Events with four further jets, shape (n, 10, 4).
-        n_generated: Events that it makes.
-        store: Store of the result.
+        work: Generators; the window is m_tt above 1 TeV.
     """
-    described = {"generator": generator.key, "n_generated": n_generated}
-    described |= {"events": checksum(momenta), "classifier": asdict(CLASSIFIER)}
-    stage = Stage("top-pair-further", SCORES_VERSION, described)
-    return store.compute(stage, _further, (generator, momenta, n_generated))
+    described = {"tasks": [one.task.key for one in work], "n_generated": work[0].n_generated}
+    described |= {"events": checksum(work[0].momenta), "classifier": asdict(CLASSIFIER)}
+    stage = Stage("top-pair-further", SCORES_VERSION + 1, described | {"points": POINTS})
+    return work[0].store.combine(stage, _further, work, stacked)
 
 
-def _further(work: tuple[TopPairGenerator, Array, int]) -> Arrays:
-    generator, momenta, n_generated = work
-    generated = generator.sample(n_generated, seed=0)
-    return scored(generated, *np.array_split(momenta, 2), seed=0, window=FURTHER_WINDOW)
+def _further(work: FurtherWork) -> Arrays:
+    halves = np.array_split(work.momenta, 2)
+    return scored(further_events(work), *halves, seed=work.seed, window=FURTHER_WINDOW)
 
 
 def _masks(samples: Sequence[Array], window: tuple[float, float]) -> list[NDArray[np.bool_]]:

@@ -66,7 +66,7 @@ def test_rungs_fit_the_events_and_have_disjoint_sets_and_seeds_of_their_own() ->
     ("wrong", "message"),
     [
         ({"architectures": ["gan"]}, r"`architectures` must be among lgatr-slim, lloca, trans"),
-        ({"n_train": [3000]}, r"`n_train` must be among 1000, 2000, 20000, got \[3000\]"),
+        ({"n_train": [3000]}, r"`n_train` must be among 1000, 2000, 4000, 20000, got \[3000\]"),
         ({"n_train": []}, "`n_train` must be among"),
         ({"n_members": 1}, "must be at least 1, at least 2"),
         ({"step_share": 0.0}, r"in \(0, 1\]"),
