@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,7 +16,10 @@ from genamp_lib._project import GenampError, replace_file
 from genamp_lib.book.catalog import Chapter, choices
 from genamp_lib.book.results import Result, Run
 
-Verdict = Literal["agrees", "differs", "not comparable", "not run"]
+# Of numbers; of statements in words; of either.
+Verdict = Literal[
+    "agrees", "differs", "holds", "does not hold", "inconclusive", "not comparable", "not run"
+]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 README_MARKS = {
@@ -42,6 +45,7 @@ class PaperNumber(BaseModel):
     value: Number | None = None
     range: tuple[Number, Number] | None = None
     source: Literal["printed", "read off a figure", "stated in words"]
+    words: str = ""
     tolerance: Number = 0.0
     unit: str = ""
     agreement: str
@@ -53,6 +57,8 @@ class PaperNumber(BaseModel):
     def _one_number(self) -> PaperNumber:
         if (self.value is None) == (self.range is None):
             raise ValueError("needs either `value` or `range`")
+        if (self.source == "stated in words") != bool(self.words):
+            raise ValueError("needs `words` if `source` is stated in words, and only then")
         return self
 
     @property
@@ -64,7 +70,9 @@ class PaperNumber(BaseModel):
 
     @property
     def text(self) -> str:
-        """The number as the paper gives it."""
+        """The number or the words, as the paper gives them."""
+        if self.words:
+            return f"\u201c{self.words}\u201d"
         unit = f" {self.unit}" if self.unit else ""
         if self.range is not None:
             return f"{self.range[0]:g} to {self.range[1]:g}{unit}"
@@ -121,8 +129,10 @@ def load_paper_numbers(root: Path) -> list[PaperNumber]:
 def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
     """Compare a paper's number with ours.
 
-    Agreement means that what the paper's number can mean overlaps our 95.45 % interval, taken as
-    our 68.27 % interval with both half-widths doubled; of an infinite number, those of its inverse.
+    Our interval is the 95.45 % one, taken as the 68.27 % interval with both half-widths doubled; of
+    an infinite number, those of its inverse. A number agrees if what it can mean overlaps our
+    interval, unless that reaches from below a third to above three times of it, which says nothing.
+    A statement holds if our interval lies where it is true.
     """
     if paper.not_comparable:
         return "not comparable", paper.not_comparable
@@ -131,9 +141,20 @@ def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:
         low = low / 2  # the interval of 1/value, which starts at 0, with its width doubled
     else:
         low, high = ours.value - 2 * (ours.value - low), ours.value + 2 * (high - ours.value)
-    if low <= paper.edges[1] and high >= paper.edges[0]:
-        return "agrees", paper.agreement
-    return "differs", paper.differs or "no reason recorded"
+    first, last = paper.edges
+    if low > last or high < first:
+        outcome = "does not hold" if paper.words else "differs"
+        return outcome, paper.differs or "no reason recorded"
+    if paper.words:
+        holds = first <= low and high <= last
+        return ("holds", paper.agreement) if holds else ("inconclusive", _SAYS_NEITHER)
+    if low < first / 3 and high > 3 * last:
+        return "inconclusive", _SAYS_NOTHING
+    return "agrees", paper.agreement
+
+
+_SAYS_NEITHER = "our interval lies on both sides of where the statement begins to be true"
+_SAYS_NOTHING = "our interval is so wide that it says nothing"
 
 
 def compare(numbers: Iterable[PaperNumber], runs: Mapping[str, Run]) -> list[Row]:
@@ -154,6 +175,12 @@ def _compare(number: PaperNumber, run: Run | None) -> Row:
     if run.record.get("changed"):
         outcome, reason = "not comparable", "rerun with other parameters"
     return Row(number, outcome, reason, ours, run.record["preset"])
+
+
+def tally(rows: Iterable[Row]) -> dict[str, int]:
+    """Return how often each verdict stands in the rows, in the order of `Verdict`."""
+    counts = Counter(row.verdict for row in rows)
+    return {name: counts[name] for name in get_args(Verdict) if counts[name]}
 
 
 def update_readme(path: Path, rows: Sequence[Row], chapters: Iterable[Chapter]) -> bool:

@@ -38,7 +38,7 @@ from genamp_lib._project import (
 )
 from genamp_lib.book.catalog import Chapter
 from genamp_lib.book.results import Run
-from genamp_lib.book.scoreboard import compare, load_paper_numbers
+from genamp_lib.book.scoreboard import compare, load_paper_numbers, tally
 from genamp_lib.book.stale import installed_versions
 
 COMPUTED = "computed.json"  # in the sources: what the pages ask for, see extension
@@ -116,6 +116,7 @@ def _stage(
     blocks = {
         "": {
             "scoreboard": html.scoreboard(rows, link=True),
+            "tallies": html.tallies(tally(rows)),
             "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
             "chapters": html.chapters(chapters, runs),
             "banner": banner,

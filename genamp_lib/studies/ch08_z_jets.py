@@ -50,7 +50,7 @@ CLASSIFIER = ClassifierSettings(n_layers=5, n_hidden=256, batch_size=1024, n_epo
 
 @dataclass(frozen=True)
 class ZJetGenerator:
-    """A chain of three flows: muons and first jet, second jet, third jet, each given what is before.
+    """A chain of flows: muons and first jet, second jet, third jet, each given those before.
 
     Attributes:
         whitening: Whether the coordinates are rotated to principal components and scaled.
@@ -80,8 +80,8 @@ class ZJetTraining:
 
     Attributes:
         n_train: Events of each multiplicity.
-        simulated: Whether they are those of `genamp data simulate z-jets` with the seed 21; the last
-            ones of the shipped samples otherwise.
+        simulated: Whether they are those of `genamp data simulate z-jets` with the seed 21; the
+            last ones of the shipped samples otherwise.
     """
 
     n_train: Mapping[int, int] = field(default_factory=lambda: dict(N_TRAIN))
@@ -130,6 +130,13 @@ def chain_events(training: ZJetTraining, part: int) -> tuple[Array, Array]:
 
 
 def chain_conditions(before: Array, n_jets: int, part: int) -> Array:
+    """Return the conditions of one flow of the chain, for events whose number of jets is known.
+
+    Args:
+        before: Coordinates that the flows before it make, shape (n, 0), (n, 9) or (n, 13).
+        n_jets: Number of jets of the events.
+        part: Place in the chain, from 0.
+    """
     if part == 2:
         return before
     is_n = np.array([n_jets == n for n in MULTIPLICITIES[part:]], dtype=np.float64)

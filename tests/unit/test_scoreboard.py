@@ -15,6 +15,7 @@ from genamp_lib.book.scoreboard import (
     PaperNumber,
     compare,
     load_paper_numbers,
+    tally,
     update_readme,
     verdict,
 )
@@ -55,7 +56,9 @@ def runs(**results: Result) -> dict[str, Run]:
         (ours(12.0, (11.2, 12.7)), "agrees"),
         (ours(8.0, (7.0, 8.7)), "differs"),
         (ours(8.0, (7.0, 8.8)), "agrees"),
-        (ours(3.0, (1.0, float("inf"))), "agrees"),
+        (ours(3.0, (1.0, float("inf"))), "inconclusive"),  # from below 3.2 to above 31.5
+        (ours(7.0, (5.0, float("inf"))), "inconclusive"),  # doubled it begins at 3
+        (ours(9.0, (6.5, float("inf"))), "agrees"),  # at 4
         (ours(float("inf"), (20.0, float("inf"))), "agrees"),  # down to 10
         (ours(float("inf"), (22.0, float("inf"))), "differs"),  # down to 11, the paper ends at 10.5
     ],
@@ -64,13 +67,30 @@ def test_verdict(result: Result, expected: str) -> None:
     assert verdict(PaperNumber(**ENTRY), result)[0] == expected
 
 
-def test_a_range_and_not_comparable() -> None:
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (ours(0.51), "holds"),
+        (ours(0.51, (0.505, 0.515)), "holds"),  # doubled it begins at 0.5
+        (ours(0.51, (0.504, 0.515)), "inconclusive"),
+        (ours(0.6), "does not hold"),
+        (ours(0.6, (0.58, 0.62)), "inconclusive"),  # doubled it begins at 0.56
+        (ours(0.6, (0.595, 0.62)), "does not hold"),
+    ],
+)
+def test_a_statement_in_words(result: Result, expected: str) -> None:
     entry = {key: ENTRY[key] for key in ENTRY if key not in ("value", "tolerance")}
-    stated = PaperNumber(**entry, range=(0.5, 0.58))
-    assert verdict(stated, ours(0.51)) == ("agrees", "rounding")
-    assert verdict(stated, ours(0.6)) == ("differs", "no reason recorded")
+    stated = {"range": (0.5, 0.58), "source": "stated in words", "words": "close to 0.5"}
+    number = PaperNumber(**entry | stated)
+    assert verdict(number, result)[0] == expected
+    assert number.text == "\u201cclose to 0.5\u201d"
+
+
+def test_not_comparable_and_tallies() -> None:
     other = PaperNumber(**ENTRY, not_comparable="another question")
     assert verdict(other, ours(10.0)) == ("not comparable", "another question")
+    rows = compare([other, PaperNumber(**ENTRY), other], runs(answer=ours(10.0)))
+    assert tally(rows) == {"agrees": 1, "not comparable": 2}
 
 
 def test_compare_names_a_missing_result() -> None:
@@ -88,6 +108,8 @@ def test_compare_names_a_missing_result() -> None:
         ({"value": None}, "needs either `value` or `range`"),
         ({"range": [1, 2]}, "needs either `value` or `range`"),
         ({"source": "guessed"}, "source"),
+        ({"source": "stated in words"}, "needs `words`"),
+        ({"words": "close to ten"}, "needs `words`"),
         ({"surprise": 1}, "surprise"),
     ],
 )
