@@ -356,7 +356,7 @@ def fit_conditional_flow(
     >>> fit_conditional_flow(features, conditions, settings=settings, seed=1).train_loss.shape
     (2,)
     """
-    x, given = (torch.from_numpy(part) for part in training_events(features, conditions))
+    x, given = (torch.tensor(part) for part in training_events(features, conditions))
     parts = split_events(len(x), validation_fraction=settings.validation_fraction, seed=seed)
     with seeded(seed):
         flow = ConditionalFlow(x.shape[1], given.shape[1], settings)
@@ -388,7 +388,9 @@ def fit_conditional_flow(
 def training_events(features: ArrayLike, conditions: ArrayLike | None) -> tuple[NDArray, NDArray]:
     """Return training events as float64, or say why a flow cannot be fitted to them."""
     x = check_continuous("features", features)
-    given = np.empty((len(x), 0)) if conditions is None else np.array(conditions, dtype=np.float64)
+    given = (
+        np.empty((len(x), 0)) if conditions is None else np.asarray(conditions, dtype=np.float64)
+    )
     if given.ndim != 2 or len(given) != len(x):
         raise ValueError(f"`conditions` must be ({len(x)}, n_conditions), got {given.shape}.")
     if given.size:
@@ -425,7 +427,7 @@ def log_density(
     flow: ConditionalFlow, features: ArrayLike, conditions: ArrayLike | None = None
 ) -> NDArray[np.float64]:
     """Return the log density (n,) at features (n, n_features) given (n, n_conditions)."""
-    x, given = (None if part is None else torch.from_numpy(np.array(part, dtype=np.float64))
+    x, given = (None if part is None else torch.tensor(np.asarray(part, dtype=np.float64))
                 for part in (features, conditions))  # fmt: skip
     with one_thread(), torch.no_grad():
         return (in_chunks(flow, *flow.standardised(x, given)).double() + flow.log_volume()).numpy()
@@ -435,7 +437,7 @@ def generate_given(
     flow: ConditionalFlow, conditions: ArrayLike, *, seed: int
 ) -> NDArray[np.float64]:
     """Draw one event for each row of conditions, (n, n_conditions); shape (n, n_features)."""
-    given = torch.from_numpy(np.array(conditions, dtype=np.float64))
+    given = torch.tensor(np.asarray(conditions, dtype=np.float64))
     with one_thread():
         return flow.sample(given, generator=torch.Generator().manual_seed(seed)).numpy()
 
