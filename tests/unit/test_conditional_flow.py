@@ -201,9 +201,7 @@ class TestFit:
 
     def test_runaway_loss(self):
         settings = replace(QUICK, learning_rate=1e30, n_epochs=9)
-        with pytest.raises(
-            GenampError, match="conditional flow: the loss must be finite, .* lower"
-        ):
+        with pytest.raises(GenampError, match=r"conditional flow: the loss must be finite, .*"):
             fit_conditional_flow(*events(), settings=settings, seed=1)
 
 
@@ -255,7 +253,7 @@ class TestKept:
         with pytest.raises(GenampError, match=r"stored flow: must have the arrays of .*=9"):
             flow_from_arrays(arrays, replace(QUICK, n_hidden=9))
         arrays.pop("condition_mean")
-        with pytest.raises(GenampError, match="stored flow: .* got 'condition_mean'; rerun"):
+        with pytest.raises(GenampError, match=r"stored flow: .* got 'condition_mean'; rerun"):
             flow_from_arrays(arrays, QUICK)
 
 
@@ -279,7 +277,7 @@ class TestBadInput:
             (lambda x, c: (x, 0 * c), r"`conditions` must vary, .* column\(s\) \[0\]; drop them"),
             (
                 lambda x, c: (np.column_stack([x, x[:, 0] + x[:, 1]]), c),
-                "`features` must not depend on each other linearly for `whitening`, got a principal",
+                "`features` must not depend on each other linearly for `whitening`, got",
             ),
         ],
     )
