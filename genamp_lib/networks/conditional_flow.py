@@ -356,7 +356,7 @@ def fit_conditional_flow(
     >>> fit_conditional_flow(features, conditions, settings=settings, seed=1).train_loss.shape
     (2,)
     """
-    x, given = (torch.from_numpy(part) for part in training_events(features, conditions))
+    x, given = training_events(features, conditions)
     parts = split_events(len(x), validation_fraction=settings.validation_fraction, seed=seed)
     with seeded(seed):
         flow = ConditionalFlow(x.shape[1], given.shape[1], settings)
@@ -385,22 +385,25 @@ def fit_conditional_flow(
     return ConditionalFlowFit(curves.train_loss, curves.validation_loss, flow)
 
 
-def training_events(features: ArrayLike, conditions: ArrayLike | None) -> tuple[NDArray, NDArray]:
-    """Return training events as float64, or say why a flow cannot be fitted to them."""
+def training_events(features: ArrayLike, conditions: ArrayLike | None) -> list[Tensor]:
+    """Return training events in float64, or say why a flow cannot be fitted to them."""
     x = check_continuous("features", features)
-    given = np.empty((len(x), 0)) if conditions is None else np.array(conditions, dtype=np.float64)
+    given = np.asarray(np.empty((len(x), 0)) if conditions is None else conditions, np.float64)
     if given.ndim != 2 or len(given) != len(x):
         raise ValueError(f"`conditions` must be ({len(x)}, n_conditions), got {given.shape}.")
     if given.size:
         check_table("conditions", given)
-    return x, given
+    return [torch.tensor(x), torch.tensor(given)]
 
 
-def training_key(features: Tensor, conditions: Tensor, *others: object) -> str:
-    """Return a hash of training events and all else that the numbers depend on."""
-    digest = hashlib.sha256(repr(others).encode())
-    for events in (features, conditions):
-        digest.update(str(tuple(events.shape)).encode() + events.numpy().tobytes())
+def training_key(*parts: object) -> str:
+    """Return a hash of all that a training depends on: tensors, settings, seeds."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(part.numpy().tobytes())
+            part = part.shape
+        digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
 
 
@@ -425,7 +428,7 @@ def log_density(
     flow: ConditionalFlow, features: ArrayLike, conditions: ArrayLike | None = None
 ) -> NDArray[np.float64]:
     """Return the log density (n,) at features (n, n_features) given (n, n_conditions)."""
-    x, given = (None if part is None else torch.from_numpy(np.array(part, dtype=np.float64))
+    x, given = (None if part is None else torch.tensor(np.asarray(part, dtype=np.float64))
                 for part in (features, conditions))  # fmt: skip
     with one_thread(), torch.no_grad():
         return (in_chunks(flow, *flow.standardised(x, given)).double() + flow.log_volume()).numpy()
@@ -435,7 +438,7 @@ def generate_given(
     flow: ConditionalFlow, conditions: ArrayLike, *, seed: int
 ) -> NDArray[np.float64]:
     """Draw one event for each row of conditions, (n, n_conditions); shape (n, n_features)."""
-    given = torch.from_numpy(np.array(conditions, dtype=np.float64))
+    given = torch.tensor(np.asarray(conditions, dtype=np.float64))
     with one_thread():
         return flow.sample(given, generator=torch.Generator().manual_seed(seed)).numpy()
 

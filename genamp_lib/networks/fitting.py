@@ -268,7 +268,7 @@ def check_table(name: str, events: np.ndarray) -> None:
 
 def check_continuous(name: str, events: ArrayLike) -> np.ndarray:
     """Return training events as float64, or say why a density cannot be fitted to them."""
-    events = np.array(events, dtype=np.float64)
+    events = np.asarray(events, dtype=np.float64)
     check_table(name, events)
     if len(events) < FEWEST_EVENTS:
         raise ValueError(f"`{name}` must hold at least {FEWEST_EVENTS} events, got {len(events)}.")
