@@ -144,32 +144,27 @@ def chain_conditions(before: Array, n_jets: int, part: int) -> Array:
     return np.concatenate([before, np.tile(columns, (len(before), 1))], axis=1)
 
 
-def trained_chain(
-    generator: ZJetGenerator,
-    training: ZJetTraining,
-    n_parts: int = len(CHAIN),
-    *,
-    seed: int,
-    store: ArtefactStore,
-) -> list[ConditionalFlow]:
-    """Return the first flows of a chain; those that are missing are trained.
+def chain_tasks(
+    generator: ZJetGenerator, training: ZJetTraining, n_parts: int = len(CHAIN), *, seed: int
+) -> list[FlowTask]:
+    """Return the trainings of the first flows of a chain.
 
     Args:
         generator: Settings.
         training: Where the events come from.
         n_parts: Number of flows, the largest number of jets that they can make.
         seed: Seed of the trainings.
-        store: Store of the networks.
     """
     tasks = []
     for part, n_epochs in enumerate(generator.n_epochs[:n_parts]):
         stage = Stage("z-jets-flow", FLOW_VERSION, {"training": training.described(), "part": part})
-        settings = asdict(generator.flow) | {
-            "whitening": generator.whitening,
-            "n_epochs": n_epochs,
-        }
-        events = partial(chain_events, training, part)
-        tasks.append(FlowTask(stage, events, ConditionalFlowSettings(**settings), seed))
+        settings = replace(generator.flow, whitening=generator.whitening, n_epochs=n_epochs)
+        tasks.append(FlowTask(stage, partial(chain_events, training, part), settings, seed))
+    return tasks
+
+
+def trained_flows(tasks: list[FlowTask], store: ArtefactStore) -> list[ConditionalFlow]:
+    """Return the flows of a chain; those that are missing are trained."""
     return [fit.flow for fit in fitted_conditional_flows(tasks, store=store, label="flows")]
 
 
@@ -243,8 +238,8 @@ def weighed_events(
 
 
 def _weighed(classifier: ClassifierSettings, work: _Work) -> Arrays:
-    how = {"seed": work.seed, "store": work.store}
-    flows = trained_chain(work.generator, work.training, work.n_jets, **how)
+    tasks = chain_tasks(work.generator, work.training, work.n_jets, seed=work.seed)
+    flows = trained_flows(tasks, work.store)
     with one_thread():
         coordinates = generate_z_jets(flows, work.n_jets, work.n_judged, work.seed)
     # As they are kept: a reader of the artefact has the events that the classifier saw.

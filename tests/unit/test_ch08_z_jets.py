@@ -9,10 +9,12 @@ import pytest
 from genamp_lib._project import GenampError
 from genamp_lib.datasets.z_jets import z_jet_momenta, z_jet_observables
 from genamp_lib.diagnostics import auc_from_weights
+from genamp_lib.networks.bayesian_flow import PosteriorSettings
 from genamp_lib.networks.classifier import ClassifierSettings
 from genamp_lib.networks.conditional_flow import ConditionalFlowSettings
 from genamp_lib.store import ArtefactStore
 from genamp_lib.studies import ch08_z_jets
+from genamp_lib.studies.ch08_posterior import BINS, bin_pulls, measure_posterior
 from genamp_lib.studies.ch08_z_jets import (
     GENERATORS,
     ZJetGenerator,
@@ -21,10 +23,11 @@ from genamp_lib.studies.ch08_z_jets import (
     binned_logits,
     chain_conditions,
     chain_events,
+    chain_tasks,
     generate_z_jets,
     null_weights,
     scaled_generators,
-    trained_chain,
+    trained_flows,
     weighed_events,
 )
 
@@ -54,13 +57,13 @@ def test_each_flow_sees_the_events_that_have_its_jet() -> None:
 
 
 def test_a_chain_makes_events_of_each_multiplicity(store: ArtefactStore) -> None:
-    flows = trained_chain(GENERATOR, SMALL, seed=1, store=store)
+    flows = trained_flows(chain_tasks(GENERATOR, SMALL, seed=1), store)
     for n_jets in (1, 2, 3):
         made = generate_z_jets(flows, n_jets, 50, seed=3)
         assert made.shape == (50, 5 + 4 * n_jets)
         assert np.isfinite(z_jet_momenta(made)).all()
         assert np.array_equal(made, generate_z_jets(flows, n_jets, 50, seed=3))
-    again = trained_chain(GENERATOR, SMALL, 1, seed=1, store=store)
+    again = trained_flows(chain_tasks(GENERATOR, SMALL, 1, seed=1), store)
     assert len(again) == 1
     assert {one["origin"] for one in store.used[3:]} == {"local"}
 
@@ -125,3 +128,27 @@ def test_equal_budget_means_equal() -> None:
     assert GENERATORS["whitened, trained longer"] == long
     assert GENERATORS["plain, trained shorter"] == short
     assert scaled_generators(1.0) == GENERATORS
+
+
+def test_a_posterior_is_measured_draw_by_draw(store: ArtefactStore) -> None:
+    how = {"training": SMALL, "settings": PosteriorSettings(n_steps=5), "n_draws": 3}
+    how |= {"seed": 1, "posterior_seed": 2, "store": store}
+    with pytest.warns(UserWarning, match="collapsed: the variances are those at the start"):
+        found = measure_posterior(GENERATOR, {1: 40, 3: 30}, **how)
+    assert found["relative.1"].shape == (40,)
+    assert found["counts.3.eta_j3"].shape == (3, len(BINS["eta_j3"]) - 1)
+    assert "counts.1.dr_min" not in found
+    with pytest.raises(ValueError, match="`n_draws` must be at least 2, got 1"):
+        measure_posterior(GENERATOR, {1: 40}, **how | {"n_draws": 1})
+
+
+def test_pulls_of_bins_are_normal_if_the_posterior_holds() -> None:
+    rng = np.random.default_rng(5)
+    rates = rng.uniform(50, 500, size=2000)
+    # The truth is one more draw of expected counts that scatter by 10 %.
+    draws = rates * (1 + 0.1 * rng.normal(size=(41, 2000)))
+    counts = rng.poisson(draws)
+    pulls = bin_pulls(counts[1:], counts[0], 10_000, 10_000)
+    assert (np.abs(pulls) < 1).mean() == pytest.approx(0.683, abs=0.06)
+    # Without the posterior's width the same truth is far off: a case that must fail.
+    assert (np.abs(bin_pulls(rng.poisson(rates, (40, 2000)), counts[0], 1, 1)) < 1).mean() < 0.6
