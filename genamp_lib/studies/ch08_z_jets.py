@@ -65,7 +65,7 @@ class ZJetGenerator:
     )
 
 
-LONG, SHORT = (10, 15, 20), (2, 3, 10)
+LONG, SHORT = (6, 10, 15), (1, 2, 5)
 GENERATORS = {
     "state of the art": ZJetGenerator(False, LONG),
     "standard": ZJetGenerator(True, SHORT),
