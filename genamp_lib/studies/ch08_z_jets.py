@@ -93,14 +93,14 @@ class ZJetTraining:
         return {"n_train": sizes, "seed": TRAINING_SEED if self.simulated else None}
 
     def events(self, n_jets: int) -> Array:
-        """Return momenta (n_train, 2 + n_jets, 4).
+        """Return momenta (n_train, 2 + n_jets, 4), without the steps of their rounding.
 
         Raises:
             GenampError: The file is missing or has too few events; the line has the command.
         """
         wanted = self.n_train[n_jets]
         if not self.simulated:
-            return load_z_jets(n_jets).momenta[-wanted:].astype(np.float64)
+            return _unrounded(load_z_jets(n_jets).momenta[-wanted:], n_jets)
         path = project_root() / f"_build/simulate/z_jets_{n_jets}j_seed{TRAINING_SEED}.h5"
         if not path.exists():
             raise GenampError(
@@ -108,7 +108,14 @@ class ZJetTraining:
                 f"data simulate z-jets --n-jets {n_jets} --n-events {wanted} --seed "
                 f"{TRAINING_SEED}`, of three jets first"
             )
-        return load_z_jets(n_jets, source=path, n_events=wanted).momenta.astype(np.float64)
+        return _unrounded(load_z_jets(n_jets, source=path, n_events=wanted).momenta, n_jets)
+
+
+def _unrounded(momenta: NDArray[np.float32], seed: int) -> Array:
+    """Spread momenta evenly over the steps to which they were rounded, 15 bits of a mantissa."""
+    momenta = momenta.astype(np.float64)
+    step = np.ldexp(1.0, np.frexp(momenta)[1] - 16)
+    return momenta + step * np.random.default_rng(seed).uniform(-0.5, 0.5, momenta.shape)
 
 
 def chain_events(training: ZJetTraining, part: int) -> tuple[Array, Array]:
