@@ -123,7 +123,9 @@ class ArtefactStore:
         """
         missing = {stage.key: stage for stage in stages if not self._find(stage)}
         with ExitStack() as locks:
-            for _, stage in sorted(missing.items()):  # in one order: no two runs wait for each other
+            for _, stage in sorted(
+                missing.items()
+            ):  # in one order: no two runs wait for each other
                 locks.enter_context(self._lock(stage))
             return self._map(stages, function, tasks, jobs=jobs, label=label)
 

@@ -237,7 +237,7 @@ class TestStartAndPosterior:
         assert (ratio - 1).abs().max() < 5.5 / math.sqrt(8000)
 
     def test_draws_are_known_by_what_they_follow_from(self) -> None:
-        """Not by their last bits, which differ between machines: artefacts have their keys by it."""
+        """Not by their last bits, which differ between machines and would be in keys."""
         model = ensemble(n_members=2)
         widths = torch.full((2, model.settings.n_last_layer), -4.0)
 
