@@ -195,7 +195,16 @@ def measure_further(
         momenta: Events with four further jets, shape (n, 10, 4).
         n_generated: Events that it makes.
         store: Store of the result.
+
+    Raises:
+        ValueError: The generator makes events of another number of jets.
     """
+    n_particles = generator.settings.n_particles
+    if momenta.shape[1:] != (n_particles, 4):
+        raise ValueError(
+            f"`momenta` must be (n, {n_particles}, 4), as what the generator makes, "
+            f"got {momenta.shape}."
+        )
     described = {"generator": generator.key, "n_generated": n_generated}
     described |= {"events": checksum(momenta), "classifier": asdict(CLASSIFIER)}
     stage = Stage("top-pair-further", SCORES_VERSION, described)
