@@ -11,14 +11,17 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -75,7 +78,7 @@ class ArtefactStore:
     Args:
         published: Folder of the artefacts in the repository; read only.
         local: Folder for what is computed here.
-        fresh: Compute everything again, read nothing.
+        fresh: Compute everything again, read nothing but what this store computed.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class ArtefactStore:
         self.local = local or root / "_build" / "artefacts"
         self.fresh = os.environ.get(FRESH_VARIABLE) == "1" if fresh is None else fresh
         self.used: list[dict[str, str]] = []
+        self._made: set[Path] = set()
 
     def map(
         self,
@@ -103,7 +107,8 @@ class ArtefactStore:
         """Return the arrays of many stages, from artefacts where there are any.
 
         What is missing is shared by the processes or machines that `genamp run` was given. Each
-        result is kept as soon as it is there, so that a killed run continues.
+        result is kept as soon as it is there, so that a killed run continues. What another run on
+        this folder is computing is waited for, and then read.
 
         Args:
             stages: Artefacts that are wanted.
@@ -116,6 +121,23 @@ class ArtefactStore:
             GenampError: An artefact is damaged or belongs to something else, or the work cannot be
                 shared.
         """
+        missing = {stage.key: stage for stage in stages if not self._find(stage)}
+        with ExitStack() as locks:
+            for _, stage in sorted(
+                missing.items()
+            ):  # in one order: no two runs wait for each other
+                locks.enter_context(self._lock(stage))
+            return self._map(stages, function, tasks, jobs=jobs, label=label)
+
+    def _map(
+        self,
+        stages: Sequence[Stage],
+        function: Callable[[Task], Arrays],
+        tasks: Sequence[Task],
+        *,
+        jobs: int | None = None,
+        label: str | None = None,
+    ) -> list[Arrays]:
         found = {k: one for k, stage in enumerate(stages) if (one := self._find(stage))}
         arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
         todo = [k for k in range(len(stages)) if k not in found]
@@ -166,7 +188,8 @@ class ArtefactStore:
         kept = ArtefactStore(published=folder, local=folder, fresh=self.fresh)
 
         def whole(_: None) -> Arrays:
-            return merge(kept.map(parts, function, tasks, label=stage.name))
+            # The lock of the whole is theirs.
+            return merge(kept._map(parts, function, tasks, label=stage.name))
 
         # Here: it is the parts that are shared.
         return self.map([stage], whole, [None], jobs=1, label="")[0]
@@ -175,9 +198,27 @@ class ArtefactStore:
         """Return the folder of a stage's parts and checkpoints; keeping the stage removes it."""
         return self.local / f"{stage.name}-{stage.key}-unfinished"
 
+    @contextmanager
+    def _lock(self, stage: Stage) -> Iterator[None]:
+        """Keep other processes from computing a stage; one that is killed keeps them no longer."""
+        self.local.mkdir(parents=True, exist_ok=True)
+        path = self.local / f"{stage.name}-{stage.key}.lock"
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{stage.name}: waiting for another run that computes it", file=sys.stderr)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
     def _find(self, stage: Stage) -> Found | None:
         if self.fresh:
-            return None
+            path = self.local / f"{stage.name}-{stage.key}.safetensors"
+            return (path, "computed") if path in self._made else None
         for folder, origin in ((self.published, "published"), (self.local, "local")):
             path = folder / f"{stage.name}-{stage.key}.safetensors"
             # The record is written last: without it a file is what a kill left behind.
@@ -190,6 +231,7 @@ class ArtefactStore:
         # Not ascontiguousarray, which makes a single number an array of one.
         arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         write_artefact(path, stage, arrays, wall_seconds=seconds)
+        self._made.add(path)
         shutil.rmtree(self.unfinished(stage), ignore_errors=True)
         return arrays, (path, "computed")
 

@@ -155,6 +155,11 @@ def ladder_parts(momenta: Array, *, n_train: int = 20_000) -> Parts:
     Raises:
         ValueError: There are too few events.
     """
+    if n_train < 4 or 5 * n_train > len(momenta):
+        raise ValueError(
+            f"`n_train` must be at least 4 and at most a fifth of the {len(momenta)} events, "
+            f"got {n_train}."
+        )
     division = divide(momenta, n_train=n_train, n_holdout=n_train)
     others = (division.train, division.holdout, division.spent_holdout, division.fresh_holdout)
     unseen = np.concatenate(others)
@@ -196,6 +201,25 @@ def rung_tasks(
                 )
         tasks.append(of_set)
     return tasks
+
+
+def check_holdout(observables: Array, rung: Rung) -> None:
+    """Refuse held-out events, given by their observables (n, 10), that cannot judge a rung.
+
+    Raises:
+        ValueError: There are fewer than in a training set, or none in one of the windows.
+    """
+    if len(observables) < rung.n_train:
+        raise ValueError(
+            f"`holdout` must have at least as many events as a training set, {rung.n_train}, "
+            f"got {len(observables)}; take more events."
+        )
+    for low, high in WINDOWS:
+        if not in_window(observables, (low, high)).any():
+            raise ValueError(
+                f"`holdout` must have events in the window m_tt {low}-{high} GeV, got none of "
+                f"{len(observables)}; take more events."
+            )
 
 
 def quantile_edges(validation: Array) -> Array:
@@ -253,9 +277,13 @@ def measure_rung(
         parts: Training, validation and held-out events.
         store: Store of the networks, their events, and of the result.
         training: Settings of the trainings but for their steps.
+
+    Raises:
+        ValueError: The rung does not fit the training events, or as `check_holdout`.
     """
     tasks = rung_tasks(rung, parts.train, training)
     holdout, edges = top_pair_observables(parts.holdout), quantile_edges(parts.validation)
+    check_holdout(holdout, rung)
     stage = rung_stage("top-pair-ladder", COUNTS_VERSION, rung, tasks, parts).adding(
         edges=checksum(edges), windows=WINDOWS, points=POINTS
     )
@@ -392,7 +420,14 @@ def further_work(
         n_generated: Events of each generator.
         store: Store of the networks, their events, and of what follows from them.
         training: Settings of the trainings but for their steps.
+
+    Raises:
+        ValueError: The events have no further jets.
     """
+    if momenta.ndim != 3 or momenta.shape[1:] != (10, 4):
+        raise ValueError(
+            f"`momenta` must be (n, 10, 4), events with four further jets, got {momenta.shape}."
+        )
     own = np.array_split(momenta, 2)[0]
     tasks = ensemble_tasks(
         own, "lgatr-slim", n_members=n_members, n_steps=n_steps, training=training

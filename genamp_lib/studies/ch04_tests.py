@@ -22,6 +22,7 @@ from genamp_lib.studies.ch04_ladder import (
     WINDOWS,
     Parts,
     Rung,
+    check_holdout,
     checksum,
     counts_of,
     quantile_edges,
@@ -101,17 +102,13 @@ def ladder_tests(
         holdouts: Momenta of the held-out events that decide, shape (n, 6, 4) each.
 
     Raises:
-        ValueError: No event of a holdout lies in a window.
+        ValueError: As `check_holdout`.
     """
     edges = quantile_edges(parts.validation)
-    truths = [counts_of(top_pair_observables(holdout), edges) for holdout in holdouts]
-    for holdout, true in zip(holdouts, truths, strict=True):
-        for name, count in zip(WINDOW_NAMES, true["windows"], strict=True):
-            if not count:
-                raise ValueError(
-                    f"`holdouts` must have events in the window {name} GeV, got none of "
-                    f"{len(holdout)}; take more events."
-                )
+    observables = [top_pair_observables(holdout) for holdout in holdouts]
+    for one in observables:
+        check_holdout(one, rung)
+    truths = [counts_of(one, edges) for one in observables]
     own = [top_pair_observables(training_set(rung, k, parts.train)) for k in range(rung.n_sets)]
     trained = [counts_of(x, edges) for x in own]
     tests: list[list[LadderTest]] = [[] for _ in holdouts]

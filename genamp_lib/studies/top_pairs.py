@@ -5,9 +5,10 @@ What was tried before these settings were chosen: the appendix "How the generato
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,7 @@ from genamp_lib.networks.top_pairs.members import fitted_generators, sample_gene
 from genamp_lib.store import ArtefactStore
 
 Array = NDArray[np.float64]
+Result = TypeVar("Result")
 
 # Generators of each architecture that are kept in the repository.
 N_KEPT = 10
@@ -108,21 +110,54 @@ def ensemble_tasks(
     return tasks
 
 
+def kept_train() -> Array:
+    """Return the momenta that the kept generators learned bootstrap draws of, (20000, 6, 4)."""
+    return divide(load_top_pairs(0).momenta).fresh_train
+
+
 def sample_ensemble(
-    architecture: Architecture, n_generated: int, *, n_members: int = N_KEPT, seed: int = 1
-) -> Array:
-    """Generate top pairs with the kept generators of one architecture.
+    architecture: Architecture,
+    n_generated: int,
+    into: Callable[[Iterator[Array]], Result],
+    *,
+    n_members: int = N_KEPT,
+    seed: int = 1,
+) -> list[Result]:
+    """Generate top pairs with the kept generators of one architecture, and count or sum them up.
+
+    Events come in blocks and are not kept, so that there can be any number of them. Base events of
+    any two members are independent, as the estimators assume. With `kept_train`, this is what
+    `averaging_amplification` asks for:
+
+        def count(blocks):
+            counter = RegionCounter([500.0, 600.0, 700.0])
+            for momenta in blocks:
+                counter.update(top_pair_observables(momenta)[:, 0])  # m_tt
+            return counter.counts
+
+        counts = sample_ensemble("transformer", 100_000, count)
 
     Args:
         architecture: Architecture of the velocity network.
         n_generated: Events of each generator, within the cuts.
+        into: Picklable function of one generator's blocks of at most 1,000 events: momenta, shape
+            (n, 6, 4), pt (GeV), eta, phi, mass (GeV); `list` keeps them all.
         n_members: Number of generators; more than are kept are trained first, five minutes each.
         seed: Seed of the generated events.
 
     Returns:
-        Momenta, shape (n_members, n_generated, 6, 4): pt (GeV), eta, phi, mass (GeV).
+        What `into` returned for each generator.
+
+    Raises:
+        ValueError: No generators of the architecture are kept, or `n_generated` is negative.
     """
-    train = divide(load_top_pairs(0).momenta).fresh_train
-    tasks = ensemble_tasks(train, architecture, n_members=n_members)
+    if architecture not in STEPS:
+        raise ValueError(
+            f"`architecture` must be one of {', '.join(STEPS)}, of which generators are kept, "
+            f"got {architecture!r}."
+        )
+    if n_generated < 0:
+        raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
+    tasks = ensemble_tasks(kept_train(), architecture, n_members=n_members)
     generators = fitted_generators(tasks, store=ArtefactStore(), label=architecture)
-    return sample_generators(generators, n_generated, seed=seed, label="sampling")
+    return sample_generators(generators, n_generated, into, seed=seed, label="sampling")

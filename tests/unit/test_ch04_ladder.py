@@ -24,6 +24,7 @@ from genamp_lib.studies.ch04_ladder import (
     chosen_rungs,
     compared,
     counts_of,
+    further_work,
     in_window,
     ladder_parts,
     measure_rung,
@@ -46,6 +47,9 @@ def test_parts_share_no_event() -> None:
     numbers = [part[:, 0, 3] for part in parts]
     assert list(map(len, numbers)) == [1000, 250, 3750]
     assert len(np.unique(np.concatenate(numbers))) == 5000
+    for n_train in (3, 1201):
+        with pytest.raises(ValueError, match=f"at most a fifth of the 6000 events, got {n_train}"):
+            ladder_parts(EVENTS, n_train=n_train)
 
 
 def test_rungs_fit_the_events_and_have_disjoint_sets_and_seeds_of_their_own() -> None:
@@ -128,12 +132,31 @@ def parts() -> Parts:
     return ladder_parts(load_top_pairs(0, n_events=20_000).momenta, n_train=4000)
 
 
-def test_a_window_without_events_is_named(parts: Parts) -> None:
+def test_a_holdout_that_cannot_judge_is_refused_before_the_work(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ch04_ladder, "_counts", None)  # would be the work
     rung = replace(RUNG, n_train=400)
     found = planted(rung, parts, amplification=1.0, bias=0.0, seed=1)
-    heavy = top_pair_observables(parts.holdout)[:, 0] > 1600
-    with pytest.raises(ValueError, match="in the window m_tt 1600-1800 GeV, got none of"):
-        ladder_tests(rung, found, parts, [parts.holdout[~heavy]])
+    light = parts.holdout[top_pair_observables(parts.holdout)[:, 0] < 1600]
+    store = ArtefactStore(published=tmp_path / "none", local=tmp_path)
+    for holdout, message in (
+        (light, "`holdout` must have events in the window m_tt 1600-1800 GeV, got none of"),
+        (parts.holdout[:399], "as many events as a training set, 400, got 399; take more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ladder_tests(rung, found, parts, [parts.holdout, holdout])
+        with pytest.raises(ValueError, match=message):
+            measure_rung(rung, parts._replace(holdout=holdout), store=store, training=QUICK)
+    with pytest.raises(ValueError, match="`rung` must need at most 4000 training events"):
+        measure_rung(replace(rung, n_train=801), parts, store=store, training=QUICK)
+
+
+def test_a_generator_is_not_compared_with_events_of_other_jets(tmp_path: Path) -> None:
+    store = ArtefactStore(published=tmp_path / "none", local=tmp_path)
+    how = {"n_members": 2, "n_steps": 1, "n_generated": 50, "store": store}
+    with pytest.raises(ValueError, match=r"`momenta` must be \(n, 10, 4\), .*, got \(50, 6, 4\)"):
+        further_work(np.ones((50, 6, 4)), **how)
 
 
 PLANTED = replace(RUNG, n_train=400, n_sets=10, n_bootstrap=3, n_generated=20_000)
@@ -213,10 +236,10 @@ def test_scores_tell_a_planted_flaw_and_no_other(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_rung_is_measured_once_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is stopped after one generator ends with the numbers of one that is not."""
-    parts = ladder_parts(EVENTS, n_train=1000)
+    parts = parts._replace(holdout=parts.holdout[:4000])
     rung = replace(RUNG, n_sets=1, n_plain=0)
     stores = [ArtefactStore(published=tmp_path / "none", local=tmp_path / k) for k in "ab"]
     whole = measure_rung(rung, parts, store=stores[0], training=QUICK)

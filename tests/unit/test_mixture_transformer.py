@@ -236,6 +236,36 @@ class TestStartAndPosterior:
         ratio = draws[..., fixed:].std(1) / sigma
         assert (ratio - 1).abs().max() < 5.5 / math.sqrt(8000)
 
+    def test_draws_are_known_by_what_they_follow_from(self) -> None:
+        """Not by their last bits, which differ between machines and would be in keys."""
+        model = ensemble(n_members=2)
+        widths = torch.full((2, model.settings.n_last_layer), -4.0)
+
+        def draw(means=model.parameters, widths=widths, n_draws=3, seed=1) -> MixtureTransformer:
+            posterior = GaussianPosterior(model.settings, means, widths)
+            return posterior.draw(n_draws, generator=seeded(seed))
+
+        drawn = draw()
+        known = drawn.identity
+        drawn.parameters.mul_(1 + 1e-6)
+        assert drawn.identity == draw().identity == known
+        assert drawn.members(slice(2)).identity == drawn.members([0, 1]).identity
+        others = [
+            draw(means=model.parameters + 1e-6),
+            draw(widths=widths + 1e-6),
+            draw(n_draws=2),
+            draw(seed=2),
+            drawn.members(0),
+            drawn.members(1),
+            drawn.members(slice(1, 3)).members(0),
+        ]
+        assert len({known, *(other.identity for other in others)}) == 8
+
+    def test_networks_are_known_by_their_parameters(self) -> None:
+        model = ensemble(n_members=2)
+        other = MixtureTransformer(model.settings, model.parameters * (1 + 1e-6))
+        assert model.identity == model.members([0, 1]).identity != other.identity
+
     def test_layers_choose_the_parameters(self) -> None:
         settings = MixtureTransformerSettings(2)
         assert PosteriorSettings(layers="last").n_bayesian(settings) == 16 * 15 + 15

@@ -170,5 +170,5 @@ def test_two_processes_use_the_generators(
     elif what == "solvers":
         measure_solvers(generators, [Solving("midpoint", 2)], n_events=20, seed=1, store=store)
     else:
-        sample_generators(generators, 5, seed=1)
+        sample_generators(generators, 5, list, seed=1)
     assert two_others(pids)

@@ -13,6 +13,7 @@ import pytest
 
 from genamp_lib import store as artefacts
 from genamp_lib._project import GenampError
+from genamp_lib.sharing import map_tasks
 from genamp_lib.store import FRESH_VARIABLE, ArtefactStore, Stage
 
 STAGE = Stage("demo", version=1, configuration={"seed": 3, "rates": [0.1, 0.2]}, inputs={"a": "00"})
@@ -104,6 +105,12 @@ class TestStore:
         compute(fresh, STAGE, lambda: {"x": np.ones(2)})
         assert fresh.used[0]["origin"] == "computed"
         assert compute(store, STAGE, never)["x"].tolist() == [1.0, 1.0]
+
+    def test_fresh_does_not_compute_its_own_again(self, store):
+        fresh = ArtefactStore(published=store.published, local=store.local, fresh=True)
+        compute(fresh, STAGE, lambda: ARRAYS)
+        compute(fresh, STAGE, never)
+        assert [used["origin"] for used in fresh.used] == ["computed", "computed"]
 
     @pytest.mark.parametrize(("value", "fresh"), [("1", True), ("", False), ("0", False)])
     def test_fresh_from_the_environment(self, tmp_path, monkeypatch, value, fresh):
@@ -261,7 +268,25 @@ def stack(parts):
     return {"x": np.stack([part["x"] for part in parts])}
 
 
+def combined_by_two(folder, number):
+    """Combine parts once another process is about to do so."""
+    (folder / f"here-{number}").touch()
+    while len(list(folder.glob("here-*"))) < 2:
+        time.sleep(0.01)
+    store = ArtefactStore(published=folder / "none", local=folder / "local", fresh=False)
+    found = store.combine(STAGE, partial(square, folder), range(6), stack)
+    return found["x"].tolist(), store.used[0]["origin"]
+
+
 class TestMany:
+    def test_of_two_runs_one_waits_for_the_other(self, tmp_path):
+        found = map_tasks(partial(combined_by_two, tmp_path), range(2), jobs=2)
+        assert [numbers for numbers, _ in found] == [[0, 1, 4, 9, 16, 25]] * 2
+        assert sorted(origin for _, origin in found) == ["computed", "local"]
+        assert [number for number, _ in calls(tmp_path)] == list("012345")
+        kept = sorted(path.suffix for path in (tmp_path / "local").iterdir())
+        assert kept == [".json", ".safetensors"]
+
     def test_computes_what_is_missing_in_order(self, store, tmp_path):
         function = partial(square, tmp_path)
         assert store.compute(STAGES[2], function, 2)["x"] == 4

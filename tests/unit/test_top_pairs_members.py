@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from tests_support import separated_jets as momenta
 
+from genamp_lib.amplification import RegionCounter
+from genamp_lib.datasets.top_pairs import top_pair_observables
 from genamp_lib.networks.fitting import fit_by_steps
-from genamp_lib.networks.top_pairs import fit
+from genamp_lib.networks.top_pairs import fit, flow_matching
 from genamp_lib.networks.top_pairs.fit import FlowMatchingTraining, fit_flow_matching
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatchingSettings
 from genamp_lib.networks.top_pairs.members import fitted_generators, sample_generators
 from genamp_lib.store import ArtefactStore
-from genamp_lib.studies.top_pairs import STEPS, divide, ensemble_tasks
+from genamp_lib.studies.top_pairs import (
+    STEPS,
+    divide,
+    ensemble_tasks,
+    kept_train,
+    sample_ensemble,
+)
 
 TRAINING = FlowMatchingTraining(batch_size=32, compile=False)
 
@@ -27,6 +37,10 @@ def store(tmp_path, every_event_passes) -> ArtefactStore:
 def tasks(n_members: int = 2, **options):
     options = {"n_steps": 3, "training": TRAINING, **options}
     return ensemble_tasks(momenta(100, 1), "transformer", n_members=n_members, **options)
+
+
+def together(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(blocks))
 
 
 def test_parts_do_not_overlap() -> None:
@@ -104,13 +118,28 @@ class TestGenerators:
         for name, array in fit_flow_matching(task).items():
             assert name == "cpu_seconds" or np.array_equal(found.arrays[name], array)
 
-    def test_events_of_each(self, store: ArtefactStore) -> None:
+    def test_events_of_each_come_in_blocks(
+        self, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many there are: what is in memory is a block, and what is made of it."""
+        monkeypatch.setattr(flow_matching, "CHUNK", 40)
         generators = fitted_generators(tasks(2), store=store)
-        events = sample_generators(generators, 30, seed=3)
-        assert events.shape == (2, 30, 6, 4)
-        assert not np.array_equal(events[0], events[1])
-        assert np.array_equal(events[:1], sample_generators(generators[:1], 30, seed=3))
-        assert not np.array_equal(events, sample_generators(generators, 30, seed=4))
+        first, second = sample_generators(generators, 90, list, seed=3)
+        assert max(map(len, first)) <= 40
+        assert sum(map(len, first)) == sum(map(len, second)) == 90
+        assert first[0].shape[1:] == (6, 4)
+        assert not np.array_equal(first[0], second[0])
+        (alone,) = sample_generators(generators[:1], 90, list, seed=3)
+        assert np.array_equal(np.concatenate(first), np.concatenate(alone))
+        (other,) = sample_generators(generators[:1], 5, list, seed=4)
+        assert not np.array_equal(first[0][:5], other[0])
+        (whole,) = sample_generators(generators[:1], 90, together, seed=3)
+        assert np.array_equal(whole, np.concatenate(alone))
+        assert sample_generators(generators, 0, list, seed=3) == [[], []]
+        threads = torch.get_num_threads()
+        for _ in generators[0].blocks(90, seed=1):
+            assert torch.get_num_threads() == threads
+            assert torch.is_grad_enabled()
 
     @pytest.mark.parametrize("architecture", STEPS)
     def test_every_architecture_can_be_sent_to_another_process(
@@ -120,7 +149,35 @@ class TestGenerators:
         generators = fitted_generators(
             ensemble_tasks(momenta(100, 1), architecture, **options), store=store
         )
-        expected = sample_generators(generators, 5, seed=3)  # makes the network
-        assert np.array_equal(
-            sample_generators(pickle.loads(pickle.dumps(generators)), 5, seed=3), expected
-        )
+        (expected,) = sample_generators(generators, 5, together, seed=3)  # makes the network
+        sent = pickle.loads(pickle.dumps(generators))
+        assert np.array_equal(*sample_generators(sent, 5, together, seed=3), expected)
+
+
+class TestEnsemble:
+    def test_events_are_counted_as_they_come(self) -> None:
+        """By kept generators, whose training sample is at hand for the estimator."""
+
+        def count(blocks: Iterator[np.ndarray]) -> np.ndarray:
+            counter = RegionCounter([0.0, 500.0, 3000.0])
+            for block in blocks:
+                counter.update(top_pair_observables(block)[:, 0])
+            return counter.counts
+
+        counts = np.array(sample_ensemble("transformer", 300, count, n_members=2))
+        assert counts.shape == (2, 2)
+        assert (counts.sum(axis=1) >= 298).all()  # hardly any event is heavier
+        fraction = (top_pair_observables(kept_train())[:, 0] < 500).mean()
+        # Seven standard deviations, the generators' own bias beside.
+        np.testing.assert_allclose(counts[:, 0] / 300, fraction, atol=0.2)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("lgatr", 5), "`architecture` must be one of transformer, lgatr-slim, lloca, of wh"),
+            (("lloca", -1), "`n_generated` must not be negative, got -1"),
+        ],
+    )
+    def test_what_there_is_no_ensemble_of(self, arguments: tuple, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            sample_ensemble(*arguments, list)

@@ -9,10 +9,12 @@ for each draw, and bends small log-variances, which are studied here. The tests 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,13 +75,17 @@ class GaussianPosterior:
         """
         if n_draws < 1:
             raise ValueError(f"`n_draws` must be positive, got {n_draws}.")
+        origin = hashlib.sha256(f"{n_draws} draws".encode())
+        for tensor in (self.means, self.log_variances, generator.get_state()):
+            origin.update(np.ascontiguousarray(tensor.detach()))
         repeated = GaussianPosterior(
             self.network,
             self.means.repeat_interleave(n_draws, 0),
             self.log_variances.repeat_interleave(n_draws, 0),
         )
         noise = torch.randn(repeated.log_variances.shape, generator=generator)
-        return MixtureTransformer(self.network, repeated.perturbed(noise))
+        drawn = repeated.perturbed(noise)
+        return MixtureTransformer(self.network, drawn, origin=origin.digest())
 
     def divergence(self, prior_sigma: float) -> Tensor:
         """Return KL[q, N(0, prior_sigma^2)] in nats, shape (n_members,)."""

@@ -169,7 +169,6 @@ def generated_region_counts(
     if not sizes or (np.diff([0, *sizes]) <= 0).any():
         raise ValueError(f"`sizes` must increase from at least 1, got {sizes}.")
     radii = _check_edges(edges)
-    parameters = np.ascontiguousarray(model.parameters.numpy(), dtype="<f4")
     stage = Stage(
         name,
         version=_VERSION,
@@ -179,7 +178,7 @@ def generated_region_counts(
             "sizes": sizes,
             "seed": seed,
         },
-        inputs={"parameters": hashlib.sha256(parameters).hexdigest()},
+        inputs={"parameters": hashlib.sha256(model.identity).hexdigest()},
     )
     return store.compute(stage, partial(_counts, radii, sizes, seed), model)["counts"]
 

@@ -175,6 +175,12 @@ class MixtureTransformer:
     positions' embeddings. One function computes a token from the cached keys and values of those
     before it, for `log_prob` and `sample` alike.
 
+    Args:
+        settings: Architecture.
+        parameters: Parameters of the networks, shape (n_members, n_parameters).
+        origin: What the parameters follow from, where a machine computes them from that by
+            functions whose last bits differ between machines; None for the parameters themselves.
+
     >>> settings = MixtureTransformerSettings(2)
     >>> ensemble = MixtureTransformer(settings, starting_parameters(settings, seeds=[1, 2, 3]))
     >>> events = ensemble.sample(5, generator=torch.Generator().manual_seed(1))
@@ -182,7 +188,13 @@ class MixtureTransformer:
     (torch.Size([3, 5, 2]), torch.Size([3, 5]))
     """
 
-    def __init__(self, settings: MixtureTransformerSettings, parameters: Tensor) -> None:
+    def __init__(
+        self,
+        settings: MixtureTransformerSettings,
+        parameters: Tensor,
+        *,
+        origin: bytes | None = None,
+    ) -> None:
         if parameters.ndim != 2 or parameters.shape[1] != settings.n_parameters:
             raise ValueError(
                 f"`parameters` must be (n_members, {settings.n_parameters}) for {settings}, "
@@ -190,6 +202,7 @@ class MixtureTransformer:
             )
         self.settings = settings
         self.parameters = parameters
+        self.origin = origin
 
     def __repr__(self) -> str:
         return f"MixtureTransformer({self.n_members} members, {self.settings})"
@@ -199,11 +212,21 @@ class MixtureTransformer:
         """Networks in the ensemble."""
         return len(self.parameters)
 
+    @property
+    def identity(self) -> bytes:
+        """What keys of artefacts know the ensemble by, the same on every machine."""
+        if self.origin is not None:
+            return self.origin
+        return self.parameters.detach().numpy().astype("<f4").tobytes()
+
     def members(self, chosen: int | slice | Sequence[int]) -> MixtureTransformer:
         """Return an ensemble of some of the members; a single number gives an ensemble of one."""
         if isinstance(chosen, int):
             chosen = [chosen]
-        return MixtureTransformer(self.settings, self.parameters[chosen])
+        origin = self.origin
+        if origin is not None:
+            origin += str(torch.arange(self.n_members)[chosen].tolist()).encode()
+        return MixtureTransformer(self.settings, self.parameters[chosen], origin=origin)
 
     def log_prob(self, features: Tensor) -> Tensor:
         """Return the log density of events under each member, Eq. (6), (n_members, n_events)."""

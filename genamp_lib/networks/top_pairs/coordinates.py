@@ -101,8 +101,10 @@ class EventCoordinates(nn.Module):
         energy = torch.sqrt(mass_squared + pt**2 + pz**2)
         return torch.stack([energy, pt * torch.cos(phi), pt * torch.sin(phi), pz], -1)
 
-    def four_momenta_and_gradients(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `four_momenta`, and (n, n_particles, 4, 4): rows by coordinate."""
+    def four_momenta_and_gradients(
+        self, coordinates: Tensor, *, gradients: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return `four_momenta`, and if wanted (n, n_particles, 4, 4): rows by coordinate."""
         mean, scale = self.mean.to(coordinates), self.scale.to(coordinates)
         log_pt, eta, phi, log_mass = (coordinates * scale + mean).unbind(-1)
         above = log_pt.clamp_max(LARGEST_LOG).exp()
@@ -111,8 +113,10 @@ class EventCoordinates(nn.Module):
         eta = eta.clamp(-LARGEST_ETA, LARGEST_ETA)
         sinh, cosh, sin, cos = eta.sinh(), eta.cosh(), phi.sin(), phi.cos()
         energy = torch.sqrt(mass_squared + (pt * cosh) ** 2)
-        none = torch.zeros_like(pt)
         momenta = torch.stack([energy, pt * cos, pt * sin, pt * sinh], -1)
+        if not gradients:
+            return momenta, None
+        none = torch.zeros_like(pt)
         by_pt = torch.stack([pt * cosh**2 / energy, cos, sin, sinh], -1)
         rows = (
             (above * scale[:, 0])[..., None] * by_pt,

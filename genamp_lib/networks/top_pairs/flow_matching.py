@@ -6,7 +6,7 @@ coordinates; a solver follows it from base events to events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -159,7 +159,6 @@ class FlowMatching(nn.Module):
         between = events + time[:, None, None] * velocity
         return 0.5 * (self._velocity(between, time) - velocity).square().mean()
 
-    @torch.no_grad()
     def sample(
         self,
         n_generated: int,
@@ -180,25 +179,35 @@ class FlowMatching(nn.Module):
             ValueError: `n_generated` is negative.
             GenampError: Fewer than one event in a thousand is kept.
         """
+        how = {"generator": generator, "solving": solving, "selected": selected}
+        none = torch.empty(0, self.settings.n_particles, 4, dtype=torch.float64)
+        return torch.cat([none, *self.blocks(n_generated, **how)])
+
+    @torch.no_grad()
+    def blocks(
+        self, n_generated: int, *, generator: torch.Generator, solving: Solving, selected: bool
+    ) -> Iterator[Tensor]:
+        """Yield the events of `sample` in blocks of at most `CHUNK`."""
         if n_generated < 0:
             raise ValueError(f"`n_generated` must not be negative, got {n_generated}.")
-        momenta = [torch.empty(0, self.settings.n_particles, 4, dtype=torch.float64)]
         n_kept = n_made = 0
+        size = min(CHUNK, max(100, 2 * n_generated))
         while n_kept < n_generated:
-            base = self.base.sample(CHUNK, generator=generator)
+            base = self.base.sample(size, generator=generator)
             found = self.coordinates.decode(self.transport(base, solving))
             kept = torch.isfinite(found).flatten(1).all(1)
             if selected:
                 kept = torch.from_numpy(passes_cuts(found))
-            momenta.append(found[kept])
-            n_kept, n_made = n_kept + len(momenta[-1]), n_made + len(found)
+            block = found[kept][: n_generated - n_kept].numpy()
+            n_kept, n_made = n_kept + int(kept.sum()), n_made + size
             if n_made > 10 / _LEAST_ACCEPTANCE and n_kept < _LEAST_ACCEPTANCE * n_made:
                 raise GenampError(
                     f"top-pair generator: must make one event in {1 / _LEAST_ACCEPTANCE:.0f} "
                     f"within the cuts, got {n_kept} of {n_made}; train it longer"
                 )
-        found = torch.cat(momenta)[:n_generated].numpy()
-        return torch.from_numpy((reconstructed if self.settings.reassign else in_order)(found))
+            if len(block):
+                ordered = (reconstructed if self.settings.reassign else in_order)(block)
+                yield torch.from_numpy(ordered)
 
     @torch.no_grad()
     def transport(self, base: Tensor, solving: Solving) -> Tensor:

@@ -101,27 +101,33 @@ class EventObservables(nn.Module):
         self.register_buffer("combined", combined, persistent=False)
         self.register_buffer("metric", torch.tensor([1.0, -1.0, -1.0, -1.0]), persistent=False)
 
-    def forward(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values (n, 8) and their gradients (n, 8, n_particles, 4) at coordinates."""
-        momenta, jacobian = self.coordinates.four_momenta_and_gradients(coordinates)
+    def forward(
+        self, coordinates: Tensor, *, gradients: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return values (n, 8), and if wanted gradients (n, 8, n_particles, 4), at coordinates."""
+        momenta, jacobian = self.coordinates.four_momenta_and_gradients(
+            coordinates, gradients=gradients
+        )
         sums = self.members @ momenta  # (n, 5, 4)
         squared = (sums**2 * self.metric).sum(-1).clamp_min(1e-6)
         log_mass = 0.5 * squared.log() - self.typical.log()
-        by_mass = sums * self.metric / squared[..., None]
         first, pair = sums[:, 2, 1:3], sums[:, 4, 1:3]
         along = nn.functional.normalize(first, dim=-1)
         axes = torch.stack([along, torch.stack([-along[:, 1], along[:, 0]], -1)], 1)  # (n, 2, 2)
         pt = (axes @ pair[..., None])[..., 0]
         distance, by_angles = self._distance(coordinates)
         values = torch.cat([log_mass / _LOG_WIDTH, pt * (SCALE / _PT_WIDTH), distance], 1)
+        values = (values @ self.combined.T).clamp(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE)
+        if jacobian is None:
+            return values, None
+        by_mass = sums * self.metric / squared[..., None]
         by_pt = nn.functional.pad(axes, (1, 1)) * (SCALE / _PT_WIDTH)
         by_momentum = torch.cat([by_mass / _LOG_WIDTH, by_pt], 1)  # (n, N_OBSERVABLES - 1, 4)
         members = torch.cat([self.members, self.members[-1:].expand(2, -1)])
         # The chain rule, for the particles that an observable is of.
-        gradients = by_momentum[:, None] @ jacobian.transpose(-1, -2)
-        gradients = torch.cat([gradients.transpose(1, 2) * members[..., None], by_angles], 1)
-        values = (values @ self.combined.T).clamp(-LARGEST_OBSERVABLE, LARGEST_OBSERVABLE)
-        return values, (self.combined @ gradients.flatten(2)).unflatten(2, (-1, 4))
+        by_coordinate = (by_momentum[:, None] @ jacobian.transpose(-1, -2)).transpose(1, 2)
+        by_coordinate = torch.cat([by_coordinate * members[..., None], by_angles], 1)
+        return values, (self.combined @ by_coordinate.flatten(2)).unflatten(2, (-1, 4))
 
     def _distance(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Return the smallest distance of two particles (n, 1) and (n, 1, n_particles, 4)."""
@@ -165,15 +171,18 @@ class ObservableVelocity(nn.Module):
         smearings = torch.logspace(math.log10(_SMALLEST_S), math.log10(_LARGEST_S), _N_S)
         # The last one, of distances, has an edge that ratios smear: the network gets its direction
         # only.
-        for table, ratio in zip(self.scores[:-1], ratios[:-1], strict=True):
-            for row, s in zip(table, smearings.double(), strict=True):
-                weights = ratio * torch.exp(-0.5 * ((at[:, None] - middles) / s) ** 2)
+        for k, s in enumerate(smearings.double()):
+            smearing = torch.exp(-0.5 * ((at[:, None] - middles) / s) ** 2)
+            for table, ratio in zip(self.scores[:-1], ratios[:-1], strict=True):
+                weights = ratio * smearing
                 mean = (weights * middles).sum(1) / weights.sum(1)
-                row.copy_((mean - at) / s**2)
+                table[k] = (mean - at) / s**2
 
     def _counts(self, events: Tensor) -> Tensor:
         """Return densities of the observables, smeared by a little, (N_OBSERVABLES, n_bins)."""
-        values = torch.cat([self.observables(x)[0] for x in events.split(10_000)]).double()
+        values = torch.cat(
+            [self.observables(x, gradients=False)[0] for x in events.split(10_000)]
+        ).double()
         inside = values.clamp(_EDGES[0], _EDGES[-1] - 1e-6)
         counts = torch.stack([torch.histogram(x, _EDGES).hist for x in inside.T]) / len(values)
         width = _EDGES[1] - _EDGES[0]

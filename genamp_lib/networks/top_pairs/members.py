@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 from genamp_lib.networks.fitting import one_thread
 from genamp_lib.networks.top_pairs.fit import FlowMatchingTask, fit_flow_matching
 from genamp_lib.networks.top_pairs.flow_matching import FlowMatching, FlowMatchingSettings
+from genamp_lib.networks.top_pairs.solver import GENERATING
 from genamp_lib.sharing import map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage
+
+Result = TypeVar("Result")
 
 STAGE = "top-pair-generator"
 # Part of every artefact's key: raise it when the code of a training changes its numbers.
@@ -60,6 +64,17 @@ class TopPairGenerator:
             source = torch.Generator().manual_seed(seed)
             return self.flow.sample(n_generated, generator=source).numpy()
 
+    def blocks(self, n_generated: int, *, seed: int) -> Iterator[NDArray[np.float64]]:
+        """Yield the momenta of `sample` in blocks of at most 1,000 events."""
+        source = torch.Generator().manual_seed(seed)
+        found = self.flow.blocks(n_generated, generator=source, solving=GENERATING, selected=True)
+        while True:
+            with one_thread():  # not while the caller is at work
+                block = next(found, None)
+            if block is None:
+                return
+            yield block.numpy()
+
     def __reduce__(self) -> tuple:
         """Go to other processes without the network: lloca's cannot be pickled."""
         return TopPairGenerator, (self.settings, self.key, self.arrays)
@@ -85,24 +100,34 @@ def fitted_generators(
 
 
 def sample_generators(
-    generators: Sequence[TopPairGenerator], n_generated: int, *, seed: int, label: str = ""
-) -> NDArray[np.float64]:
-    """Generate events with each of several generators.
+    generators: Sequence[TopPairGenerator],
+    n_generated: int,
+    into: Callable[[Iterator[NDArray[np.float64]]], Result],
+    *,
+    seed: int,
+    label: str = "",
+) -> list[Result]:
+    """Generate events with each of several generators; only what a function makes of them is kept.
+
+    Base events of any two generators are independent, and a generator's events do not depend on the
+    others.
 
     Args:
         generators: Generators of one multiplicity.
         n_generated: Events of each generator, within the cuts.
-        seed: Seed of the base events; a generator's events do not depend on the others.
+        into: Picklable function of one generator's events, which come in blocks of at most 1,000:
+            momenta, shape (n, n_particles, 4), pt (GeV), eta, phi, mass (GeV).
+        seed: Seed of the base events.
         label: Name of the work in the progress line; no line when empty.
 
     Returns:
-        Momenta, shape (n_generators, n_generated, n_particles, 4): pt (GeV), eta, phi, mass (GeV).
+        What `into` returned for each generator.
 
     Raises:
         GenampError: A generator makes hardly any event within the cuts.
     """
     work = [(generator, n_generated, seed, k) for k, generator in enumerate(generators)]
-    return np.stack(map_tasks(_sampled, work, label=label))
+    return map_tasks(partial(_sampled, into), work, label=label)
 
 
 def _fitted(work: tuple[FlowMatchingTask, Path]) -> Arrays:
@@ -110,7 +135,10 @@ def _fitted(work: tuple[FlowMatchingTask, Path]) -> Arrays:
     return fit_flow_matching(task, checkpoint=checkpoint)
 
 
-def _sampled(work: tuple[TopPairGenerator, int, int, int]) -> NDArray[np.float64]:
+def _sampled(
+    into: Callable[[Iterator[NDArray[np.float64]]], Result],
+    work: tuple[TopPairGenerator, int, int, int],
+) -> Result:
     generator, n_generated, seed, number = work
     words = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-    return generator.sample(n_generated, seed=int(words[0] >> np.uint64(1)))
+    return into(generator.blocks(n_generated, seed=int(words[0] >> np.uint64(1))))
