@@ -19,7 +19,7 @@ REFERENCE = re.compile(
     re.IGNORECASE,
 )
 MATH_NUMBER = re.compile(r"(^|=|<|>|\\\w+ ?|\[)\s*\d")
-NUMBER = re.compile(r"\d[\d.,]*|§")
+NUMBER = re.compile(r"\d[\d.,]*(?: \d{3})*|§")
 
 
 def sentences_of(page: str) -> list[str]:
@@ -45,7 +45,7 @@ def sentences_of(page: str) -> list[str]:
     page = re.sub(r"\{[\w:]+\}`([^<`]*)<[^`]*`", r"\1", page)
     page = re.sub(r"\{[\w:]+\}`[^`]*`", "Reference", page)
     page = re.sub(r"`[^`]*`", "code", page)
-    page = re.sub(r"\$([^$]+)\$", lambda math: "§" if MATH_NUMBER.search(math[1]) else "x", page)
+    page = re.sub(r"\$([^$]+)\$", lambda math: "§" if MATH_NUMBER.search(math[1]) else "X", page)
     page = REFERENCE.sub("Reference", re.sub(r"\*\*|__|<[^>]*>", "", page))
     page = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", page)
     blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.|:) )", page)
