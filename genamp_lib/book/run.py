@@ -51,6 +51,7 @@ from genamp_lib.book.results import (
 )
 from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
+from genamp_lib.datasets.own import check_own
 from genamp_lib.datasets.public import fetch_public, public_counterpart
 from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
 from genamp_lib.store import FRESH_VARIABLE
@@ -179,8 +180,10 @@ def plan_run(
     resolved = chapter.resolve({**book.parameters[chapter.name], **parameters})
     resolved = with_source(chapter, resolved, fetch)
     changed = {key: resolved[key] for key in parameters}
-    folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
     now = fingerprint(chapter, resolved)  # a missing sample ends here
+    folder = book.folder(chapter.name)
+    if changed:
+        folder = _custom_folder(book, chapter, changed, now["samples"])
     reasons = reasons_to_run(book.root, folder, now)
     fresh = fresh or book.preset in FRESH_PRESETS
     return Job(book, chapter, resolved, folder, reasons, fresh, changed)
@@ -197,24 +200,27 @@ def with_source(
 ) -> dict[str, Any]:
     """Return the parameters with `source` as a chapter can read it.
 
-    Public files that stand for the chapter's samples are fetched; a path gets whole, because
-    chapters run in another folder than the user.
+    Public files that stand for the chapter's samples are fetched; files of the user's own must be
+    what the samples are, and their path gets whole, because chapters run in another folder than
+    the user.
     """
-    source = parameters.get("source")
+    source = parameters.get("source", "shipped")
     if source == "public":
         for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
             fetch(name)
-    elif source and Path(source).is_file():
+    elif source != "shipped" and chapter.samples:
+        check_own(chapter.samples, source)
         return {**parameters, "source": str(Path(source).resolve())}
     return dict(parameters)
 
 
-def _custom_folder(book: Book, chapter: Chapter, changed: Mapping[str, Any]) -> Path:
+def _custom_folder(
+    book: Book, chapter: Chapter, changed: Mapping[str, Any], samples: Mapping[str, str]
+) -> Path:
     """Return a folder of its own for a run with changed parameters, named after them."""
     told = {key: shown(value) for key, value in sorted(changed.items())}
-    source = Path(told.get("source", ""))
-    if source.is_file():  # another file under the same name is another run
-        told["source"] = f"{source} {sha256_of_file(source)}"
+    if told.get("source", "shipped") not in ("shipped", "public"):
+        told["source"] += f" {samples}"  # another file under the same name is another run
     whole = "_".join(f"{key}-{value}" for key, value in told.items())
     label = re.sub(r"[^\w.,-]", "", whole)
     if label != whole or len(label) > 60:
@@ -449,6 +455,8 @@ def _execute(
         failed = [cell for cell in notebook.cells if cell.cell_type == "code"][number - 1]
         shown = "\n".join(f"    {line}" for line in failed.source.strip().splitlines()[:12])
         trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+        if error.ename == "GenampError":  # says all in one line
+            return f": {error.evalue}", trace
         return f", code cell {number}: {error.ename}: {error.evalue}\n{shown}", trace
     except DeadKernelError as error:
         return f": the kernel died ({error}); out of memory?", ""

@@ -144,6 +144,9 @@ def compare(numbers: Iterable[PaperNumber], runs: Mapping[str, Run]) -> list[Row
 def _compare(number: PaperNumber, run: Run | None) -> Row:
     if run is None:
         return Row(number, "not run", "run its chapter")
+    changed = bool(run.record.get("changed"))
+    if number.result not in run.results and changed:
+        return Row(number, "not comparable", "not computed with these parameters")
     if number.result not in run.results:
         raise GenampError(
             f"paper_numbers.yml: `{number.id}` needs a result `{number.result}` of "
@@ -151,7 +154,7 @@ def _compare(number: PaperNumber, run: Run | None) -> Row:
         )
     ours = run.results[number.result]
     outcome, reason = verdict(number, ours)
-    if run.record.get("changed"):
+    if changed:
         outcome, reason = "not comparable", "rerun with other parameters"
     return Row(number, outcome, reason, ours, run.record["preset"])
 

@@ -138,7 +138,8 @@ def _stage(
         else None
         for name in chapters
     }
-    write_json(target / COMPUTED, {"results": results, "blocks": blocks})
+    changed = [name for name, run in runs.items() if run.record["changed"]]
+    write_json(target / COMPUTED, {"results": results, "changed": changed, "blocks": blocks})
     _copy_scripts(target / "assets")
 
 

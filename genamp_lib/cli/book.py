@@ -137,7 +137,7 @@ def run(
     Example: genamp run 01_gaussian_1d -p n_train 2000 -p upper 1.0
 
     Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
-    be), or the path of a file.
+    be), or the path of a file, or of a folder with one per sample, as jets_gluon.h5.
     """
     from genamp_lib._project import read_json
     from genamp_lib.book.results import read_results

@@ -148,14 +148,11 @@ def test_results_changed_by_hand_are_not_shown(tiny_project: Path, call: Call) -
     assert json.loads(call("scoreboard", "--json")[1])[0]["verdict"] == "not run"
 
 
-def test_other_parameters_or_files_are_other_folders(
+def test_other_parameters_are_other_folders(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(
-        tiny_project / "notebooks" / "01_tiny.md",
-        "upper: float",
-        'source: str = "shipped"  # a file\nlabel: str = "a"  # a name\nupper: float',
-    )
+    notebook = tiny_project / "notebooks" / "01_tiny.md"
+    edit(notebook, "upper: float", 'label: str = "a"  # a name\nupper: float')
     monkeypatch.chdir(tiny_project)
     book = open_book()
 
@@ -165,12 +162,6 @@ def test_other_parameters_or_files_are_other_folders(
     labels = ["a b", "ab", "a/b", "a:b", "a-b", "a" * 70, "a" * 71, "∞", ""]
     assert len({folder(label=label) for label in labels}) == len(labels)
     assert folder(label="ab").name == "label-ab"
-    own = tiny_project / "own.h5"
-    own.write_text("one")
-    first = folder(source="own.h5")
-    assert folder(source=str(own)) == first
-    own.write_text("another")
-    assert folder(source="own.h5") != first
 
 
 def test_a_page_that_cannot_be_drawn_loses_no_run(tiny_project: Path, call: Call) -> None:
