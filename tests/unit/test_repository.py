@@ -50,12 +50,24 @@ def test_every_dependency_is_pinned() -> None:
         assert re.search(rf"^{re.escape(name)}==", pins, flags=re.MULTILINE), name
 
 
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_has_hashes_of_the_versions_that_make_installs() -> None:
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    locked = re.findall(r"^([^\s#=]+==\S+) (?:;.*)?\\\n +--hash=sha256:\w{64}", lock, re.MULTILINE)
+    assert len(locked) == len(re.findall(r"^\S+==", lock, re.MULTILINE)) > 150
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert pins[1:] == locked
+
+
 def test_the_pins_allow_the_oldest_python() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    installed = {d.name.lower(): d for d in metadata.distributions() if d.name}
+    installed = {normal(d.name): d for d in metadata.distributions() if d.name}
     checked = 0
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", pins, flags=re.MULTILINE):
-        found = installed.get(name.lower())
+        found = installed.get(name)
         if found is not None and found.version == version:
             checked += 1
             allowed = SpecifierSet(found.metadata.get("Requires-Python") or "")
