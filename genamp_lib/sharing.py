@@ -272,6 +272,12 @@ def _connected(scheduler: str) -> Iterator[Client]:
         yield client
 
 
+def check_scheduler(scheduler: str) -> None:
+    """Refuse an address that is no Dask scheduler with workers, before the work."""
+    with _connected(scheduler):
+        pass
+
+
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 

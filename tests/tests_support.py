@@ -85,6 +85,11 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def without_progress(stderr: str) -> list[str]:
+    """Return the lines on stderr, less those that tell on a slow machine how far the work is."""
+    return [line for line in stderr.splitlines() if not line.endswith(" s left")]
+
+
 def separated_jets(n: int, seed: int) -> np.ndarray:
     """Return six jets far apart that pass the cuts of top pairs, shape (n, 6, 4)."""
     rng = np.random.default_rng(seed)

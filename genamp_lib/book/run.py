@@ -53,7 +53,7 @@ from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
 from genamp_lib.datasets.own import check_own
 from genamp_lib.datasets.public import fetch_public, public_counterpart
-from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
+from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, check_scheduler, progress
 from genamp_lib.store import FRESH_VARIABLE
 
 # Presets that compute everything from scratch.
@@ -192,7 +192,10 @@ def plan_run(
 def sharing_variables(jobs: int, scheduler: str | None) -> dict[str, str]:
     """Return the environment variables that tell a chapter with whom to share its work."""
     found = {JOBS_VARIABLE: str(jobs)}
-    return found if scheduler is None else {**found, SCHEDULER_VARIABLE: scheduler}
+    if scheduler is not None:
+        check_scheduler(scheduler)
+        found[SCHEDULER_VARIABLE] = scheduler
+    return found
 
 
 def with_source(

@@ -102,7 +102,8 @@ def load_paper_numbers(root: Path) -> list[PaperNumber]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except yaml.YAMLError as error:
-        raise GenampError(f"{path.name}: must be YAML, got {error}") from error
+        problem = " ".join(str(error).split())
+        raise GenampError(f"{path.name}: must be YAML, got {problem}") from error
     numbers = []
     for entry in entries:
         try:

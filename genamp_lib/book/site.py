@@ -148,7 +148,11 @@ def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     notebook = jupytext.read(chapter.path)
     provenance = "Not run."
     if run:
-        _take_outputs(notebook, nbformat.read(run.folder / "notebook.ipynb", as_version=4))
+        path = run.folder / "notebook.ipynb"
+        try:
+            _take_outputs(notebook, nbformat.read(path, as_version=4))
+        except ValueError as error:  # of JSON, of the format
+            raise GenampError(f"{path}: damaged; run `genamp run {chapter.name}` again") from error
         provenance = (
             f"Download: {{download}}`the executed notebook <../downloads/{chapter.name}.ipynb>` "
             f"and {{download}}`its source <../downloads/{chapter.name}.md>`.\n\n"
