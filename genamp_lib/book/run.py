@@ -58,7 +58,9 @@ from genamp_lib.store import FRESH_VARIABLE
 
 # Presets that compute everything from scratch.
 FRESH_PRESETS = ("smoke",)
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 
 
 class ChapterFailed(GenampError):
@@ -378,7 +380,7 @@ def _run(
     shutil.copyfile(job.chapter.path, folder / "source.md")
     environment = {
         **os.environ,
-        **dict.fromkeys(_THREADS, "1"),
+        **ONE_THREAD,
         **sharing,
         RUN_FOLDER_VARIABLE: str(folder),
         PRESET_VARIABLE: job.book.preset,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genamp_lib._project import GenampError, project_root
+from genamp_lib._project import GenampError, install_hint, project_root
 
 if TYPE_CHECKING:
     from genamp_lib.book.run import Job
@@ -303,6 +304,29 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             typer.echo("")
+
+
+def lab(name: Name) -> None:
+    """Open a chapter in JupyterLab, as a notebook, with one thread as the book was computed.
+
+    What is saved there stays a text file with its header. Ctrl-C ends it.
+
+    Example: genamp lab 01_gaussian_1d
+    """
+    from importlib.util import find_spec
+
+    from genamp_lib.book.run import ONE_THREAD, open_book
+
+    path = open_book().find(name).path
+    if find_spec("jupyterlab") is None:
+        raise GenampError(f"`jupyterlab` is not installed; {install_hint('book', 'jupyterlab')}")
+    root = project_root()
+    page = f"/lab/tree/{path.relative_to(root).as_posix()}?factory=Jupytext%20Notebook"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    done = subprocess.run(
+        [*command, f"--LabApp.default_url={page}"], env={**os.environ, **ONE_THREAD}
+    )
+    raise typer.Exit(done.returncode)
 
 
 def scoreboard(
