@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import TINY_CHAPTER, edit, without_progress
+from tests_support import TINY_CHAPTER, edit, processes_in, without_progress
 
 from genamp_lib._project import GenampError
 from genamp_lib.book.results import read_results
@@ -313,18 +312,6 @@ def wait_for(condition, seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
-
-
-def processes_in(folder: Path) -> list[str]:
-    """Processes of this machine whose working folder is the project: kernels that outlived it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if Path(os.readlink(entry / "cwd")).is_relative_to(folder.resolve()):
-                found.append(entry.name)
-        except OSError:
-            continue
-    return found
 
 
 def test_two_builds_at_once_are_refused(tiny_project: Path, genamp) -> None:
