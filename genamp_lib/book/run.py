@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,13 @@ from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
 from genamp_lib.datasets.own import check_own
 from genamp_lib.datasets.public import fetch_public, public_counterpart
-from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, check_scheduler, progress
+from genamp_lib.sharing import (
+    JOBS_VARIABLE,
+    PROGRESS_VARIABLE,
+    SCHEDULER_VARIABLE,
+    check_scheduler,
+    progress,
+)
 from genamp_lib.store import FRESH_VARIABLE
 
 # Presets that compute everything from scratch.
@@ -384,6 +391,7 @@ def _run(
         **sharing,
         RUN_FOLDER_VARIABLE: str(folder),
         PRESET_VARIABLE: job.book.preset,
+        PROGRESS_VARIABLE: str(folder / "progress.txt"),
         FRESH_VARIABLE: "1" if job.fresh else "0",
         "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
@@ -394,7 +402,8 @@ def _run(
     if overrides:
         _change_parameters(notebook, overrides)
     started, start = time.gmtime(), time.perf_counter()
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+    progress_of = _passing_on(folder / "progress.txt", job.chapter.name)
+    with open(folder / "log.txt", "w", encoding="utf-8") as log, progress_of:
         options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
         failure = _execute(notebook, kernels, begin, options)
     seconds = round(time.perf_counter() - start, 1)
@@ -431,6 +440,28 @@ def _run(
     replace_folder(folder, job.folder)
     shutil.rmtree(kept, ignore_errors=True)
     return None
+
+
+@contextmanager
+def _passing_on(path: Path, name: str) -> Iterator[None]:
+    """Pass on the lines of progress that a chapter writes into a file, while the block runs."""
+    path.touch()
+    ended = threading.Event()
+
+    def follow() -> None:
+        with path.open(encoding="utf-8") as lines:
+            while not ended.wait(0.5):
+                for line in lines:
+                    print(f"{name}, {line}", end="", file=sys.stderr, flush=True)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+        path.unlink()
 
 
 def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:

@@ -170,6 +170,23 @@ def test_a_failing_cell_is_shown_and_the_last_good_site_stays(tiny_project: Path
     assert not failed.exists()
 
 
+def test_a_chapter_says_how_far_its_heavy_stages_are_and_not_on_its_page(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    heavy = (
+        "from genamp_lib import sharing\nimport time\nsharing.LINE_SECONDS = 0.0\n"
+        "sharing.map_tasks(time.sleep, [0.0, 1.5], label='a heavy stage')\nresults = Results"
+    )
+    edit(tiny_project / NOTEBOOK, "results = Results", heavy)
+    folder = rerun("01_tiny", fresh=True)
+    assert "01_tiny, a heavy stage: 1 of 2, " in capsys.readouterr().err
+    assert "heavy stage: " not in (folder / "notebook.ipynb").read_text()
+    assert {path.name for path in folder.iterdir()} == {
+        *("source.md", "notebook.ipynb", "results.json", "log.txt", "record.json")
+    }
+
+
 def test_figures_reach_the_page_whatever_the_users_backend(tiny_project: Path, genamp) -> None:
     plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nresults = Results"
     edit(tiny_project / NOTEBOOK, "results = Results", plot)
