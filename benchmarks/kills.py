@@ -44,7 +44,7 @@ COMMANDS = {
     ),
     "sweep": (4, "sweep 1 -p n_train 4,8 -j 2", "_build/sweeps/default/01_tiny/*.csv"),
     "diagnose": (3, "diagnose a.npy b.npy --epochs 2 --json out.json --output o.html", "out.json"),
-    "estimate": (3, "estimate differential train.npy b.npy -j 2 --json out.json", "out.json"),
+    "estimate": (3, "estimate differential train.npy b.npy --jobs 2 --json out.json", "out.json"),
     "simulate": (
         3,
         "data simulate jets --n-jets 60 --shard-events 20 --output jets.h5",

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genamp_lib._project import GenampError, install_hint, project_root
+from genamp_lib._project import GenampError, install_hint, project_root, write_json
 
 if TYPE_CHECKING:
     from genamp_lib.book.run import Job
@@ -321,11 +322,15 @@ def lab(name: Name) -> None:
     if find_spec("jupyterlab") is None:
         raise GenampError(f"`jupyterlab` is not installed; {install_hint('book', 'jupyterlab')}")
     root = project_root()
-    page = f"/lab/tree/{path.relative_to(root).as_posix()}?factory=Jupytext%20Notebook"
+    page = f"/lab/tree/{path.relative_to(root).as_posix()}"
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
-    done = subprocess.run(
-        [*command, f"--LabApp.default_url={page}"], env={**os.environ, **ONE_THREAD}
-    )
+    with TemporaryDirectory() as folder:  # of settings: text notebooks open as notebooks
+        viewers = dict.fromkeys(("markdown", "myst"), "Jupytext Notebook")
+        settings = {"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": viewers}}
+        write_json(Path(folder) / "labconfig" / "default_setting_overrides.json", settings)
+        where = os.pathsep.join(filter(None, (folder, os.environ.get("JUPYTER_CONFIG_PATH"))))
+        environment = {**os.environ, **ONE_THREAD, "JUPYTER_CONFIG_PATH": where}
+        done = subprocess.run([*command, f"--LabApp.default_url={page}"], env=environment)
     raise typer.Exit(done.returncode)
 
 
