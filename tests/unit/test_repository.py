@@ -8,6 +8,7 @@ import tomllib
 from importlib import metadata
 
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 from tests_support import ROOT
 
@@ -73,6 +74,19 @@ def test_the_pins_allow_the_oldest_python() -> None:
             allowed = SpecifierSet(found.metadata.get("Requires-Python") or "")
             assert "3.11.2" in allowed, name  # of Debian 12
     assert checked > 100
+
+
+def test_both_papers_can_be_found() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    bibliography = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    for paper, year, arxiv in zip(
+        citation["references"], (2025, 2024), ("2509.08048", "2305.16774"), strict=True
+    ):
+        assert paper["year"] == year
+        assert {"type": "other", "value": f"arXiv:{arxiv}"} in paper["identifiers"]
+        _, entry = bibliography.split(f"title = {{{paper['title']}}}")
+        assert f"year = {{{year}}}" in entry.split("\n}")[0]
+        assert f"eprint = {{{arxiv}}}" in entry.split("\n}")[0]
 
 
 def test_no_path_of_one_machine_is_in_the_sources() -> None:
