@@ -81,6 +81,12 @@ class Row:
     ours: Result | None = None
     preset: str = ""
 
+    @property
+    def command(self) -> str:
+        """The command that computes our number from scratch."""
+        preset = f" --preset {self.preset}" if self.preset not in ("", "default") else ""
+        return f"genamp run {self.paper.chapter} --fresh{preset}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for `genamp scoreboard --json`."""
         ours = None if self.ours is None else {"name": self.ours.name, "text": self.ours.text}
@@ -93,6 +99,7 @@ class Row:
             "preset": self.preset,
             "verdict": self.verdict,
             "reason": self.reason,
+            "command": self.command,
         }
 
 
