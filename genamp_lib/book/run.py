@@ -1,6 +1,7 @@
 """Run chapters: which and why, each in a kernel of its own, kept whole or not at all.
 
-A run is a folder: source.md, notebook.ipynb, results.json, log.txt and, written last, record.json.
+A run is a folder: source.md, notebook.ipynb, results.json, ro-crate-metadata.json, log.txt and,
+written last, record.json.
 It is made under a temporary name and renamed when the chapter succeeded.
 """
 
@@ -436,6 +437,9 @@ def _run(
         "fingerprint": now,
         "results_sha256": sha256_of_file(folder / "results.json"),
     }
+    from genamp_lib.book.crate import write_crate  # only here: it is slow to import
+
+    write_crate(folder, record)
     write_json(folder / "record.json", record)
     replace_folder(folder, job.folder)
     shutil.rmtree(kept, ignore_errors=True)

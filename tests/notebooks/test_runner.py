@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rocrate.rocrate import ROCrate
 from tests_support import TINY_CHAPTER, edit, processes_in, without_progress
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.book.results import read_results
 from genamp_lib.book.run import ChapterFailed, rerun
 
@@ -183,7 +184,8 @@ def test_a_chapter_says_how_far_its_heavy_stages_are_and_not_on_its_page(
     assert "01_tiny, a heavy stage: 1 of 2, " in capsys.readouterr().err
     assert "heavy stage: " not in (folder / "notebook.ipynb").read_text()
     assert {path.name for path in folder.iterdir()} == {
-        *("source.md", "notebook.ipynb", "results.json", "log.txt", "record.json")
+        *("source.md", "notebook.ipynb", "results.json", "log.txt", "record.json"),
+        "ro-crate-metadata.json",
     }
 
 
@@ -220,6 +222,24 @@ def test_what_a_page_quotes_must_exist(
         assert f"error: 01_tiny: {message}" in done.stderr
         assert len(without_progress(done.stderr)) == 1
     assert not (tiny_project / "_build" / "site").exists()
+
+
+def test_a_run_tells_its_provenance_to_other_programs(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    folder = rerun("01_tiny", {"n_train": 4}, page=False)
+    crate = ROCrate(folder)
+    [action] = crate.get_by_type("CreateAction")
+    record = json.loads((folder / "record.json").read_text())
+    results, notebook = action["result"]
+    assert results["sha256"] == record["results_sha256"] == sha256_of_file(folder / results.id)
+    assert notebook["sha256"] == sha256_of_file(folder / notebook.id)
+    values = {one["name"]: one["value"] for one in action["object"] if "value" in one}
+    assert values == {"seed": "1", "n_train": "4", "upper": "0.5"}
+    assert record["revision"] in action["instrument"]["softwareVersion"]
+    assert action["startTime"] == record["started"]
+    assert crate.root_dataset["conformsTo"].id == "https://w3id.org/ro/wfrun/process/0.5"
 
 
 def test_a_page_stands_when_a_parameter_renames_what_it_quotes(tiny_project: Path, genamp) -> None:
