@@ -454,7 +454,9 @@ def _passing_on(path: Path, name: str) -> Iterator[None]:
 
     def follow() -> None:
         with path.open(encoding="utf-8") as lines:
-            while not ended.wait(0.5):
+            is_last = False
+            while not is_last:
+                is_last = ended.wait(0.5)
                 for line in lines:
                     print(f"{name}, {line}", end="", file=sys.stderr, flush=True)
 
@@ -465,7 +467,7 @@ def _passing_on(path: Path, name: str) -> Iterator[None]:
     finally:
         ended.set()
         follower.join()
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:
