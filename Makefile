@@ -4,7 +4,7 @@ BIN := .venv/bin
 PRESET ?= default
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test lint serve scoreboard clean
+.PHONY: help .venv book test lint lock serve scoreboard clean
 
 help:  ## Show this help
 	@awk -F':.*## ' '/^[.a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,13 @@ serve: .venv/installed  ## Serve the built site on this machine
 
 scoreboard: .venv/installed  ## Print the papers' numbers beside ours
 	$(BIN)/genamp scoreboard --preset $(PRESET)
+
+# For every platform and Python; make lock LOCK=--upgrade takes newer versions.
+lock:  ## Write requirements.txt, with hashes, and constraints.txt (needs uv)
+	uv pip compile --quiet $(LOCK) pyproject.toml --extra test --extra simulate --universal --python-version 3.11.2 \
+		--generate-hashes --no-annotate --custom-compile-command 'make lock' --output-file requirements.txt
+	{ echo '# Exact versions that the published site was made and tested with (Python 3.11.2 or later). Written by make lock.'; \
+		sed -n 's/^\([^ #]*==[^ ]*\) .*/\1/p' requirements.txt; } > constraints.txt
 
 clean:  ## Remove all runs and sites; .venv stays
 	rm -rf _build

@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 # What `genamp run --jobs` and `--scheduler` tell the process of a chapter.
 JOBS_VARIABLE = "GENAMP_JOBS"
 SCHEDULER_VARIABLE = "GENAMP_SCHEDULER"
+# File for its lines of progress, which the runner passes on: they do not belong on the page.
+PROGRESS_VARIABLE = "GENAMP_PROGRESS"
 # Tasks whose workers die more often than that are themselves at fault, or too big.
 RERUNS = 3
 # Off a terminal a line of progress comes no sooner than this after the one before.
@@ -272,6 +274,12 @@ def _connected(scheduler: str) -> Iterator[Client]:
         yield client
 
 
+def check_scheduler(scheduler: str) -> None:
+    """Refuse an address that is no Dask scheduler with workers, before the work."""
+    with _connected(scheduler):
+        pass
+
+
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
@@ -286,7 +294,7 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
     from rich import progress as rich
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console, told = Console(stderr=True), os.environ.get(PROGRESS_VARIABLE)
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
     bar = rich.Progress(
@@ -305,7 +313,8 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
             last, elapsed = now, now - start
             left = elapsed / made * (total - made)
             text = f"{label}: {done + made} of {done + total}, {elapsed:.0f} s"
-            print(f"{text}, about {left:.0f} s left", file=console.file, flush=True)
+            with open(told, "a", encoding="utf-8") if told else nullcontext(console.file) as file:
+                print(f"{text}, about {left:.0f} s left", file=file, flush=True)
 
     with bar:
         yield advance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,16 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_support import ROOT, TINY_CHAPTER
+from tests_support import make_tiny_project
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker has a core of its own: more threads would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-TINY_NUMBERS = """\
-- {id: A.answer, chapter: 01_tiny, result: answer, paper: A, where: Eq. (1), quantity: the answer,
-   value: 5, source: printed, agreement: it is exact}
-"""
 
 # A script for a process of its own: see test_simulation_showers.
 collect_ignore = ["geant4_ledger.py"]
@@ -35,25 +29,7 @@ def needs_extra() -> None:
 @pytest.fixture
 def tiny_project(tmp_path: Path) -> Path:
     """Return a project of one chapter that runs in two seconds, with the real site settings."""
-    root = tmp_path / "project"
-    (root / "notebooks" / "presets").mkdir(parents=True)
-    (root / "data").mkdir()
-    (root / "data" / "README.md").write_text("# Data\n")
-    (root / "notebooks" / "01_tiny.md").write_text(TINY_CHAPTER)
-    for preset, text in {"default": "", "smoke": "01_tiny: {n_train: 2}\n"}.items():
-        (root / "notebooks" / "presets" / f"{preset}.yml").write_text(text)
-    shutil.copytree(ROOT / "book" / "assets", root / "book" / "assets")
-    shutil.copy(ROOT / "book" / "_config.yml", root / "book")
-    (root / "book" / "references.bib").write_text("")
-    (root / "book" / "index.md").write_text(
-        "# Tiny\n\n"
-        + "".join(f":::{{genamp}} {name}\n:::\n\n" for name in ("banner", "headline", "chapters"))
-    )
-    (root / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
-    )
-    (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
-    return root
+    return make_tiny_project(tmp_path / "project")
 
 
 Genamp = Callable[..., subprocess.CompletedProcess]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,46 @@ results.write()
 """
 
 
+TINY_NUMBERS = """\
+- {id: A.answer, chapter: 01_tiny, result: answer, paper: A, where: Eq. (1), quantity: the answer,
+   value: 5, source: printed, agreement: it is exact}
+"""
+
+
+def make_tiny_project(root: Path) -> Path:
+    """Make a project of one chapter that runs in two seconds, with the real site settings."""
+    (root / "notebooks" / "presets").mkdir(parents=True)
+    (root / "data").mkdir()
+    (root / "data" / "README.md").write_text("# Data\n")
+    (root / "notebooks" / "01_tiny.md").write_text(TINY_CHAPTER)
+    for preset, text in {"default": "", "smoke": "01_tiny: {n_train: 2}\n"}.items():
+        (root / "notebooks" / "presets" / f"{preset}.yml").write_text(text)
+    shutil.copytree(ROOT / "book" / "assets", root / "book" / "assets")
+    shutil.copy(ROOT / "book" / "_config.yml", root / "book")
+    (root / "book" / "references.bib").write_text("")
+    (root / "book" / "index.md").write_text(
+        "# Tiny\n\n"
+        + "".join(f":::{{genamp}} {name}\n:::\n\n" for name in ("banner", "headline", "chapters"))
+    )
+    (root / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
+    )
+    (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
+    return root
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Processes of this machine whose working folder is within `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")).is_relative_to(folder.resolve()):
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
 def build_book(preset: str) -> None:
     """Build the book of this project; tests in other processes wait, then find it up to date."""
     genamp = str(Path(sys.executable).with_name("genamp"))
@@ -83,6 +124,11 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text, f"{old!r} is not in {path}"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def without_progress(stderr: str) -> list[str]:
+    """Return the lines on stderr, less those that tell on a slow machine how far the work is."""
+    return [line for line in stderr.splitlines() if not line.endswith(" s left")]
 
 
 def separated_jets(n: int, seed: int) -> np.ndarray:

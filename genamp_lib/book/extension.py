@@ -35,6 +35,8 @@ class ResultRole(SphinxRole):
         results = _known(self.env.app.genamp["results"], chapter, f"{page}: quotes the chapter")
         if results is None:
             return [nodes.Text("(not run)")], []
+        if name not in results and chapter in self.env.app.genamp["changed"]:
+            return [nodes.Text("(not computed with these parameters)")], []
         text, meaning = _known(results, name, f"{page}: quotes the result", self.text)
         begin = result_tag(chapter, name, meaning)
         return [raw(begin), nodes.Text(text), raw("</span>")], []

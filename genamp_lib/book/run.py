@@ -1,6 +1,7 @@
 """Run chapters: which and why, each in a kernel of its own, kept whole or not at all.
 
-A run is a folder: source.md, notebook.ipynb, results.json, log.txt and, written last, record.json.
+A run is a folder: source.md, notebook.ipynb, results.json, ro-crate-metadata.json, log.txt and,
+written last, record.json.
 It is made under a temporary name and renamed when the chapter succeeded.
 """
 
@@ -13,6 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,13 +53,22 @@ from genamp_lib.book.results import (
 )
 from genamp_lib.book.site import SiteError, build_site, site_folder
 from genamp_lib.book.stale import changes, fingerprint
+from genamp_lib.datasets.own import check_own
 from genamp_lib.datasets.public import fetch_public, public_counterpart
-from genamp_lib.sharing import JOBS_VARIABLE, SCHEDULER_VARIABLE, progress
+from genamp_lib.sharing import (
+    JOBS_VARIABLE,
+    PROGRESS_VARIABLE,
+    SCHEDULER_VARIABLE,
+    check_scheduler,
+    progress,
+)
 from genamp_lib.store import FRESH_VARIABLE
 
 # Presets that compute everything from scratch.
 FRESH_PRESETS = ("smoke",)
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 
 
 class ChapterFailed(GenampError):
@@ -179,8 +190,10 @@ def plan_run(
     resolved = chapter.resolve({**book.parameters[chapter.name], **parameters})
     resolved = with_source(chapter, resolved, fetch)
     changed = {key: resolved[key] for key in parameters}
-    folder = _custom_folder(book, chapter, changed) if changed else book.folder(chapter.name)
     now = fingerprint(chapter, resolved)  # a missing sample ends here
+    folder = book.folder(chapter.name)
+    if changed:
+        folder = _custom_folder(book, chapter, changed, now["samples"])
     reasons = reasons_to_run(book.root, folder, now)
     fresh = fresh or book.preset in FRESH_PRESETS
     return Job(book, chapter, resolved, folder, reasons, fresh, changed)
@@ -189,7 +202,10 @@ def plan_run(
 def sharing_variables(jobs: int, scheduler: str | None) -> dict[str, str]:
     """Return the environment variables that tell a chapter with whom to share its work."""
     found = {JOBS_VARIABLE: str(jobs)}
-    return found if scheduler is None else {**found, SCHEDULER_VARIABLE: scheduler}
+    if scheduler is not None:
+        check_scheduler(scheduler)
+        found[SCHEDULER_VARIABLE] = scheduler
+    return found
 
 
 def with_source(
@@ -197,24 +213,27 @@ def with_source(
 ) -> dict[str, Any]:
     """Return the parameters with `source` as a chapter can read it.
 
-    Public files that stand for the chapter's samples are fetched; a path gets whole, because
-    chapters run in another folder than the user.
+    Public files that stand for the chapter's samples are fetched; files of the user's own must be
+    what the samples are, and their path gets whole, because chapters run in another folder than
+    the user.
     """
-    source = parameters.get("source")
+    source = parameters.get("source", "shipped")
     if source == "public":
         for name in sorted({public_counterpart(sample).name for sample in chapter.samples}):
             fetch(name)
-    elif source and Path(source).is_file():
+    elif source != "shipped" and chapter.samples:
+        check_own(chapter.samples, source)
         return {**parameters, "source": str(Path(source).resolve())}
     return dict(parameters)
 
 
-def _custom_folder(book: Book, chapter: Chapter, changed: Mapping[str, Any]) -> Path:
+def _custom_folder(
+    book: Book, chapter: Chapter, changed: Mapping[str, Any], samples: Mapping[str, str]
+) -> Path:
     """Return a folder of its own for a run with changed parameters, named after them."""
     told = {key: shown(value) for key, value in sorted(changed.items())}
-    source = Path(told.get("source", ""))
-    if source.is_file():  # another file under the same name is another run
-        told["source"] = f"{source} {sha256_of_file(source)}"
+    if told.get("source", "shipped") not in ("shipped", "public"):
+        told["source"] += f" {samples}"  # another file under the same name is another run
     whole = "_".join(f"{key}-{value}" for key, value in told.items())
     label = re.sub(r"[^\w.,-]", "", whole)
     if label != whole or len(label) > 60:
@@ -369,10 +388,11 @@ def _run(
     shutil.copyfile(job.chapter.path, folder / "source.md")
     environment = {
         **os.environ,
-        **dict.fromkeys(_THREADS, "1"),
+        **ONE_THREAD,
         **sharing,
         RUN_FOLDER_VARIABLE: str(folder),
         PRESET_VARIABLE: job.book.preset,
+        PROGRESS_VARIABLE: str(folder / "progress.txt"),
         FRESH_VARIABLE: "1" if job.fresh else "0",
         "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
@@ -383,7 +403,8 @@ def _run(
     if overrides:
         _change_parameters(notebook, overrides)
     started, start = time.gmtime(), time.perf_counter()
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+    progress_of = _passing_on(folder / "progress.txt", job.chapter.name)
+    with open(folder / "log.txt", "w", encoding="utf-8") as log, progress_of:
         options = {"cwd": root, "env": environment, "stdout": log, "stderr": log}
         failure = _execute(notebook, kernels, begin, options)
     seconds = round(time.perf_counter() - start, 1)
@@ -416,10 +437,37 @@ def _run(
         "fingerprint": now,
         "results_sha256": sha256_of_file(folder / "results.json"),
     }
+    from genamp_lib.book.crate import write_crate  # only here: it is slow to import
+
+    write_crate(folder, record)
     write_json(folder / "record.json", record)
     replace_folder(folder, job.folder)
     shutil.rmtree(kept, ignore_errors=True)
     return None
+
+
+@contextmanager
+def _passing_on(path: Path, name: str) -> Iterator[None]:
+    """Pass on the lines of progress that a chapter writes into a file, while the block runs."""
+    path.touch()
+    ended = threading.Event()
+
+    def follow() -> None:
+        with path.open(encoding="utf-8") as lines:
+            is_last = False
+            while not is_last:
+                is_last = ended.wait(0.5)
+                for line in lines:
+                    print(f"{name}, {line}", end="", file=sys.stderr, flush=True)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+        path.unlink(missing_ok=True)
 
 
 def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:
@@ -449,6 +497,8 @@ def _execute(
         failed = [cell for cell in notebook.cells if cell.cell_type == "code"][number - 1]
         shown = "\n".join(f"    {line}" for line in failed.source.strip().splitlines()[:12])
         trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+        if error.ename == "GenampError":  # says all in one line
+            return f": {error.evalue}", trace
         return f", code cell {number}: {error.ename}: {error.evalue}\n{shown}", trace
     except DeadKernelError as error:
         return f": the kernel died ({error}); out of memory?", ""

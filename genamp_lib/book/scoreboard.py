@@ -89,6 +89,12 @@ class Row:
     ours: Result | None = None
     preset: str = ""
 
+    @property
+    def command(self) -> str:
+        """The command that computes our number from scratch."""
+        preset = f" --preset {self.preset}" if self.preset not in ("", "default") else ""
+        return f"genamp run {self.paper.chapter} --fresh{preset}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for `genamp scoreboard --json`."""
         ours = None if self.ours is None else {"name": self.ours.name, "text": self.ours.text}
@@ -101,6 +107,7 @@ class Row:
             "preset": self.preset,
             "verdict": self.verdict,
             "reason": self.reason,
+            "command": self.command,
         }
 
 
@@ -110,7 +117,8 @@ def load_paper_numbers(root: Path) -> list[PaperNumber]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except yaml.YAMLError as error:
-        raise GenampError(f"{path.name}: must be YAML, got {error}") from error
+        problem = " ".join(str(error).split())
+        raise GenampError(f"{path.name}: must be YAML, got {problem}") from error
     numbers = []
     for entry in entries:
         try:
@@ -165,6 +173,9 @@ def compare(numbers: Iterable[PaperNumber], runs: Mapping[str, Run]) -> list[Row
 def _compare(number: PaperNumber, run: Run | None) -> Row:
     if run is None:
         return Row(number, "not run", "run its chapter")
+    changed = bool(run.record.get("changed"))
+    if number.result not in run.results and changed:
+        return Row(number, "not comparable", "not computed with these parameters")
     if number.result not in run.results:
         raise GenampError(
             f"paper_numbers.yml: `{number.id}` needs a result `{number.result}` of "
@@ -172,7 +183,7 @@ def _compare(number: PaperNumber, run: Run | None) -> Row:
         )
     ours = run.results[number.result]
     outcome, reason = verdict(number, ours)
-    if run.record.get("changed"):
+    if changed:
         outcome, reason = "not comparable", "rerun with other parameters"
     return Row(number, outcome, reason, ours, run.record["preset"])
 

@@ -37,6 +37,7 @@ from genamp_lib._project import (
     write_json,
 )
 from genamp_lib.book.catalog import Chapter
+from genamp_lib.book.download import for_download, repository_address
 from genamp_lib.book.results import Run
 from genamp_lib.book.scoreboard import compare, load_paper_numbers, tally
 from genamp_lib.book.stale import installed_versions
@@ -125,7 +126,8 @@ def _stage(
     for name, chapter in chapters.items():
         run = runs.get(name)
         if run:
-            shutil.copy(run.folder / "notebook.ipynb", target / "downloads" / f"{name}.ipynb")
+            executed = for_download(_executed(run), repository_address(root))
+            nbformat.write(executed, target / "downloads" / f"{name}.ipynb")
             shutil.copy(run.folder / "source.md", target / "downloads" / f"{name}.md")
         nbformat.write(_notebook(chapter, run), target / "chapters" / f"{name}.ipynb")
         blocks[name] = {
@@ -139,7 +141,8 @@ def _stage(
         else None
         for name in chapters
     }
-    write_json(target / COMPUTED, {"results": results, "blocks": blocks})
+    changed = [name for name, run in runs.items() if run.record["changed"]]
+    write_json(target / COMPUTED, {"results": results, "changed": changed, "blocks": blocks})
     _copy_scripts(target / "assets")
 
 
@@ -148,7 +151,7 @@ def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     notebook = jupytext.read(chapter.path)
     provenance = "Not run."
     if run:
-        _take_outputs(notebook, nbformat.read(run.folder / "notebook.ipynb", as_version=4))
+        _take_outputs(notebook, _executed(run))
         provenance = (
             f"Download: {{download}}`the executed notebook <../downloads/{chapter.name}.ipynb>` "
             f"and {{download}}`its source <../downloads/{chapter.name}.md>`.\n\n"
@@ -161,6 +164,15 @@ def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     return notebook
+
+
+def _executed(run: Run) -> NotebookNode:
+    path = run.folder / "notebook.ipynb"
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:  # of JSON, of the format
+        again = f"run `genamp run {run.record['chapter']}` again"
+        raise GenampError(f"{path}: damaged; {again}") from error
 
 
 def _take_outputs(notebook: NotebookNode, run: NotebookNode) -> None:

@@ -17,10 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genamp_lib._project import GenampError, extras, sha256_of_file, sha256_of_text
+from genamp_lib._project import extras, sha256_of_file, sha256_of_text
 from genamp_lib.book.catalog import Chapter
 from genamp_lib.datasets import sample_path
 from genamp_lib.datasets.public import public_counterpart, public_path
+from genamp_lib.datasets.sources import own_file
 
 PACKAGE = "genamp_lib"
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,10 +157,8 @@ def _sample_checksums(chapter: Chapter, parameters: Mapping[str, Any]) -> dict[s
     elif source == "public":
         names = [public_counterpart(name).name for name in chapter.samples]
         paths = {name: public_path(name) for name in names}
-    elif Path(source).is_file():
-        paths = {Path(source).name: Path(source)}
     else:
-        raise GenampError(f"`source` must be shipped, public or a file, got {source}: not found")
+        paths = {path.name: path for path in (own_file(name, source) for name in chapter.samples)}
     states = {name: path.stat() for name, path in paths.items()}
     return {n: _checksum(paths[n], s.st_mtime_ns, s.st_size) for n, s in states.items()}
 

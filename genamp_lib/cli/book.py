@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genamp_lib._project import GenampError, project_root
+from genamp_lib._project import GenampError, install_hint, project_root, write_json
 
 if TYPE_CHECKING:
     from genamp_lib.book.run import Job
@@ -137,7 +139,7 @@ def run(
     Example: genamp run 01_gaussian_1d -p n_train 2000 -p upper 1.0
 
     Chapters that read event samples have the parameter `source`: shipped, public (fetched if need
-    be), or the path of a file.
+    be), or the path of a file, or of a folder with one per sample, as jets_gluon.h5.
     """
     from genamp_lib._project import read_json
     from genamp_lib.book.results import read_results
@@ -303,6 +305,33 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             typer.echo("")
+
+
+def lab(name: Name) -> None:
+    """Open a chapter in JupyterLab, as a notebook, with one thread as the book was computed.
+
+    What is saved there stays a text file with its header. Ctrl-C ends it.
+
+    Example: genamp lab 01_gaussian_1d
+    """
+    from importlib.util import find_spec
+
+    from genamp_lib.book.run import ONE_THREAD, open_book
+
+    path = open_book().find(name).path
+    if find_spec("jupyterlab") is None:
+        raise GenampError(f"`jupyterlab` is not installed; {install_hint('book', 'jupyterlab')}")
+    root = project_root()
+    page = f"/lab/tree/{path.relative_to(root).as_posix()}"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    with TemporaryDirectory() as folder:  # of settings: text notebooks open as notebooks
+        viewers = dict.fromkeys(("markdown", "myst"), "Jupytext Notebook")
+        settings = {"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": viewers}}
+        write_json(Path(folder) / "labconfig" / "default_setting_overrides.json", settings)
+        where = os.pathsep.join(filter(None, (folder, os.environ.get("JUPYTER_CONFIG_PATH"))))
+        environment = {**os.environ, **ONE_THREAD, "JUPYTER_CONFIG_PATH": where}
+        done = subprocess.run([*command, f"--LabApp.default_url={page}"], env=environment)
+    raise typer.Exit(done.returncode)
 
 
 def scoreboard(

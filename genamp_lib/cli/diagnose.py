@@ -9,6 +9,7 @@ import typer
 
 from genamp_lib._project import GenampError, write_json
 from genamp_lib.cli.gate import FailOn, check_condition, end, gate
+from genamp_lib.cli.output import Json
 from genamp_lib.cli.reading import (
     Decimal,
     Drop,
@@ -65,9 +66,6 @@ BREAK = "\n\n"
 NUMBERS = ("auc", "auc_low", "auc_high", "second_auc", "significance")
 WORDS = ("difference", "no difference")
 Truth = Annotated[Path, typer.Argument(help="True events, not the training sample.")]
-Json = Annotated[
-    Path | None, typer.Option("--json", help="Write the numbers to this file as well.")
-]
 Column = Annotated[
     str | None, typer.Option(help="Which array of .npz and .h5 files holds the features.")
 ]
@@ -80,7 +78,9 @@ Epochs = Annotated[int, typer.Option(help="Most passes over the training events.
 def diagnose(
     truth: Truth,
     generated: Annotated[Path, typer.Argument(help="Generated events.")],
-    output: Annotated[Path, typer.Option(help="The report.")] = Path("diagnosis.html"),
+    output: Annotated[
+        Path | None, typer.Option(help="The report; diagnosis.html, where there is none yet.")
+    ] = None,
     json_path: Json = None,
     column: Column = None,
     names: Names = None,
@@ -97,6 +97,12 @@ def diagnose(
     fail_on: FailOn = None,
 ) -> None:
     """Train classifiers on two files and write the report."""
+    if output is None:
+        output = Path("diagnosis.html")
+        if output.exists():
+            raise GenampError(
+                f"{output}: exists; give --output with another name, or with this one"
+            )
     if output.suffix.lower() not in (".html", ".htm"):
         raise GenampError(f"--output must end in .html, got {output.name}")
     _check(truth, [generated], {"--output": output, "--json": json_path}, seed, epochs, n_events)

@@ -14,6 +14,7 @@ import typer
 
 from genamp_lib._project import GenampError, replace_file, write_json
 from genamp_lib.cli.gate import FailOn, check_condition, end, gate
+from genamp_lib.cli.output import Json
 from genamp_lib.cli.reading import (
     Decimal,
     Header,
@@ -91,7 +92,6 @@ BREAK = "\n\n"
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 Column = Annotated[str | None, typer.Option(help="Which array or column of the files.")]
 Confidence = Annotated[float, typer.Option(help="Confidence level of the interval.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as well.")]
 Plot = Annotated[
     Path | None, typer.Option("--plot", help="Draw it over n_generated: .png, .svg or .pdf.")
 ]

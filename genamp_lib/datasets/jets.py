@@ -23,6 +23,7 @@ of two constituents in (eta, phi):
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,20 +101,21 @@ def relative_mass(particles: np.ndarray) -> np.ndarray:
 
 
 def load_jets(
-    name: str = "jets_gluon", *, source: Path | str = "shipped", n_jets: int | None = None
+    name: str | None = None, *, source: Path | str = "shipped", n_jets: int | None = None
 ) -> Jets:
     """Read a sample of jets: the shipped one, the public one, or a file.
 
     Args:
-        name: Which jets: "jets_gluon", "jets_gluon_r04", ...
+        name: Which jets: "jets_gluon", "jets_gluon_r04", ...; "jets_gluon" if None.
         source: "shipped", its checksum is verified; "public" for JetNet's jets of this kind,
             whose radius is 0.4 for all names, fetched if need be; or the path of an HDF5 file in
             JetNet's layout, of `genamp data simulate jets` or public: `particle_features`
-            (n, n_particles, 4) and `jet_features` (n, 4). A path needs no name.
+            (n, n_particles, 4) and `jet_features` (n, 4); or of a folder with NAME.h5. A path needs
+            no name; of a file that says which jets it holds, a given name must be that.
         n_jets: The first `n_jets` jets; all of them when None.
 
     Raises:
-        GenampError: No such sample or file, the file is damaged or has another layout, it cannot
+        GenampError: No such sample or file, the file is damaged, of other jets or layout, it cannot
             be fetched, or it has fewer than `n_jets` jets.
 
     >>> jets = load_jets(n_jets=1000)
@@ -124,10 +126,13 @@ def load_jets(
     >>> jets[:10].particles.shape
     (10, 30, 4)
     """
-    return load_rows(_read, name, source, "n_jets", n_jets)
+    return load_rows(partial(_read, name), name or "jets_gluon", source, "n_jets", n_jets)
 
 
-def _read(path: Path, file: Any, n_jets: int | None) -> Jets:
+def _read(name: str | None, path: Path, file: Any, n_jets: int | None) -> Jets:
+    made = provenance_of(file)
+    if name and made.get("name", name) != name:
+        raise GenampError(f"{path}: must hold {name}, got {made['name']}; give a file of {name}")
     shapes = {"particle_features": ("n", "n_particles", 4), "jet_features": ("n", 4)}
     check_shapes(path, file, shapes)
     lengths = {len(file[name]) for name in shapes}
@@ -144,7 +149,7 @@ def _read(path: Path, file: Any, n_jets: int | None) -> Jets:
     if (pt_rel < 0).any():
         raise GenampError(f"{path}: pt_rel must not be negative, got {pt_rel.min():g}")
     multiplicity = file["multiplicity"][:n_jets] if "multiplicity" in file else None
-    return Jets(*arrays.values(), multiplicity, provenance_of(file))
+    return Jets(*arrays.values(), multiplicity, made)
 
 
 JET_OBSERVABLES = ("mass", "sum_pt_rel", "leading_pt_rel", "n_90")

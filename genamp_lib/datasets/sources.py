@@ -130,11 +130,27 @@ class DataSource:
         return f"{label[self.kind]} {self.name}{doi}"
 
 
+def own_file(sample: str, source: Path | str) -> Path:
+    """Return the user's file for a sample: `source`, or the one of that name in the folder."""
+    path = Path(source)
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        raise GenampError(
+            f"{path}: not found; `source` must be shipped, public, a file, or a folder of files"
+        )
+    names = [f"{sample}.h5", *(public.file for public in counterparts(sample))]
+    found = [path / name for name in names if (path / name).is_file()]
+    if not found:
+        raise GenampError(f"{path}: must hold {' or '.join(names)}; put the file there")
+    return found[0]
+
+
 def find_source(sample: str, source: Path | str = "shipped") -> DataSource:
     """Return the file to read for a sample, its checksum verified.
 
     The `source` is "shipped"; "public" for the public file that the sample stands in for, which is
-    fetched if it is not there; or the path of a file.
+    fetched if it is not there; or the path of a file, or of a folder with a file SAMPLE.h5.
     """
     if source == "shipped":
         shipped = [entry.name for entry in list_samples()]
@@ -151,9 +167,5 @@ def find_source(sample: str, source: Path | str = "shipped") -> DataSource:
             fetch_public(public.name)
         checksum = verify_public(public.name)[0].partition(":")[2]
         return DataSource("public", public.name, path, checksum, public.record.doi)
-    path = Path(source)
-    if not path.is_file():
-        raise GenampError(
-            f"{path}: not found; give an HDF5 file as `source`, or 'shipped' or 'public'"
-        )
-    return DataSource("file", str(source), path, sha256_of_file(path))
+    path = own_file(sample, source)
+    return DataSource("file", str(path), path, sha256_of_file(path))

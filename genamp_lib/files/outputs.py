@@ -24,7 +24,12 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             raise GenampError(f"{problem}, {path.parent} is no folder; make it")
         if path.is_dir():
             raise GenampError(f"{problem}, it is a folder; give a file")
-        if path.exists() and not path.is_file():
+        folder = str(path.parent.resolve())
+        if (
+            folder == "/dev"
+            or folder.startswith("/proc/")
+            or (path.exists() and not path.is_file())
+        ):
             raise GenampError(f"{problem}, it is a device; give a file to {option}")
         if not os.access(path.parent, os.W_OK):
             raise GenampError(f"{problem}, {path.parent} is read-only; give another folder")

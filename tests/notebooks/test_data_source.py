@@ -12,12 +12,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests_support import edit
+from tests_support import ROOT, edit
 
 from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.book.catalog import load_chapters
-from genamp_lib.book.run import with_source
+from genamp_lib.book.run import open_book, plan_run, with_source
 from genamp_lib.book.stale import fingerprint
+from genamp_lib.datasets import sample_path
+from genamp_lib.datasets.own import check_own
 
 CODE = """\
 from genamp_lib.book.results import Results
@@ -25,12 +27,15 @@ from genamp_lib.datasets import load_jets
 """
 
 
-def write_jets(path: Path, n: int) -> None:
+def write_jets(path: Path, n: int, name: str | None = None) -> None:
+    """Write jets in JetNet's layout; a `name` says which they are, as in files of our own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     particles = np.tile([0.1, 0.0, 0.5, 1.0], (n, 30, 1))
     with h5py.File(path, "w") as file:
         file["particle_features"] = particles
         file["jet_features"] = np.tile([1000.0, 0.1, 90.0, 30.0], (n, 1))
+        if name:
+            file.attrs["provenance"] = json.dumps({"name": name})
 
 
 @pytest.fixture
@@ -91,7 +96,103 @@ def test_a_path_is_meant_as_the_user_sees_it(
     assert prepared == {**given, "source": str(tmp_path / "elsewhere/own.h5")}
     checksum = sha256_of_file(tmp_path / "elsewhere/own.h5")
     assert fingerprint(chapter, prepared)["samples"] == {"own.h5": checksum}
-    missing = with_source(chapter, chapter.resolve({"source": "own.h5"}))
-    with pytest.raises(GenampError, match=r"must be shipped, public or a file, got own\.h5: not"):
-        fingerprint(chapter, missing)
+    with pytest.raises(GenampError, match=r"own\.h5: not found; `source` must be shipped, public"):
+        with_source(chapter, chapter.resolve({"source": "own.h5"}))
     assert with_source(chapter, chapter.resolve({})) == chapter.resolve({})
+
+
+def test_other_files_are_other_folders(jets_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(jets_project)
+    book = open_book()
+
+    def folder(source: str | Path) -> Path:
+        return plan_run(book, book.find("1"), {"source": str(source)}).folder
+
+    own = jets_project / "own.h5"
+    write_jets(own, 1)
+    first = folder("own.h5")
+    assert folder(own) == first
+    write_jets(own, 2)
+    assert folder("own.h5") != first
+
+
+SAMPLES = ["jets_gluon", "jets_gluon_r04", "jets_top_r04"]
+
+
+def test_a_folder_holds_a_file_for_each_sample(jets_project: Path, genamp) -> None:
+    edit(jets_project / "notebooks/01_tiny.md", "[jets_gluon]", f"[{', '.join(SAMPLES)}]")
+    edit(
+        jets_project / "notebooks/01_tiny.md",
+        'results.add("answer", len(jets)',
+        'top = load_jets("jets_top_r04", source=source)\n'
+        'results.add("answer", 10 * len(jets) + len(top)',
+    )
+    own = jets_project / "own"
+    names = ["jets_gluon.h5", "g.hdf5", "jets_top_r04.h5"]  # the second as JetNet calls it
+    for n, name, sample in zip((4, 5, 6), names, SAMPLES, strict=True):
+        write_jets(own / name, n, None if name == "g.hdf5" else sample)
+    options = ("-p", "source", "own", "--no-page", "--json")
+    done = genamp(jets_project, "run", "1", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"]["answer"]["value"] == 46
+    write_jets(own / "jets_top_r04.h5", 9)
+    assert '"value": 49.0' in genamp(jets_project, "run", "1", *options).stdout
+    assert len(list((jets_project / "_build/runs/custom-default/01_tiny").glob("*/"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "files", "source", "message"),
+    [
+        (
+            ["jets_gluon"],
+            {"own.h5": "jets_top_r04"},
+            "own.h5",
+            "must hold jets_gluon, got jets_top",
+        ),
+        (
+            ["jets_gluon", "jets_gluon_r04"],
+            {"own.h5": "jets_gluon"},
+            "own.h5",
+            "own.h5: must hold jets_gluon_r04, got jets_gluon",
+        ),
+        (
+            SAMPLES,
+            {"own.h5": None},
+            "own.h5",
+            "`source` must be a folder with jets_gluon.h5, jets_gluon_r04.h5, jets_top_r04.h5",
+        ),
+        (
+            SAMPLES,
+            {"own/jets_gluon.h5": None, "own/jets_gluon_r04.h5": None},
+            "own",
+            "own: must hold jets_top_r04.h5 or t.hdf5",
+        ),
+        (["showers_eplus"], {"own.h5": None}, "own.h5", "own.h5: must have the dataset"),
+        (["z_jets_2j"], {"own.h5": None}, "own.h5", "own.h5: must have the dataset `momenta`"),
+        (["top_pairs_4j"], {}, "own.h5", "own.h5: not found; `source` must be shipped, public"),
+    ],
+)
+def test_files_of_other_samples_are_refused_before_the_run(
+    jets_project: Path, genamp, samples: list, files: dict, source: str, message: str
+) -> None:
+    edit(jets_project / "notebooks/01_tiny.md", "[jets_gluon]", f"[{', '.join(samples)}]")
+    for path, name in files.items():
+        write_jets(jets_project / path, 2, name)
+    done = genamp(jets_project, "run", "1", "-p", "source", source)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (jets_project / "_build/runs").exists()
+
+
+@pytest.mark.parametrize("chapter", ["data_showers", "data_z_jets", "data_top_pairs", "data_jets"])
+def test_the_shipped_files_are_what_the_datasheets_want(chapter: str, tmp_path: Path) -> None:
+    samples = load_chapters(ROOT)[chapter].samples
+    for sample in samples:
+        (tmp_path / f"{sample}.h5").symlink_to(sample_path(sample))
+    check_own(samples, tmp_path)
+    first, last = (tmp_path / f"{sample}.h5" for sample in (samples[0], samples[-1]))
+    first.unlink()
+    first.symlink_to(last.resolve())  # another particle, radius or multiplicity
+    with pytest.raises(GenampError, match=rf"{samples[0]}\.h5: must hold .* got "):
+        check_own(samples, tmp_path)

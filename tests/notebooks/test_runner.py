@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import TINY_CHAPTER, edit
+from rocrate.rocrate import ROCrate
+from tests_support import TINY_CHAPTER, edit, processes_in, without_progress
 
-from genamp_lib._project import GenampError
+from genamp_lib._project import GenampError, sha256_of_file
 from genamp_lib.book.results import read_results
 from genamp_lib.book.run import ChapterFailed, rerun
 
@@ -114,23 +114,23 @@ def test_user_errors_are_one_line_and_exit_code_2(
     done = genamp(tiny_project, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(without_progress(done.stderr)) == 1
     assert not (tiny_project / "_build" / "runs" / "default").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "variable"),
-    [(["--jobs", "3"], "GENAMP_JOBS"), (["--scheduler", "3"], "GENAMP_SCHEDULER")],
+    [({"jobs": 3}, "GENAMP_JOBS"), ({"scheduler": "3"}, "GENAMP_SCHEDULER")],
 )
 def test_a_chapter_is_told_with_whom_to_share_its_trainings(
-    tiny_project: Path, genamp, options: list[str], variable: str
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, options: dict, variable: str
 ) -> None:
+    monkeypatch.setattr("genamp_lib.book.run.check_scheduler", lambda address: None)
+    monkeypatch.chdir(tiny_project)
     edit(
         tiny_project / NOTEBOOK, "n_train * upper", f'float(__import__("os").environ["{variable}"])'
     )
-    done = genamp(tiny_project, "run", "01_tiny", *options)
-    assert done.returncode == 0, done.stderr
-    assert answer(tiny_project / RUN) == 3.0
+    assert answer(rerun("01_tiny", **options)) == 3.0
 
 
 def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) -> None:
@@ -148,7 +148,7 @@ def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) ->
         assert done.returncode == 2
         assert "jets_gluon" in done.stderr
         assert "genamp data" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        assert len(without_progress(done.stderr)) == 1
     assert "02_new: up to date" in genamp(tiny_project, "build").stdout
     assert not (tiny_project / RUN).exists()
 
@@ -169,6 +169,24 @@ def test_a_failing_cell_is_shown_and_the_last_good_site_stays(tiny_project: Path
     assert genamp(tiny_project, "build").returncode == 0
     assert answer(tiny_project / RUN) == 20.0
     assert not failed.exists()
+
+
+def test_a_chapter_says_how_far_its_heavy_stages_are_and_not_on_its_page(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    heavy = (
+        "from genamp_lib import sharing\nimport time\nsharing.LINE_SECONDS = 0.0\n"
+        "sharing.map_tasks(time.sleep, [0.0, 0.0], label='a heavy stage')\nresults = Results"
+    )
+    edit(tiny_project / NOTEBOOK, "results = Results", heavy)
+    folder = rerun("01_tiny", fresh=True)
+    assert "01_tiny, a heavy stage: 1 of 2, " in capsys.readouterr().err
+    assert "heavy stage: " not in (folder / "notebook.ipynb").read_text()
+    assert {path.name for path in folder.iterdir()} == {
+        *("source.md", "notebook.ipynb", "results.json", "log.txt", "record.json"),
+        "ro-crate-metadata.json",
+    }
 
 
 def test_figures_reach_the_page_whatever_the_users_backend(tiny_project: Path, genamp) -> None:
@@ -197,12 +215,45 @@ def test_what_a_page_quotes_must_exist(
     tiny_project: Path, genamp, old: str, new: str, message: str
 ) -> None:
     edit(tiny_project / NOTEBOOK, old, new)
-    for command in (["build"], ["run", "01_tiny", "-p", "n_train", "4"]):
+    commands = [["build"], ["run", "01_tiny", "-p", "n_train", "4"]]
+    for command in commands[: 1 if "anwser" in new else 2]:
         done = genamp(tiny_project, *command)
         assert done.returncode == 2
         assert f"error: 01_tiny: {message}" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        assert len(without_progress(done.stderr)) == 1
     assert not (tiny_project / "_build" / "site").exists()
+
+
+def test_a_run_tells_its_provenance_to_other_programs(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    folder = rerun("01_tiny", {"n_train": 4}, page=False)
+    crate = ROCrate(folder)
+    [action] = crate.get_by_type("CreateAction")
+    record = json.loads((folder / "record.json").read_text())
+    results, notebook = action["result"]
+    assert results["sha256"] == record["results_sha256"] == sha256_of_file(folder / results.id)
+    assert notebook["sha256"] == sha256_of_file(folder / notebook.id)
+    values = {one["name"]: one["value"] for one in action["object"] if "value" in one}
+    assert values == {"seed": "1", "n_train": "4", "upper": "0.5"}
+    assert record["revision"] in action["instrument"]["softwareVersion"]
+    assert action["startTime"] == record["started"]
+    assert crate.root_dataset["conformsTo"].id == "https://w3id.org/ro/wfrun/process/0.5"
+
+
+def test_a_page_stands_when_a_parameter_renames_what_it_quotes(tiny_project: Path, genamp) -> None:
+    edit(tiny_project / NOTEBOOK, 'results.add("answer"', 'results.add(f"answer_{n_train}"')
+    edit(tiny_project / NOTEBOOK, "{result}`answer`", "{result}`answer_10`")
+    edit(tiny_project / "book/paper_numbers.yml", "result: answer", "result: answer_10")
+    done = genamp(tiny_project, "run", "01_tiny", "-p", "n_train", "4")
+    assert done.returncode == 0, done.stderr
+    folder = tiny_project / "_build/runs/custom-default/01_tiny/n_train-4"
+    text = (folder / "site/chapters/01_tiny.html").read_text()
+    assert "The answer is (not computed with these parameters)." in text
+    assert "not comparable" in text
+    assert genamp(tiny_project, "build").returncode == 0
+    assert "answer is (not" not in (tiny_project / PAGE).read_text()
 
 
 def test_a_chapter_is_rerun_from_python(
@@ -298,18 +349,6 @@ def wait_for(condition, seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
-
-
-def processes_in(folder: Path) -> list[str]:
-    """Processes of this machine whose working folder is the project: kernels that outlived it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if Path(os.readlink(entry / "cwd")).is_relative_to(folder.resolve()):
-                found.append(entry.name)
-        except OSError:
-            continue
-    return found
 
 
 def test_two_builds_at_once_are_refused(tiny_project: Path, genamp) -> None:

@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import genamp_lib
-from genamp_lib.cli import join_pairs
+from genamp_lib.cli import join_pairs, main
 
 HEAVY = {"torch", "scipy", "matplotlib", "papermill", "jupytext", "sphinx", "h5py", "pandas"}
 
@@ -109,6 +110,31 @@ def test_a_shell_completes_chapters_and_parameters(
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
     assert genamp(tiny_project).stdout.strip() == offered
+
+
+def test_a_chapter_opens_in_jupyterlab_with_one_thread(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    started = []
+
+    def run(command: list[str], env: dict[str, str]) -> SimpleNamespace:
+        started.append((command, env["OMP_NUM_THREADS"]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("genamp_lib.cli.book.subprocess.run", run)
+    for found, code in ((object(), 0), (None, 2)):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
+        with pytest.raises(SystemExit) as ended:
+            main(["lab", "1"])
+        assert (ended.value.code or 0) == code
+    [(command, threads)] = started
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert command[-1].endswith("/lab/tree/notebooks/01_tiny.md")
+    assert threads == "1"
+    error = capsys.readouterr().err
+    assert error.startswith("error: `jupyterlab` is not installed")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("value", ["-5", "0", "nan", "1e3", "2.5", "0100", "2020-01-01", "1:30"])

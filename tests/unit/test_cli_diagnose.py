@@ -18,6 +18,7 @@ from genamp_lib.report.page import summary
 from genamp_lib.report.samples import _tables
 
 N = 2000
+AGAIN = ("--output", "diagnosis.html")  # which may be there
 NAMES = ",".join(f"x{i}" for i in range(10))
 
 
@@ -78,7 +79,7 @@ def test_strictly_monotone_maps_of_the_files_change_no_number(files):
     for change in (lambda x: x, lambda x: np.stack([-x[:, 0], np.exp(x[:, 1]), x[:, 2] ** 3], 1)):
         np.save("a.npy", change(table))
         np.save("b.npy", change(other))
-        assert call("a.npy", "b.npy", "--epochs", 3, "--json", "out.json").exit_code == 0
+        assert call("a.npy", "b.npy", "--epochs", 3, *AGAIN, "--json", "out.json").exit_code == 0
         records.append(json.loads((files / "out.json").read_text()))
     first, second = records
     assert {key: first[key] for key in ("auc", "second_auc", "verdict")} == {
@@ -159,7 +160,7 @@ def test_copies_of_truth_events_are_noted(files):
     # Events of few possible values are equal without being copies.
     np.save("a.npy", np.round(table))
     np.save("b.npy", np.round(np.load("same.npy")[:150, :2]))
-    assert "copies" not in call("a.npy", "b.npy", "--epochs", 1).output
+    assert "copies" not in call("a.npy", "b.npy", "--epochs", 1, *AGAIN).output
 
 
 def test_single_and_double_precision_of_rounded_numbers_are_equal(tmp_path):
@@ -240,7 +241,17 @@ def test_features_are_chosen_and_missing_values_are_counted(files):
         frame["event_number"] = np.arange(200) + 17
         frame.loc[:2, "$p_T$"] = -999.0
         frame.to_csv(f"{name}.csv")
-    arguments = ["truth.csv", "same.csv", "--epochs", 1, "--json", "out.json", "--missing", "-999"]
+    arguments = [
+        "truth.csv",
+        "same.csv",
+        "--epochs",
+        1,
+        "--json",
+        "out.json",
+        "--missing",
+        "-999",
+        *AGAIN,
+    ]
     result = call(*arguments, "--drop", "event_number, weight")
     assert result.exit_code == 0, result.output
     assert "3 of 200 events of truth.csv have a missing value and were left out." in result.output
@@ -250,6 +261,21 @@ def test_features_are_chosen_and_missing_values_are_counted(files):
     assert call(*arguments, "--features", "$p_T$").exit_code == 0
     refused = call(*arguments, "--drop", "event_number")
     assert "column `weight` may be a weight of the events" in str(refused.exception)
+
+
+def test_a_report_is_not_replaced_unasked(files, capsys):
+    np.save("few.npy", np.load("truth.npy")[:200, :2])
+    np.save("more.npy", np.load("same.npy")[:200, :2])
+    arguments = ["few.npy", "more.npy", "--epochs", 1]
+    said = call(*arguments, "--json", "-")
+    assert json.loads(said.stdout)["n_truth"] == 200
+    assert "Report: diagnosis.html" in said.stderr
+    first = (files / "diagnosis.html").read_bytes()
+    refused = call(*arguments, "--seed", 2)
+    assert "diagnosis.html: exists; give --output with another name" in str(refused.exception)
+    assert (files / "diagnosis.html").read_bytes() == first
+    assert call(*arguments, "--seed", 2, *AGAIN).exit_code == 0
+    assert (files / "diagnosis.html").read_bytes() != first
 
 
 def test_only_constant_features(files, capsys):

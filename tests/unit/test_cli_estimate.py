@@ -588,6 +588,32 @@ def test_an_output_that_cannot_be_written_is_one_line(files):
     assert (files / "file").read_text() == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["averaging", *MEMBERS, "--n-train", 400, "--regions", "0,1"],
+        ["differential", "train.npy", "perfect.npy", "--holdout", "holdout.npy"],
+    ],
+)
+def test_json_on_stdout_stands_alone(files, command):
+    before = sorted(files.iterdir())
+    result = call(*command, "--json", "-")
+    assert result.exit_code == 0, result.exception
+    assert "68 %" in result.stderr
+    assert json.loads(result.stdout)["n_train"] == 400
+    assert sorted(files.iterdir()) == before
+    assert call("differential", "train.npy", "gone.npy", "--json", "-").stdout == ""
+    assert call(*command, "--json", "out.json").exit_code == 0
+    assert (files / "out.json").read_text() == result.stdout
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/stdout", "/dev/new", "/proc/self/fd/9"])
+def test_a_device_is_no_output(files, device):
+    result = call("differential", "train.npy", "perfect.npy", "--json", device)
+    assert "it is a device; give a file to --json" in str(result.exception)
+    assert not os.path.exists("/dev/new")
+
+
 @pytest.mark.parametrize("command", ["averaging", "differential"])
 def test_help_teaches_by_examples(command):
     result = call(command, "--help")

@@ -141,7 +141,7 @@ def test_compressed_top_pairs_of_paper_a(tmp_path):
 
 
 def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(GenampError, match=r"no\.h5: not found; give an HDF5 file as `source`"):
+    with pytest.raises(GenampError, match=r"no\.h5: not found; `source` must be shipped, public"):
         load_z_jets(source=tmp_path / "no.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(GenampError, match=r"text\.h5: must be an HDF5 file"):

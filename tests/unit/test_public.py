@@ -406,7 +406,7 @@ def test_sources_of_all_kinds(tmp_path, monkeypatch):
     assert own.source.checksum == hashlib.sha256((tmp_path / "own.h5").read_bytes()).hexdigest()
     shipped = load_z_jets(3, n_events=2)
     assert str(shipped.source) == "the shipped sample z_jets_3j"
-    with pytest.raises(GenampError, match=r"as `source`, or 'shipped' or 'public'"):
+    with pytest.raises(GenampError, match=r"`source` must be shipped, public, a file"):
         load_jets(source="publc")
 
 

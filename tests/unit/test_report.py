@@ -66,7 +66,7 @@ def test_the_command_calls_the_function(files):
     found.save(files / "again.html")
     assert "<h1>The generator differs" in (files / "again.html").read_text()
     assert "<h1>The generator differs" in (files / "diagnosis.html").read_text()
-    refused = call("diagnose", "truth.parquet", "bad.parquet")
+    refused = call("diagnose", "truth.parquet", "bad.parquet", "--output", "diagnosis.html")
     assert "give --weights genWeight, or leave it out with --drop" in str(refused.exception)
     with pytest.raises(ValueError, match="give weights='genWeight', or drop it"):
         genamp_lib.diagnose(*tables)

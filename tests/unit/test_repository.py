@@ -8,6 +8,7 @@ import tomllib
 from importlib import metadata
 
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 from tests_support import ROOT
 
@@ -50,17 +51,42 @@ def test_every_dependency_is_pinned() -> None:
         assert re.search(rf"^{re.escape(name)}==", pins, flags=re.MULTILINE), name
 
 
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_has_hashes_of_the_versions_that_make_installs() -> None:
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    locked = re.findall(r"^([^\s#=]+==\S+) (?:;.*)?\\\n +--hash=sha256:\w{64}", lock, re.MULTILINE)
+    assert len(locked) == len(re.findall(r"^\S+==", lock, re.MULTILINE)) > 150
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert pins[1:] == locked
+
+
 def test_the_pins_allow_the_oldest_python() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    installed = {d.name.lower(): d for d in metadata.distributions() if d.name}
+    installed = {normal(d.name): d for d in metadata.distributions() if d.name}
     checked = 0
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", pins, flags=re.MULTILINE):
-        found = installed.get(name.lower())
+        found = installed.get(name)
         if found is not None and found.version == version:
             checked += 1
             allowed = SpecifierSet(found.metadata.get("Requires-Python") or "")
             assert "3.11.2" in allowed, name  # of Debian 12
     assert checked > 100
+
+
+def test_both_papers_can_be_found() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    bibliography = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    for paper, year, arxiv in zip(
+        citation["references"], (2025, 2024), ("2509.08048", "2305.16774"), strict=True
+    ):
+        assert paper["year"] == year
+        assert {"type": "other", "value": f"arXiv:{arxiv}"} in paper["identifiers"]
+        _, entry = bibliography.split(f"title = {{{paper['title']}}}")
+        assert f"year = {{{year}}}" in entry.split("\n}")[0]
+        assert f"eprint = {{{arxiv}}}" in entry.split("\n}")[0]
 
 
 def test_no_path_of_one_machine_is_in_the_sources() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests_support import TINY_CHAPTER, edit
+from tests_support import TINY_CHAPTER, edit, without_progress
 
+from genamp_lib import sharing
 from genamp_lib.book.run import open_book, plan_run
 from genamp_lib.cli import main
 
@@ -38,7 +40,8 @@ def call(
 
 
 def is_one_line(code: int, error: str) -> bool:
-    return code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    lines = without_progress(error)
+    return code == 2 and len(lines) == 1 and lines[0].startswith("error: ")
 
 
 def in_a_process(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
@@ -140,6 +143,36 @@ def test_a_damaged_record_is_no_run(tiny_project: Path, call: Call, damage: str)
     assert json.loads(call("scoreboard", "--json")[1])[0]["verdict"] == "not run"
 
 
+def test_a_damaged_notebook_or_list_of_numbers_is_named(tiny_project: Path, call: Call) -> None:
+    assert call("run", "1")[0] == 0
+    (tiny_project / RUN / "notebook.ipynb").write_text("{")
+    code, _, error = call("build")
+    assert is_one_line(code, error), error
+    assert "notebook.ipynb: damaged; run `genamp run 01_tiny` again" in error
+    (tiny_project / "book" / "paper_numbers.yml").write_text("- {id: [\n- a: b: c")
+    for command in ("build", "scoreboard"):
+        code, _, error = call(command)
+        assert is_one_line(code, error), error
+        assert "paper_numbers.yml: must be YAML" in error
+
+
+@pytest.mark.parametrize("command", [["run", "1"], ["sweep", "1", "-p", "n_train", "4"]])
+def test_a_scheduler_that_is_none_is_refused_before_the_run(
+    tiny_project: Path, call: Call, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr("genamp_lib.sharing.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        code, _, error = call(*command, "--scheduler", address)
+    assert is_one_line(code, error), error
+    assert f"Dask scheduler {address}: cannot be reached" in error
+    assert not list(tiny_project.glob("_build/**/results.json"))
+
+
+def test_connecting_takes_ten_seconds_at_most() -> None:
+    assert 2 * sharing.CONNECT_SECONDS <= 10  # asked once, then connected
+
+
 def test_results_changed_by_hand_are_not_shown(tiny_project: Path, call: Call) -> None:
     assert call("run", "1")[0] == 0
     assert "01_tiny: fresh" in call("chapters")[1]
@@ -148,14 +181,11 @@ def test_results_changed_by_hand_are_not_shown(tiny_project: Path, call: Call) -
     assert json.loads(call("scoreboard", "--json")[1])[0]["verdict"] == "not run"
 
 
-def test_other_parameters_or_files_are_other_folders(
+def test_other_parameters_are_other_folders(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(
-        tiny_project / "notebooks" / "01_tiny.md",
-        "upper: float",
-        'source: str = "shipped"  # a file\nlabel: str = "a"  # a name\nupper: float',
-    )
+    notebook = tiny_project / "notebooks" / "01_tiny.md"
+    edit(notebook, "upper: float", 'label: str = "a"  # a name\nupper: float')
     monkeypatch.chdir(tiny_project)
     book = open_book()
 
@@ -165,12 +195,6 @@ def test_other_parameters_or_files_are_other_folders(
     labels = ["a b", "ab", "a/b", "a:b", "a-b", "a" * 70, "a" * 71, "∞", ""]
     assert len({folder(label=label) for label in labels}) == len(labels)
     assert folder(label="ab").name == "label-ab"
-    own = tiny_project / "own.h5"
-    own.write_text("one")
-    first = folder(source="own.h5")
-    assert folder(source=str(own)) == first
-    own.write_text("another")
-    assert folder(source="own.h5") != first
 
 
 def test_a_page_that_cannot_be_drawn_loses_no_run(tiny_project: Path, call: Call) -> None:

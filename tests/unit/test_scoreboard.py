@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests_support import ROOT
 
 from genamp_lib._project import GenampError
 from genamp_lib.book.catalog import load_chapters
@@ -20,6 +21,7 @@ from genamp_lib.book.scoreboard import (
     verdict,
 )
 
+CHAPTERS = {path.stem for path in (ROOT / "notebooks").glob("*.md")}
 ENTRY = {
     "id": "A.x",
     "chapter": "01_tiny",
@@ -91,6 +93,21 @@ def test_not_comparable_and_tallies() -> None:
     assert verdict(other, ours(10.0)) == ("not comparable", "another question")
     rows = compare([other, PaperNumber(**ENTRY), other], runs(answer=ours(10.0)))
     assert tally(rows) == {"agrees": 1, "not comparable": 2}
+
+
+def test_every_row_says_how_to_compute_it_again() -> None:
+    [row] = compare([PaperNumber(**ENTRY)], runs(answer=ours(1.0)))
+    assert row.to_dict()["command"] == row.command == "genamp run 01_tiny --fresh"
+    smoke = {"01_tiny": Run(Path(), {"preset": "smoke"}, {"answer": ours(1.0)})}
+    assert compare([PaperNumber(**ENTRY)], smoke)[0].command.endswith("--fresh --preset smoke")
+    for row in compare(load_paper_numbers(ROOT), {}):
+        assert row.paper.chapter in CHAPTERS, row.paper.id
+
+
+def test_a_result_that_a_parameter_renames_is_not_comparable() -> None:
+    changed = {"preset": "default", "changed": {"n_train": 5}}
+    [row] = compare([PaperNumber(**ENTRY)], {"01_tiny": Run(Path(), changed, {})})
+    assert (row.verdict, row.reason) == ("not comparable", "not computed with these parameters")
 
 
 def test_compare_names_a_missing_result() -> None:
