@@ -82,6 +82,13 @@ class TestObservables:
         assert difference.abs().max() < 1e-9
         assert (gradients[:, :7, 6:] == 0).all()
 
+    def test_values_alone_are_the_same_bits(self, coordinates: EventCoordinates) -> None:
+        observables = EventObservables(coordinates)
+        events = torch.randn(50, coordinates.n_particles, 4)
+        values, nothing = observables(events, gradients=False)
+        assert nothing is None
+        assert torch.equal(values, observables(events)[0])
+
     def test_gradients_of_the_pairs_pt(self, coordinates: EventCoordinates) -> None:
         """In axes that do not move: the change of a sum of momenta."""
         observables = EventObservables(coordinates).double()
@@ -109,11 +116,13 @@ class TestObservables:
 class _FirstCoordinates(torch.nn.Module):
     """Observables that are coordinates themselves: log pt of the particles."""
 
-    def forward(self, coordinates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        gradients = torch.zeros(len(coordinates), N_OBSERVABLES, N_PARTICLES, 4)
+    def forward(
+        self, coordinates: torch.Tensor, *, gradients: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        by_coordinate = torch.zeros(len(coordinates), N_OBSERVABLES, N_PARTICLES, 4)
         for k in range(N_OBSERVABLES):
-            gradients[:, k, k, 0] = 1.0
-        return coordinates[..., 0], gradients
+            by_coordinate[:, k, k, 0] = 1.0
+        return coordinates[..., 0], by_coordinate
 
 
 class TestVelocity:
