@@ -73,6 +73,11 @@ class PosteriorSettings:
         if not self.mean_rate >= 0.0:
             raise ValueError(f"`mean_rate` must not be negative, got {self.mean_rate}.")
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """How names of what is trained, and kept, begin."""
+        return ("logvars.", "means.") if self.mean_rate else ("logvars.",)
+
 
 @dataclass(frozen=True)
 class FlowPosterior:
@@ -134,13 +139,10 @@ class FlowPosterior:
     def arrays(self) -> Arrays:
         """Return all that `posterior_from_arrays` needs besides the fitted flow."""
         kept = torch.float16 if self.model.base.half_kept else torch.float32
-        parts = {"logvars": self.model.logvars}
-        if self.settings.mean_rate:
-            parts["means"] = self.model.means
         arrays = {
-            f"{part}.{name}": tensor.detach().to(kept).numpy()
-            for part, tensors in parts.items()
-            for name, tensor in tensors.items()
+            name: tensor.to(kept).numpy()
+            for name, tensor in self.model.state_dict().items()
+            if name.startswith(self.settings.trained)
         }
         return {**arrays, "loss": self.loss}
 
@@ -205,7 +207,7 @@ def fit_posterior(
         losses = fit_by_steps(
             gradients,
             [optimiser],
-            {n: p for n, p in model.named_parameters() if not n.startswith("base.")},
+            {n: p for n, p in model.named_parameters() if n.startswith(settings.trained)},
             name="posterior",
             n_steps=settings.n_steps,
             learning_rate=1.0,
@@ -223,15 +225,12 @@ def posterior_from_arrays(
 ) -> FlowPosterior:
     """Rebuild a posterior of a flow from what `FlowPosterior.arrays` gives."""
     model = _new_model(flow, settings)
-    own = {name: torch.tensor(array) for name, array in arrays.items() if name != "loss"}
-    expected = {n for n in model.state_dict() if n.startswith(("means.", "logvars."))}
-    if not settings.mean_rate:
-        expected = {name for name in expected if name.startswith("logvars.")}
+    own = {name: torch.tensor(array) for name, array in arrays.items()}
+    rest = {n: t for n, t in model.state_dict().items() if not n.startswith(settings.trained)}
     try:
-        if own.keys() != expected:
-            raise KeyError(f"{len(own)} arrays of other names")
-        model.load_state_dict(own, strict=False)
-        return FlowPosterior(model, settings, arrays["loss"])
+        loss = own.pop("loss").numpy()
+        model.load_state_dict({**rest, **own})
+        return FlowPosterior(model, settings, loss)
     except (KeyError, RuntimeError) as error:
         raise GenampError(
             f"stored posterior: must have the arrays of this flow and {settings}, got "
@@ -259,7 +258,8 @@ def fitted_posteriors(
         label: Name of the work in the progress line; that of the first stage when None.
 
     Raises:
-        ValueError, GenampError: As `fit_posterior`, or an artefact is damaged.
+        ValueError: As `fit_posterior`.
+        GenampError: As `fit_posterior`, or an artefact is damaged.
     """
     own = {"seed": seed, "code_version": CODE_VERSION, **asdict(settings)}
     stages = [task.whole_stage.adding(posterior=own) for task in tasks]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class Classifier(Standardised):
 
     def __init__(self, n_features: int, settings: ClassifierSettings) -> None:
         super().__init__(n_features)
+        self.standardised = settings.standardised
         layers: list[nn.Module] = []
         width = n_features
         for _ in range(settings.n_layers):
@@ -49,13 +51,16 @@ class Classifier(Standardised):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits, shape (n,), of features of shape (n, n_features)."""
-        return self.network((features - self.feature_mean) / self.feature_scale).squeeze(-1)
+        if self.standardised:
+            features = (features - self.feature_mean) / self.feature_scale
+        return self.network(features).squeeze(-1)
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
     """Network and training, with the optimiser of Tab. 1 of paper B."""
 
+    standardised: ClassVar[bool] = True  # no field, as kept classifiers' keys know of none
     n_layers: int = 3
     n_hidden: int = 64
     dropout: float = 0.1
@@ -72,6 +77,13 @@ class ClassifierSettings:
             raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}.")
         if not 0.0 < self.decay_factor < 1.0:
             raise ValueError(f"`decay_factor` must be between 0 and 1, got {self.decay_factor}.")
+
+
+@dataclass(frozen=True)
+class RawClassifierSettings(ClassifierSettings):
+    """The same for features as they are given, of which some may be constant in training."""
+
+    standardised: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,10 @@ def fit_classifier(
     check_labels = signs_and_weights(*map(len, validation))
     with seeded(seed):
         classifier = Classifier(features.shape[1], settings)
-        classifier.set_standardisation(features)
+        if settings.standardised:
+            classifier.set_standardisation(features)
+        else:  # kept, but not applied: it tells which events the classifier was trained on
+            classifier.feature_mean.copy_(features.double().mean(0))
         # foreach: the same numbers with a third less time in networks this small.
         optimiser = torch.optim.Adam(
             classifier.parameters(), lr=settings.learning_rate, foreach=True

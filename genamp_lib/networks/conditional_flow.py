@@ -478,7 +478,8 @@ def fitted_conditional_flows(
         label: Name of the work in the progress line; that of the first stage when None.
 
     Raises:
-        ValueError, GenampError: As `fit_conditional_flow`, or an artefact is damaged.
+        ValueError: As `fit_conditional_flow`.
+        GenampError: As `fit_conditional_flow`, or an artefact is damaged.
     """
     stages = [task.whole_stage for task in tasks]
     work = [(t, store.unfinished(s) / "state") for t, s in zip(tasks, stages, strict=True)]

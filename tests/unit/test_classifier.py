@@ -11,11 +11,13 @@ from genamp_lib.diagnostics import auc_from_weights
 from genamp_lib.networks.classifier import (
     Classifier,
     ClassifierSettings,
+    RawClassifierSettings,
     classifier_from_arrays,
     classifier_to_arrays,
     ensemble_logits,
     fit_classifier,
 )
+from genamp_lib.networks.cross_fit import cross_fitted_logits
 from genamp_lib.store import ArtefactStore, Stage, read_artefact
 
 QUICK = ClassifierSettings(n_layers=2, n_hidden=8, n_epochs=2, batch_size=64)
@@ -222,3 +224,30 @@ class TestArrays:
         del arrays["feature_mean"]
         with pytest.raises(GenampError, match="got 'feature_mean'; rerun with --fresh"):
             classifier_from_arrays(arrays, QUICK)
+
+
+class TestRawFeatures:
+    RAW = RawClassifierSettings(**dataclasses.asdict(QUICK))
+
+    def test_are_not_standardised_and_may_be_constant(self):
+        truth, generated = (x * [1, 0] + [0, 3] for x in gaussians(1))
+        settings = dataclasses.replace(self.RAW, learning_rate=0.02, n_epochs=5)
+        classifier = fit(truth, generated, settings=settings).classifier
+        events = torch.as_tensor(truth, dtype=torch.float32)
+        assert torch.equal(classifier(events), classifier.network(events).squeeze(-1))
+        logits = [ensemble_logits([classifier], x) for x in (truth, generated)]
+        assert logits[0].mean() > logits[1].mean()
+
+    def test_keep_their_classifiers_apart(self, tmp_path):
+        store = ArtefactStore(published=tmp_path / "a", local=tmp_path / "b", fresh=False)
+        samples = [x * [1, 0] for x in gaussians(1)]
+        options = {"settings": self.RAW, "seed": 1, "n_folds": 3, "store": store}
+        options["stage"] = Stage("test-raw", version=1, configuration={})
+        made, read = (cross_fitted_logits(*samples, **options) for _ in range(2))
+        assert [use["origin"] for use in store.used] == ["computed"] * 3 + ["local"] * 3
+        np.testing.assert_array_equal(made.truth, read.truth)
+        with pytest.raises(GenampError, match="was trained on other events"):
+            cross_fitted_logits(*[x + 1 for x in samples], **options)
+        # Keys of standardised ones are those of before there was a choice.
+        assert "standardised" not in dataclasses.asdict(QUICK)
+        assert dataclasses.asdict(self.RAW)["standardised"] is False
