@@ -106,6 +106,8 @@ def chapters(
             f", last run {record['started'][:10]} in {record['wall_seconds']} s" if record else ""
         )
         state = f"stale: {stale[key]}" if record and key in stale else stale.get(key, "fresh")
+        if preset != "default" and book.parameters[key] == chapter.resolve({}):
+            state += f"; {preset} changes none of its parameters"
         typer.echo(f"{key}: {state}{last}\n    {chapter.summary}")
     for problem in book.problems.values():
         typer.echo(problem, err=True)

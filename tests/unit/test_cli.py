@@ -81,6 +81,18 @@ def test_the_chapters_are_whole_at_any_width(
     assert summary.strip(", ") in listed
 
 
+def test_a_preset_that_changes_nothing_is_said(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny_project)
+    (tiny_project / "notebooks" / "presets" / "paper.yml").write_text("01_tiny: {n_train: 10}\n")
+    for preset, is_same in (("default", False), ("smoke", False), ("paper", True)):
+        with pytest.raises(SystemExit):
+            main(["chapters", "--preset", preset])
+        listed = capsys.readouterr().out
+        assert ("; paper changes none of its parameters" in listed) == is_same
+
+
 def test_a_chapter_shows_all_its_parameters(tiny_project: Path, genamp) -> None:
     shown = genamp(tiny_project, "chapters", "1").stdout
     assert [re.split(" {2,}", line) for line in shown.splitlines()] == [

@@ -80,6 +80,25 @@ def test_listing_needs_no_build_folder(tiny_project: Path, call: Call, how: str)
     assert call("runs") == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["estimate", "differential", "loop.npy", "none.npy"],
+        ["estimate", "averaging", "loop.npy", "none.npy", "--n-train", "9", "--regions", "0,1"],
+        ["diagnose", "loop.npy", "none.npy"],
+        ["estimate", "differential", "a.npy", "none.npy", "--json", "loop.json"],
+    ],
+)
+def test_a_loop_of_links_is_no_file(tiny_project: Path, call: Call, command: list[str]) -> None:
+    for name in ("loop.npy", "loop.json"):
+        (tiny_project / name).symlink_to(name)
+    (tiny_project / "a.npy").touch()
+    code, _, error = call(*command)
+    assert is_one_line(code, error), error
+    assert "loop" in error
+    assert (tiny_project / "loop.json").is_symlink()
+
+
 def test_a_full_disk(tiny_project: Path) -> None:
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
