@@ -118,6 +118,7 @@ def _stage(
             "scoreboard": html.scoreboard(rows, link=True),
             "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
             "chapters": html.chapters(chapters, runs),
+            "benchmarks": html.benchmarks(read_json(root / "book" / "benchmarks.json")),
             "banner": banner,
         }
     }
