@@ -4,9 +4,10 @@
     python benchmarks/diagnose_speed.py whole            # the command, from files to the report
     python benchmarks/diagnose_speed.py power            # 8 pairs of samples of each small flaw
 
-Kept for the site (`kept.py`): speed. Peers: `cross_fitted_logits`, which fits one network after the other with the paper's settings, and
-scikit-learn's gradient boosting, cross-validated. Power is the largest of ten significances that
-`genamp_lib.diagnose` computes of the weights alone, after allowing for ten.
+What `speed` and `whole` measure is kept for the site. Peers: `cross_fitted_logits`, which fits one
+network after the other with the paper's settings, and scikit-learn's gradient boosting,
+cross-validated. Power is the largest of ten significances that `genamp_lib.diagnose` computes of
+the weights alone, after allowing for ten.
 """
 
 from __future__ import annotations
