@@ -28,11 +28,7 @@ from genamp_lib.diagnostics import (
     normal_scores,
 )
 from genamp_lib.diagnostics.looks import Looks
-from genamp_lib.networks.classifier_batch import (
-    boosted_logits,
-    cross_fitted_logits_at_once,
-    fold_numbers_of_groups,
-)
+from genamp_lib.networks.tabular import boosted_logits, fold_numbers_of_groups, network_logits
 
 LOOKS_SEED, CLASSIFIER_SEED, AUC_SEED = 20_000, 30_000, 40_000
 KINDS = ("Gaussian", "correlated", "discrete", "rounded", "heavy-tailed", "with a code", "mixture")
@@ -106,7 +102,7 @@ def fits(truth: np.ndarray, generated: np.ndarray, seed: int) -> list[list[np.nd
     folds = fold_numbers_of_groups([len(truth), len(generated)], None, seed=seed)
     scores = normal_scores(truth, generated)
     both = (
-        cross_fitted_logits_at_once(*scores, folds, seed=seed),
+        network_logits(*scores, folds, seed=seed),
         boosted_logits(*scores, folds, seed=seed),
     )
     return [[likelihood_ratio_weights(one) for one in logits] for logits in both]

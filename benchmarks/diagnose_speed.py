@@ -1,20 +1,29 @@
 """Speed and power of the classifiers of `genamp diagnose` beside two peers.
 
-    python benchmarks/diagnose_speed.py speed            # 2 x 20,000 events of 6 features
+    python benchmarks/diagnose_speed.py speed            # 2 x 20,000 x 6 and 2 x 100,000 x 20
+    python benchmarks/diagnose_speed.py whole            # the command, from files to the report
     python benchmarks/diagnose_speed.py power            # 8 pairs of samples of each small flaw
 
-Peers: `cross_fitted_logits`, which fits one network after the other with the paper's settings, and
-scikit-learn's gradient boosting, cross-validated. Power is the largest of ten significances that
-`genamp_lib.diagnose` computes of the weights alone, after allowing for ten.
+What `speed` and `whole` measure is kept for the site. Peers: `cross_fitted_logits`, which fits one
+network after the other with the paper's settings, and scikit-learn's gradient boosting,
+cross-validated. Power is the largest of ten significances that `genamp_lib.diagnose` computes of
+the weights alone, after allowing for ten.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from kept import keep
 from peers import METHODS
 from rich.console import Console
 from rich.table import Table
@@ -112,16 +121,52 @@ def speed(names: list[str]) -> None:
         rng = np.random.default_rng(1)
         samples = [rng.normal(size=(n_events, n_features)) for _ in range(2)]
         samples[1][:, 0] += 0.05
+        taken, size = {}, f"2 x {n_events:,} x {n_features}"
         for name in names:
             start = time.process_time()
             METHODS[name](*samples, seed=1)
-            seconds = time.process_time() - start
-            print(f"2 x {n_events:,} x {n_features}: {name} {seconds:.1f} CPU s", flush=True)
+            taken[name] = time.process_time() - start
+            print(f"{size}: {name} {taken[name]:.1f} CPU s", flush=True)
+        for name in {"networks", "trees"} & taken.keys() if "boosted" in taken else ():
+            peer = "scikit-learn's gradient boosting, cross-validated"
+            keep(f"{name} of genamp diagnose, {size}", peer, taken["boosted"], taken[name], "CPU s")
+
+
+def whole(_: list[str]) -> None:
+    """Measure the command, and cross-validated boosting with its imports, as processes."""
+    boost = "import numpy as np; from peers import boosted; "
+    boost += "boosted(np.load('truth.npy'), np.load('generated.npy'), seed=1)"
+    command = "from genamp_lib.cli import main; main(['diagnose', 'truth.npy', 'generated.npy'])"
+    for n_events, n_features in ((20_000, 6), (100_000, 20)):
+        rng = np.random.default_rng(1)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, shift in (("truth", 0.0), ("generated", 0.05)):
+                sample = rng.normal(size=(n_events, n_features))
+                sample[:, 0] += shift
+                np.save(Path(folder) / f"{name}.npy", sample)
+            theirs, ours = (cpu_seconds(code, folder) for code in (boost, command))
+        peer = "scikit-learn's gradient boosting, cross-validated"
+        task = f"genamp diagnose as a whole, 2 x {n_events:,} x {n_features}"
+        print(f"{task}: {ours:.1f} CPU s; {peer} {theirs:.1f}", flush=True)
+        keep(task, peer, theirs, ours, "CPU s")
+
+
+def cpu_seconds(code: str, folder: str) -> float:
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("speed", "power"))
+    parser.add_argument("what", choices=("speed", "power", "whole"))
     parser.add_argument("methods", nargs="*", default=list(METHODS))
     arguments = parser.parse_args()
-    {"speed": speed, "power": power}[arguments.what](arguments.methods or list(METHODS))
+    {"speed": speed, "power": power, "whole": whole}[arguments.what](
+        arguments.methods or list(METHODS)
+    )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
 from genamp_lib.diagnostics import normal_scores
 from genamp_lib.networks.classifier import ClassifierSettings
-from genamp_lib.networks.classifier_batch import N_FOLDS, cross_fitted_logits_at_once
-from genamp_lib.networks.cross_fit import cross_fitted_logits, fold_numbers
+from genamp_lib.networks.cross_fit import cross_fitted_logits
+from genamp_lib.networks.tabular import (
+    boosted_logits,
+    fold_numbers_of_groups,
+    network_logits,
+)
 
 
 def one_by_one(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
@@ -32,9 +39,14 @@ def boosted(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
     return logits[: len(truth)], logits[len(truth) :]
 
 
-def at_once(truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
-    folds = fold_numbers([len(truth), len(generated)], n_folds=N_FOLDS, seed=seed)
-    return cross_fitted_logits_at_once(*normal_scores(truth, generated), folds, seed=seed)
+def own(fit: Callable, truth: np.ndarray, generated: np.ndarray, seed: int) -> tuple:
+    folds = fold_numbers_of_groups([len(truth), len(generated)], None, seed=seed)
+    return fit(*normal_scores(truth, generated), folds, seed=seed)
 
 
-METHODS = {"at once": at_once, "one by one": one_by_one, "boosted": boosted}
+METHODS = {
+    "networks": partial(own, network_logits),
+    "trees": partial(own, boosted_logits),
+    "one by one": one_by_one,
+    "boosted": boosted,
+}

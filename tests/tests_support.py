@@ -89,6 +89,7 @@ def make_tiny_project(root: Path) -> Path:
         "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
     )
     (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
+    (root / "book" / "benchmarks.json").write_text("[]")
     return root
 
 

@@ -1,7 +1,7 @@
 """Sphinx extension of the site: a role for numbers, a directive for tables, one for the API page.
 
     {result}`name` or {result}`chapter/name`      a number of results.json
-    :::{genamp} scoreboard                        or headline, chapters, banner, provenance
+    :::{genamp} scoreboard                        or a block that site.py makes
     :::{genamp-api} genamp_lib.amplification      its public names, or those of a module
 
 The first two set what `site.stage` computed; a name that it does not know ends the build.

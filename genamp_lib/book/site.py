@@ -120,6 +120,7 @@ def _stage(
             "tallies": html.tallies(tally(rows)),
             "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
             "chapters": html.chapters(chapters, runs),
+            "benchmarks": html.benchmarks(read_json(root / "book" / "benchmarks.json")),
             "banner": banner,
         }
     }

@@ -110,11 +110,12 @@ def diagnose(
     how = (column, separator, decimal, header, split(features), split(drop))
     reading = _reading(how, missing, weights)
     chosen, samples, own, notes = _load([truth, generated], reading, names, n_events)
+    from genamp_lib.networks.tabular import N_FOLDS
     from genamp_lib.report import diagnose as of_samples
     from genamp_lib.report.page import summary
     from genamp_lib.sharing import progress
 
-    with one_line(f"{truth}, {generated}"), progress("classifiers", epochs) as advance:
+    with one_line(f"{truth}, {generated}"), progress("classifiers", N_FOLDS) as advance:
         found = of_samples(
             *samples, names=chosen, weights=tuple(own), seed=seed, epochs=epochs, progress=advance
         )
@@ -155,11 +156,12 @@ def compare(
     reading = _reading(how, missing, weights)
     chosen, samples, own, notes = _load([truth, *generated], reading, names, n_events)
     from genamp_lib.cli.estimate import print_table
+    from genamp_lib.networks.tabular import N_FOLDS
     from genamp_lib.report import compare as of_samples
     from genamp_lib.sharing import progress
 
     labels = [str(path) for path in generated]
-    with one_line(str(truth)), progress("classifiers", epochs * len(labels)) as advance:
+    with one_line(str(truth)), progress("classifiers", N_FOLDS * len(labels)) as advance:
         found = of_samples(
             samples[0],
             dict(zip(labels, samples[1:], strict=True)),

@@ -329,13 +329,18 @@ def _why_nothing_fits(lines: list[str], separators: Sequence[str]) -> str:
             "columns, or give --separator, or --decimal if commas are in the numbers"
             f"{'; or remove spaces that group digits' * (mark == ' ')}"
         )
-    words = _fields(lines[-1], mark)
-    if remedy := _remedy(words):
-        return f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`; {remedy}"
-    if len(lines) > 2 and any(_are_numbers(words, decimal) for decimal in _NUMBERS):
+    odd = [
+        line
+        for line in lines[1:]
+        if not any(_are_numbers(_fields(line, mark), decimal) for decimal in _NUMBERS)
+    ]
+    shown = (odd or lines)[-1].strip()[:60]
+    if remedy := _remedy(_fields(shown, mark)):
+        return f"must hold numbers in columns, got `{shown}`; {remedy}"
+    if 0 < len(odd) < len(lines) - 1:
         return (
-            f"must hold numbers below the names, got `{lines[1].strip()[:60]}` in the line after "
-            "them; remove that line, units for instance, or begin it with #"
+            f"must hold numbers below the names, got `{odd[0].strip()[:60]}`; remove that line, "
+            "units or names for instance, or begin it with #"
         )
     return (
         f"must hold numbers in columns, got `{lines[-1].strip()[:60]}`; give --separator, "
@@ -348,6 +353,8 @@ def _remedy(words: Sequence[str]) -> str:
     for word in words:
         if grouped := _GROUPED.search(word):
             return f"remove the marks `{grouped[1]}` that group digits"
+        if "\N{MINUS SIGN}" in word:
+            return "write minus signs as -"
         if _FORTRAN.search(word):
             return "write exponents with E in the place of Fortran's D, as `sed s/[dD]/E/g` does"
     return ""

@@ -24,6 +24,7 @@ from genamp_lib.networks.classifier import (
     fit_classifier,
 )
 from genamp_lib.networks.fitting import check_trained_on
+from genamp_lib.networks.tabular import fold_numbers
 from genamp_lib.sharing import map_tasks
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
@@ -118,12 +119,6 @@ def unseen_logits(fit: CrossFit, events: ArrayLike, *, seed: int) -> np.ndarray:
     (numbers,) = fold_numbers([len(features)], n_folds=len(fit.fits), seed=seed)
     (logits,) = _scored([features], [numbers], fit.fits)
     return logits
-
-
-def fold_numbers(sizes: Sequence[int], *, n_folds: int, seed: int) -> list[np.ndarray]:
-    """Divide samples at random into folds of equal size: the fold of each event, by sample."""
-    rng = np.random.default_rng(seed)
-    return [rng.permutation(np.arange(size) % n_folds) for size in sizes]
 
 
 # Features of truth and generated events, seed of the folds and the trainings.

@@ -23,6 +23,13 @@ from genamp_lib.diagnostics import (
 from genamp_lib.diagnostics import diagnose as of_weights
 from genamp_lib.diagnostics._json import plain
 from genamp_lib.files.columns import is_weight_like, some
+from genamp_lib.networks.tabular import (
+    N_EPOCHS,
+    N_FOLDS,
+    boosted_logits,
+    fold_numbers_of_groups,
+    network_logits,
+)
 
 FEWEST = 100  # events of a sample: twelve in a fold
 # Of truth and generated events, None for unweighted ones; or the name of a column of both tables.
@@ -80,7 +87,7 @@ def diagnose(
     names: Sequence[str] | None = None,
     weights: Weights = None,
     seed: int = 1,
-    epochs: int = 40,
+    epochs: int = N_EPOCHS,
     progress: Callable[[], None] | None = None,
 ) -> SampleDiagnosis:
     """Say where generated events differ from true ones, as `genamp diagnose` does.
@@ -97,7 +104,7 @@ def diagnose(
             them; or the name of the DataFrames' column of weights.
         seed: Seed of the folds and the trainings.
         epochs: Most passes over the training events.
-        progress: Called after each pass.
+        progress: Called after each of the eight trainings.
 
     Raises:
         ValueError: A table is no table of finite numbers, has fewer than 100 events, or features
@@ -111,13 +118,6 @@ def diagnose(
     >>> result.findings[0].text
     'spike: 10 % of the generated events have exactly `eta` = 7; of the truth 0 % do.'
     """
-    from genamp_lib.networks.classifier_batch import (  # torch, only where it is used
-        N_FOLDS,
-        boosted_logits,
-        cross_fitted_logits_at_once,
-        fold_numbers_of_groups,
-    )
-
     first, second, columns, event_weights = _tables(truth, generated, weights)
     chosen = list(columns if names is None else names)
     if len(set(chosen)) < first.shape[1] or len(chosen) != first.shape[1]:
@@ -151,9 +151,7 @@ def diagnose(
     # The truth's folds come first: they are the same for any generator without copies.
     folds = fold_numbers_of_groups([len(one) for one in samples], groups, seed=seed)
     scores, own = normal_scores(*samples), {"event_weights": event_weights}
-    fit = cross_fitted_logits_at_once(
-        *scores, folds, seed=seed, n_epochs=epochs, progress=progress, **own
-    )
+    fit = network_logits(*scores, folds, seed=seed, n_epochs=epochs, progress=progress, **own)
     trees = boosted_logits(*scores, folds, seed=seed, **own)
     of_events = tuple(likelihood_ratio_weights(logits) for logits in fit)
     second_opinion = None if trees is None else [likelihood_ratio_weights(one) for one in trees]
@@ -240,7 +238,7 @@ def compare(
     names: Sequence[str] | None = None,
     weights: tuple[ArrayLike | None, Mapping[str, ArrayLike | None]] | str | None = None,
     seed: int = 1,
-    epochs: int = 40,
+    epochs: int = N_EPOCHS,
     progress: Callable[[], None] | None = None,
 ) -> Comparison:
     """Diagnose several generators against the same truth, with the same folds of it.
@@ -253,7 +251,7 @@ def compare(
             the name of the DataFrames' column of weights.
         seed: Seed of the folds and the trainings.
         epochs: Most passes over the training events.
-        progress: Called after each pass.
+        progress: Called after each training, eight per generator.
 
     Raises:
         ValueError: There are fewer than two generators, or as for `diagnose`.

@@ -27,8 +27,9 @@ from genamp_lib.networks.classifier import (
     ensemble_logits,
     fit_classifier,
 )
-from genamp_lib.networks.cross_fit import cross_fit_pairs, fold_numbers
+from genamp_lib.networks.cross_fit import cross_fit_pairs
 from genamp_lib.networks.particlenet import ParticleNetSettings, particle_inputs
+from genamp_lib.networks.tabular import fold_numbers
 from genamp_lib.store import Arrays, ArtefactStore, Stage, named, numbered
 
 

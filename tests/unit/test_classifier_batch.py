@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 
-from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import auc_from_weights
 from genamp_lib.networks.classifier import ClassifierSettings
-from genamp_lib.networks.classifier_batch import (
-    N_FOLDS,
-    PATIENCE,
-    boosted_logits,
-    cross_fitted_logits_at_once,
-    cross_fitted_logits_of_many,
-    fold_numbers_of_groups,
-)
+from genamp_lib.networks.classifier_batch import cross_fitted_logits_of_many
 from genamp_lib.store import ArtefactStore, Stage
 from genamp_lib.studies.ch06_power import METRICS, PowerSettings, alarm_thresholds, metric_values
 
@@ -73,60 +65,6 @@ def test_no_event_is_scored_by_a_network_that_saw_it():
 def test_bad_samples(truth, generated, n_folds, message):
     with pytest.raises(ValueError, match=message):
         cross_fitted_logits_of_many(truth, generated, settings=QUICK, seed=1, n_folds=n_folds)
-
-
-class TestAllFoldsAtOnce:
-    def samples(self, shift, n=1200):
-        rng = np.random.default_rng(3)
-        truth, generated = rng.normal(size=(2, n, 3))
-        truth[:, 0] += shift
-        return truth, generated, fold_numbers_of_groups([n, n], None, seed=1)
-
-    @pytest.mark.parametrize("fit", [cross_fitted_logits_at_once, boosted_logits])
-    def test_learns_a_difference_and_none_where_there_is_none(self, fit):
-        for shift, expected in ((1.0, 0.76), (0.0, 0.5)):
-            logits = fit(*self.samples(shift), seed=1)
-            auc = auc_from_weights(*(np.exp(one) for one in logits))
-            # Phi(1 / sqrt 2) = 0.76. Error at 1200 events: 0.012, 0.017 with cross-fitting.
-            assert abs(auc - expected) < 0.02 + 5 * 0.017
-
-    def test_the_same_seed_gives_the_same_numbers(self):
-        first, second = (cross_fitted_logits_at_once(*self.samples(0.3), seed=2) for _ in range(2))
-        np.testing.assert_array_equal(first, second)
-
-    def test_an_event_is_scored_without_its_fold(self):
-        """Labels that only the events' own fold could teach are not learned."""
-        truth, generated, folds = self.samples(0.0)
-        changed = truth.copy()
-        own = folds[0] == 4
-        changed[own] += 3.0
-        one, other = (boosted_logits(x, generated, folds, seed=1)[1] for x in (truth, changed))
-        # Folds 4 and 5 are scored by trees that saw neither; they are what stays.
-        unseen = folds[1] // 2 == 2
-        np.testing.assert_array_equal(one[unseen], other[unseen])
-        assert not np.array_equal(one[~unseen], other[~unseen])
-
-    def test_progress_and_early_stop(self):
-        calls = []
-        cross_fitted_logits_at_once(
-            *self.samples(0.0), seed=1, n_epochs=60, progress=lambda: calls.append(1)
-        )
-        assert PATIENCE < len(calls) < 60
-
-    def test_a_loss_that_is_not_finite_is_one_line(self):
-        truth, generated, folds = self.samples(0.0)
-        with pytest.raises(GenampError, match="the loss must be finite, got nan in epoch 1"):
-            cross_fitted_logits_at_once(truth * np.nan, generated, folds, seed=1)
-
-
-def test_copies_share_a_fold_unless_groups_are_too_large():
-    groups = np.repeat(np.arange(200), 2)  # truth event k and generated event k, pooled in turn
-    order = np.argsort(np.tile([0, 1], 200), kind="stable")
-    truth, generated = fold_numbers_of_groups([200, 200], groups[order], seed=1)
-    np.testing.assert_array_equal(truth, generated)
-    assert np.bincount(truth).min() == np.bincount(truth).max() == 200 // N_FOLDS
-    folds = fold_numbers_of_groups([200, 200], np.zeros(400, int), seed=1)
-    assert [len(set(one)) for one in folds] == [N_FOLDS, N_FOLDS]
 
 
 class TestPower:

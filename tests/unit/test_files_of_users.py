@@ -198,7 +198,21 @@ TEXTS = {
         ["m,pt", "GeV,GeV", "1.5,2", "2.5,3"],
         "m",
         {},
-        "must hold numbers below the names, got `GeV,GeV` in the line after them; remove that line",
+        "must hold numbers below the names, got `GeV,GeV`; remove that line, units or names",
+    ),
+    "names twice, of files put together": (
+        ".csv",
+        ["m,pt", "1.5,2", "2.5,3", "m,pt", "1.5,2"],
+        "m",
+        {},
+        "must hold numbers below the names, got `m,pt`; remove that line",
+    ),
+    "a minus sign that is no hyphen": (
+        ".csv",
+        ["m,pt", "1.5,2", "\N{MINUS SIGN}2.5,3"],
+        "m",
+        {},
+        "write minus signs as -",
     ),
     "an index of words": (".csv", [",m,pt", "a,1.5,2", "b,2.5,3"], "m", {}, [1.5, 2.5]),
 }  # fmt: skip

@@ -93,6 +93,20 @@ def test_the_extra_diagnose_is_enough_to_draw_an_estimate(tmp_path: Path) -> Non
     assert "<svg" in (tmp_path / "curve.svg").read_text()
 
 
+def test_the_extra_diagnose_is_enough_for_networks_and_trees(tmp_path: Path) -> None:
+    """Without torch and all else that it does not name."""
+    truth, generated = np.random.default_rng(3).normal(size=(2, 400, 2))
+    np.save(tmp_path / "truth.npy", truth)
+    np.save(tmp_path / "generated.npy", generated + np.array([0, 1]))
+    code = genamp("diagnose", "truth.npy", "generated.npy", "--epochs", "2")
+    done = run(blocking(*PROJECT["optional-dependencies"]["diagnose"]), code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The generator differs from the truth." in done.stdout
+    assert re.search(
+        r"AUC of the networks 0\.\d+ .*, of gradient-boosted trees 0\.\d+", done.stdout
+    )
+
+
 def run(blocked: str, code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", f"{blocked}\nif __name__ == '__main__':\n    {code}"]
     options = {"capture_output": True, "text": True, "timeout": 120}

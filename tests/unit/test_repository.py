@@ -115,3 +115,13 @@ def test_argument_descriptions_stand_alone() -> None:
     clipped = re.compile(r"^ +`{0,2}\w+`{0,2}: (?:Of|How) .*", flags=re.MULTILINE)
     found = {path: clipped.findall(text) for path, text in files.items()}
     assert not {str(path): lines for path, lines in found.items() if lines}
+
+
+def test_benchmarks_of_the_site_name_task_peer_machine_and_date() -> None:
+    rows = read_json(ROOT / "book" / "benchmarks.json")
+    assert len({row["task"] for row in rows}) == len(rows) > 0
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["theirs"] / row["ours"], rel=0.02)
+        assert row["peer"]
+        assert row["machine"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"])
