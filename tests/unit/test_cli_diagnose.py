@@ -134,7 +134,8 @@ def test_all_events_equal_or_copied_is_a_labelled_result(files):
     assert result.exit_code == 0, result.output
     assert "100 % of the generated events have exactly `0` = 1" in result.output
     np.save("copy.npy", np.load("truth.npy"))
-    result = call("truth.npy", "copy.npy", "--epochs", 1, "--json", "out.json")
+    how = ("--epochs", 1, "--json", "out.json", "--output", "copy.html")
+    result = call("truth.npy", "copy.npy", *how)
     assert "The generated events are copies of truth events." in result.output
     assert json.loads((files / "out.json").read_text())["auc"] == 0.5
 

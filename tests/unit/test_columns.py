@@ -297,7 +297,7 @@ def csv_binary(path):
         (csv_ambiguous, None, "a column must be named, one of `mass`, `square`, `index`"),
         (csv_ambiguous, "eta", "no column `eta`; there is `mass`, `square`, `index`"),
         (csv_ambiguous, "3", "a column index must be between 0 and 2, got `3`"),
-        (csv_words, None, "must hold numbers in columns, got `hello`"),
+        (csv_words, None, "must hold numbers below the names, got `hello`"),
         (csv_binary, None, "must be text in UTF-8"),
     ],
 )

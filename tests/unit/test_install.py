@@ -67,7 +67,7 @@ def blocking(*requirements: str) -> str:
         for module, packages in metadata.packages_distributions().items()
         if not allowed & {name_of(package) for package in packages}
     }
-    assert {"torch", "papermill", "filelock"} <= modules
+    assert {"torch", "papermill", "distributed"} <= modules
     assert not {"numpy", "scipy", "pandas", "h5py", "typer", "rich", "joblib"} & modules
     return f"BLOCKED_MODULES = {modules}\n{BLOCKED}"
 
