@@ -126,16 +126,8 @@ def sample_ensemble(
     """Generate top pairs with the kept generators of one architecture, and count or sum them up.
 
     Events come in blocks and are not kept, so that there can be any number of them. Base events of
-    any two members are independent, as the estimators assume. With `kept_train`, this is what
-    `averaging_amplification` asks for:
-
-        def count(blocks):
-            counter = RegionCounter([500.0, 600.0, 700.0])
-            for momenta in blocks:
-                counter.update(top_pair_observables(momenta)[:, 0])  # m_tt
-            return counter.counts
-
-        counts = sample_ensemble("transformer", 100_000, count)
+    any two members are independent, as the estimators assume. The appendix "How the generators were
+    made" has an example with `kept_train` and `averaging_amplification`.
 
     Args:
         architecture: Architecture of the velocity network.
