@@ -156,7 +156,7 @@ def bin_pulls(counts: NDArray, truth: NDArray, n_truth: int, n_drawn: int) -> Ar
         n_drawn: Generated events of a draw in all.
 
     >>> bin_pulls(np.array([[90, 100], [110, 100]]), np.array([110, 9]), 1000, 1000).round(2)
-    array([0.6, nan])
+    array([0.57,  nan])
     """
     scale = n_truth / n_drawn
     mean, n_draws = counts.mean(axis=0), len(counts)
