@@ -123,10 +123,8 @@ class ArtefactStore:
         """
         missing = {stage.key: stage for stage in stages if not self._find(stage)}
         with ExitStack() as locks:
-            for _, stage in sorted(
-                missing.items()
-            ):  # in one order: no two runs wait for each other
-                locks.enter_context(self._lock(stage))
+            for key in sorted(missing):  # in one order: no two runs wait for each other
+                locks.enter_context(self._lock(missing[key]))
             return self._map(stages, function, tasks, jobs=jobs, label=label)
 
     def _map(

@@ -69,8 +69,8 @@ def network_logits(
     For each fold a network is trained on the others but one. What is kept is the moving average of
     its parameters, as of the look with the least loss on the fold left; training ends when that has
     not got better for a while. Both classes carry the same total weight. Negative weights of events
-    stay in the loss, whose expectation is then that of positive ones; that a network follows single
-    events to no bound is prevented by the look that the fold left chooses.
+    stay in the loss, whose expectation is then that of positive ones. The loss has no lower bound
+    for a network that follows single events; the look that the fold left chooses is before that.
 
     Features (n_events, n_features) are of about unit scale, `normal_scores` for instance; each fold
     has events of both. `event_weights` are those of truth and generated events, of any sign, None

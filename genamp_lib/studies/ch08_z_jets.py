@@ -60,9 +60,7 @@ class ZJetGenerator:
 
     whitening: bool
     n_epochs: tuple[int, int, int]
-    flow: ConditionalFlowSettings = field(
-        default_factory=lambda: ConditionalFlowSettings(batch_size=512)
-    )
+    flow: ConditionalFlowSettings = field(default_factory=ConditionalFlowSettings)
 
 
 LONG, SHORT = (6, 10, 15), (1, 2, 5)

@@ -5,7 +5,8 @@ Differential estimates of weighted events: ch10_differential.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,26 +45,19 @@ def coverage(
     """
     given = {key: value for key, value in locals().items() if key != "store"}
     stage = Stage("interval-weighted-events", VERSION, given)
-    return store.compute(stage, lambda settings: _coverage(**settings), given)
+    return store.compute(stage, _coverage, given)
 
 
-def _coverage(
-    *,
-    amplifications: Sequence[float],
-    n_train: int,
-    n_members: int,
-    areas: Sequence[float],
-    n_events: int,
-    confidence: float,
-    n_experiments: int,
-    seed: int,
-) -> dict[str, Array]:
-    cases = [*amplifications, *((area, of) for area in areas for of in WEIGHTED)]
+def _coverage(given: Mapping[str, Any]) -> dict[str, Array]:
+    n_train, n_members, n_events = (given[n] for n in ("n_train", "n_members", "n_events"))
+    confidence, n_experiments = given["confidence"], given["n_experiments"]
+    cases = [*given["amplifications"]]
+    cases += [(area, of) for area in given["areas"] for of in WEIGHTED]
     found = {}
     for number, kind in enumerate(WEIGHTS):
         held = np.zeros(len(cases))
         for k, case in enumerate(cases):
-            rng = np.random.default_rng([seed, number, k])
+            rng = np.random.default_rng([given["seed"], number, k])
             for _ in range(n_experiments):
                 if isinstance(case, tuple):
                     true = case[0]
