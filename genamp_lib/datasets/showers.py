@@ -132,7 +132,24 @@ def _read(particle: str, path: Path, file: Any, n_showers: int | None) -> Shower
     arrays = (_read_own if "voxels" in file else _read_public)(path, file, n_showers)
     arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
     check_finite(path, arrays, positive=True)
+    _check_units(path, arrays)
     return Showers(**arrays, particle=particle, provenance=made)
+
+
+def _check_units(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Refuse files in which the particles leave far more, or far less, than they have."""
+    if not len(arrays["energy"]):
+        return
+    deposits = sum(arrays[name].sum(axis=(1, 2), dtype=np.float64) for name in LAYERS)
+    deposits = deposits + arrays["overflow"].sum(axis=1, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        response = np.nanmedian(deposits / (1e3 * arrays["energy"].astype(np.float64)))
+    # Pions leave a quarter of their energy in the middle, electrons and photons all of it.
+    if not 0.01 < response < 10:
+        raise GenampError(
+            f"{path}: `energy` must be in GeV and deposits in MeV, got deposits of {response:.2g} "
+            "times the energy; convert the units"
+        )
 
 
 def _read_own(path: Path, file: Any, n_showers: int | None) -> dict[str, np.ndarray]:

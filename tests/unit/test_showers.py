@@ -150,6 +150,18 @@ def test_wrong_content_is_refused(tmp_path, name, change, message):
         load_showers("gamma", source=path)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_other_units_are_refused(tmp_path, factor):
+    showers = load_showers("gamma", n_showers=20)
+    path = tmp_path / "gamma.h5"
+    with h5py.File(path, "w") as file:
+        file["energy"] = showers.energy[:, None]
+        for name in ("layer_0", "layer_1", "layer_2"):
+            file[name] = factor * getattr(showers, name)
+    with pytest.raises(GenampError, match="`energy` must be in GeV and deposits in MeV, got depos"):
+        load_showers("gamma", source=path)
+
+
 def test_rows_of_the_public_layout_must_agree(tmp_path):
     path = tmp_path / "gamma.h5"
     write_showers(random_showers(6), {}, path, "calogan")
