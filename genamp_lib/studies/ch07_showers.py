@@ -162,13 +162,21 @@ class ShowerTraining:
     def events(self, step: str, seed: int) -> tuple[Array, Array]:
         """Return features and conditions of "one step", or of the "layers" or "cells" of two."""
         showers = self.showers()
-        voxels, energy = above_threshold(showers.voxels), showers.energy.astype(np.float64)
+        voxels = above_threshold(_unrounded(showers.voxels, seed))
+        energy = showers.energy.astype(np.float64)
         if step == "one step":
             return one_step_coordinates(voxels, energy, seed=seed)
         layers = layer_coordinates(voxels, energy, seed=seed)
         if step == "layers":
             return layers, np.log(energy)[:, None]
         return voxel_coordinates(voxels, seed=seed), voxel_conditions(layers, energy)
+
+
+def _unrounded(voxels: NDArray[np.float32], seed: int) -> Array:
+    """Spread deposits evenly over the steps to which they were rounded, 10 bits of a mantissa."""
+    voxels = voxels.astype(np.float64)
+    step = np.where(voxels > 0, np.ldexp(1.0, np.frexp(voxels)[1] - 11), 0.0)
+    return voxels + step * np.random.default_rng(seed).uniform(-0.5, 0.5, voxels.shape)
 
 
 def flow_tasks(

@@ -14,6 +14,7 @@ from genamp_lib.networks.conditional_flow import (
     ConditionalFlowSettings,
     fitted_conditional_flows,
 )
+from genamp_lib.simulation.samples import round_mantissa
 from genamp_lib.store import ArtefactStore
 from genamp_lib.studies import ch07_showers
 from genamp_lib.studies.ch07_coordinates import (
@@ -194,3 +195,12 @@ def test_fewer_showers_than_folds(store: ArtefactStore) -> None:
 def test_a_share_of_epochs_out_of_range(share: float) -> None:
     with pytest.raises(ValueError, match="`epoch_share` must be in"):
         scaled_generators(share)
+
+
+def test_rounding_is_undone_within_its_steps() -> None:
+    showers = load_showers("gamma", n_showers=100)
+    spread = ch07_showers._unrounded(showers.voxels, 1)
+    hit = showers.voxels > 0
+    assert np.array_equal(spread > 0, hit)
+    assert np.array_equal(round_mantissa(spread.astype(np.float32), 10)[hit], showers.voxels[hit])
+    assert len(np.unique(spread[hit])) == hit.sum()
