@@ -1,23 +1,26 @@
 """Training and sampling of conditional flows beside zuko's of the same size, on one thread.
 
-    python benchmarks/conditional_flow.py            # two minutes, one core
+    python benchmarks/conditional_flow.py            # two minutes, one core: Z bosons with one jet
+    python benchmarks/conditional_flow.py --showers  # five minutes: calorimeter showers, and Geant4
     python benchmarks/conditional_flow.py --quick    # fewer steps, to see that it runs
 
-Nine features and one condition, ten transformations with networks of three layers of 64 nodes, ten
-bins: the flow of Z bosons with one jet. `NSF` with two passes is the autoregressive way to a
-coupling, `GeneralCouplingTransform` the direct one. All take the same events, step by step in turn
-in one run: density, backward, Adam; then inverse. Processor time, so that a busy machine slows all
-alike; the median of the steps.
+`NSF` with two passes is the autoregressive way to a coupling, `GeneralCouplingTransform` the direct
+one. All take the same events, step by step in turn in one run: density, backward, Adam; then
+inverse. Processor time, so that a busy machine slows all alike; the median of the steps. Geant4
+makes photons of 1 to 100 GeV in the same run, as `genamp data simulate showers` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import zuko
 from rich.console import Console
@@ -27,24 +30,42 @@ from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
 from genamp_lib.networks.conditional_flow import ConditionalFlow, ConditionalFlowSettings
+from genamp_lib.simulation.showers import ENERGY_RANGE, run_geant4
 
-N_FEATURES, N_CONDITIONS, N_TRANSFORMS, N_BINS, HIDDEN = 9, 1, 10, 10, (64, 64, 64)
-BATCH, N_SAMPLED = 512, 2000
+
+@dataclass(frozen=True)
+class Size:
+    """Features, conditions, network and events of one comparison."""
+
+    n_features: int
+    n_conditions: int
+    n_transforms: int
+    n_bins: int
+    hidden: tuple[int, ...]
+    batch: int
+    sampled: int
+
+
+Z_JETS = Size(9, 1, 10, 10, (64, 64, 64), batch=512, sampled=2000)
+SHOWERS = Size(507, 1, 6, 8, (32, 32), batch=64, sampled=500)
+N_GEANT4 = 60
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    n_steps = 7 if parser.parse_args().quick else 25
+    parser.add_argument("--showers", action="store_true")
+    options = parser.parse_args()
+    size = SHOWERS if options.showers else Z_JETS
     torch.set_num_threads(1)
     torch.manual_seed(1)
     table = Table(title=f"events per second of processor time, {platform.machine()}")
     for column in ("flow", "parameters", "training", "ratio", "sampling", "ratio"):
         table.add_column(column, justify="right")
-    flows = {"NSF, two passes": nsf(), "coupling": coupling(), "genamp": ours()}
-    works = {name: works_of(flow) for name, flow in flows.items()}
+    flows = {"NSF, two passes": nsf(size), "coupling": coupling(size), "genamp": ours(size)}
+    works = {name: works_of(flow, size) for name, flow in flows.items()}
     seconds: dict[tuple[str, int], list[float]] = {(name, k): [] for name in flows for k in (0, 1)}
-    for number in range(1 + n_steps):
+    for number in range(1 + (7 if options.quick else 25)):
         for (name, k), times in seconds.items():
             start = time.process_time()
             works[name][k]()
@@ -53,16 +74,33 @@ def main() -> None:
     median = {which: statistics.median(times) for which, times in seconds.items()}
     for name, flow in flows.items():
         row = [name, str(sum(parameter.numel() for parameter in flow.parameters()))]
-        for k, size in enumerate((BATCH, N_SAMPLED)):
-            row += [f"{size / median[name, k]:.0f}", f"{median[name, k] / median['genamp', k]:.1f}"]
+        for k, n_events in enumerate((size.batch, size.sampled)):
+            ratio = median[name, k] / median["genamp", k]
+            row += [f"{n_events / median[name, k]:.0f}", f"{ratio:.1f}"]
         table.add_row(*row)
-    Console().print(table)
+    if options.showers:
+        rate = geant4_rate(N_GEANT4 // 10 if options.quick else N_GEANT4)
+        ratio = size.sampled / median["genamp", 1] / rate
+        table.add_row("Geant4", "", "", "", f"{rate:.1f}", f"{ratio:.0f}")
+    Console(width=90).print(table)
 
 
-def works_of(flow: torch.nn.Module) -> tuple[Callable[[], object], Callable[[], object]]:
+def geant4_rate(n_showers: int) -> float:
+    """Photons per second of processor time of the process that makes them."""
+    energies = np.random.default_rng(1).uniform(*ENERGY_RANGE, n_showers)
+    start = os.times()
+    run_geant4("gamma", energies, 1)
+    end = os.times()
+    children = end.children_user - start.children_user
+    return n_showers / (children + end.children_system - start.children_system)
+
+
+def works_of(
+    flow: torch.nn.Module, size: Size
+) -> tuple[Callable[[], object], Callable[[], object]]:
     """A step of training, and a draw of events."""
-    events, conditions = torch.randn(BATCH, N_FEATURES), torch.randn(BATCH, N_CONDITIONS)
-    wanted, source = torch.randn(N_SAMPLED, N_CONDITIONS), torch.Generator().manual_seed(1)
+    events, conditions = (torch.randn(size.batch, n) for n in (size.n_features, size.n_conditions))
+    wanted, source = torch.randn(size.sampled, size.n_conditions), torch.Generator().manual_seed(1)
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3, fused=True)
     ours = isinstance(flow, ConditionalFlow)
 
@@ -79,37 +117,40 @@ def works_of(flow: torch.nn.Module) -> tuple[Callable[[], object], Callable[[], 
     return train, sample
 
 
-def ours() -> ConditionalFlow:
+def ours(size: Size) -> ConditionalFlow:
     settings = ConditionalFlowSettings(
-        n_transforms=N_TRANSFORMS, n_layers=len(HIDDEN), n_hidden=HIDDEN[0], n_bins=N_BINS
+        n_transforms=size.n_transforms,
+        n_layers=len(size.hidden),
+        n_hidden=size.hidden[0],
+        n_bins=size.n_bins,
     )
-    return ConditionalFlow(N_FEATURES, N_CONDITIONS, settings)
+    return ConditionalFlow(size.n_features, size.n_conditions, settings)
 
 
-def nsf() -> zuko.flows.NSF:
+def nsf(size: Size) -> zuko.flows.NSF:
     return zuko.flows.NSF(
-        N_FEATURES,
-        N_CONDITIONS,
-        bins=N_BINS,
-        transforms=N_TRANSFORMS,
-        hidden_features=HIDDEN,
+        size.n_features,
+        size.n_conditions,
+        bins=size.n_bins,
+        transforms=size.n_transforms,
+        hidden_features=size.hidden,
         passes=2,
     )
 
 
-def coupling() -> zuko.flows.Flow:
+def coupling(size: Size) -> zuko.flows.Flow:
     transforms = [
         GeneralCouplingTransform(
-            N_FEATURES,
-            N_CONDITIONS,
-            mask=torch.arange(N_FEATURES) % 2 == number % 2,
+            size.n_features,
+            size.n_conditions,
+            mask=torch.arange(size.n_features) % 2 == number % 2,
             univariate=MonotonicRQSTransform,
-            shapes=[(N_BINS,), (N_BINS,), (N_BINS - 1,)],
-            hidden_features=HIDDEN,
+            shapes=[(size.n_bins,), (size.n_bins,), (size.n_bins - 1,)],
+            hidden_features=size.hidden,
         )
-        for number in range(N_TRANSFORMS)
+        for number in range(size.n_transforms)
     ]
-    zeros, ones = torch.zeros(N_FEATURES), torch.ones(N_FEATURES)
+    zeros, ones = torch.zeros(size.n_features), torch.ones(size.n_features)
     return zuko.flows.Flow(
         transforms, UnconditionalDistribution(zuko.distributions.DiagNormal, zeros, ones)
     )

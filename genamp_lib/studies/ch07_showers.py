@@ -6,6 +6,7 @@ printed seeds were run: the training showers, the generators, the classifiers.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -53,6 +54,13 @@ FLOW_VERSION, WEIGHTS_VERSION = 1, 1
 # Simulated training showers, which are too many to ship.
 TRAINING_SEED = 21
 N_TRAIN = 12_000
+# SHA-256 of the cells of the first showers of each file.
+N_CHECKED = 3_000
+TRAINING_SHA256 = {
+    "eplus": "",
+    "gamma": "e4473366898728ac0b917fb7236062017fccec639c26d156fba4e57e84cd1f16",
+    "piplus": "",
+}
 ENERGIES = (1.0, 100.0)  # GeV, uniform
 # What the second classifier sees.
 OBSERVABLES = (
@@ -146,7 +154,8 @@ class ShowerTraining:
         """Return the training showers.
 
         Raises:
-            GenampError: The file is missing or has too few showers; the line has the command.
+            GenampError: The file is missing, has too few showers, or others; the line has the
+                command.
         """
         if not self.simulated:
             return load_showers(self.particle)[-self.n_train :]
@@ -157,7 +166,14 @@ class ShowerTraining:
                 f"data simulate showers --particle {self.particle} --n-showers {self.n_train} "
                 f"--seed {TRAINING_SEED}`"
             )
-        return load_showers(self.particle, source=path, n_showers=self.n_train)
+        showers = load_showers(self.particle, source=path, n_showers=self.n_train)
+        found = hashlib.sha256(showers[:N_CHECKED].voxels.tobytes()).hexdigest()
+        if self.n_train >= N_CHECKED and found != TRAINING_SHA256[self.particle] != "":
+            raise GenampError(
+                f"{path.name}: must hold the showers that the kept generators learned from, has "
+                "others; remove it and simulate again"
+            )
+        return showers
 
     def events(self, step: str, seed: int) -> tuple[Array, Array]:
         """Return features and conditions of "one step", or of the "layers" or "cells" of two."""
