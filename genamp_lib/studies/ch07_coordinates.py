@@ -27,6 +27,8 @@ _ALPHA = 1e-8
 _ONE_STEP_RESPONSE, _TWO_STEP_RESPONSE = 1.2, 1.02
 # Logarithms of an empty cell over the threshold: a peak of its own, below the active cells.
 _EMPTY_MEAN, _EMPTY_SPREAD = -2.0, 0.5
+# Logarithm of a generated active cell over the threshold, at least.
+_LEAST_EXCESS = 1e-3
 # Decimal logarithms in MeV that an empty layer's energy is drawn between.
 _EMPTY_LAYER = (-3.5, -2.5)
 
@@ -131,20 +133,23 @@ def voxel_coordinates(voxels: Array, *, seed: int) -> Array:
 
 
 def two_step_voxels(coordinates: Array, layers: Array, counts: NDArray[np.int64]) -> Array:
-    """Return cells (n, 504): in each layer the largest so many, scaled to the layer's energy.
+    """Return cells (n, 504): in each layer the largest so many, with the layer's energy together.
+
+    What they have beyond the threshold is scaled to what the layer has beyond that of all, so that
+    none falls below it.
 
     Args:
         coordinates: Coordinates of the cells, shape (n, 504).
         layers: Energies of the layers in MeV, shape (n, 3).
         counts: Numbers of active cells in the layers, shape (n, 3).
     """
-    values = np.zeros_like(coordinates)
+    active = np.zeros(coordinates.shape, dtype=bool)
     for k, part in enumerate(_PARTS):
-        own = coordinates[:, part]
-        place = (-own).argsort(axis=1).argsort(axis=1)
-        # exp(40) of the threshold is more than any particle has: nothing overflows.
-        values[:, part] = np.where(place < counts[:, [k]], np.exp(np.clip(own, 0, 40)), 0.0)
-    return above_threshold(_scaled(values, layers))
+        place = (-coordinates[:, part]).argsort(axis=1).argsort(axis=1)
+        active[:, part] = place < counts[:, [k]]
+    # exp(40) of the threshold is more than any particle has: nothing overflows.
+    excess = np.where(active, np.expm1(np.clip(coordinates, _LEAST_EXCESS, 40)), 0.0)
+    return np.where(active, THRESHOLD, 0.0) + _scaled(excess, layers - THRESHOLD * counts)
 
 
 def _scaled(values: Array, layers: Array) -> Array:

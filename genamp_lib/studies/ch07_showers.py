@@ -53,7 +53,6 @@ Array = NDArray[np.float64]
 FLOW_VERSION, WEIGHTS_VERSION = 1, 1
 # Simulated training showers, which are too many to ship.
 TRAINING_SEED = 21
-N_TRAIN = 12_000
 # SHA-256 of the cells of the first showers of each file.
 N_CHECKED = 3_000
 TRAINING_SHA256 = {
@@ -142,7 +141,7 @@ class ShowerTraining:
     """
 
     particle: str
-    n_train: int = N_TRAIN
+    n_train: int
     simulated: bool = True
 
     def described(self) -> dict[str, Any]:
