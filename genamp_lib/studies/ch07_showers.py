@@ -58,7 +58,7 @@ N_CHECKED = 3_000
 TRAINING_SHA256 = {
     "eplus": "",
     "gamma": "e4473366898728ac0b917fb7236062017fccec639c26d156fba4e57e84cd1f16",
-    "piplus": "",
+    "piplus": "725e4a12fb6d728df35ee8b2b314b6322971443f557a80404b06b34617fa5fae",
 }
 ENERGIES = (1.0, 100.0)  # GeV, uniform
 # What the second classifier sees.
