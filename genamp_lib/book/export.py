@@ -32,9 +32,10 @@ BROWSERS = (
 )
 # What MyST adds to Markdown: directives (fence, name, title, options, body), roles, labels; a list.
 _DIRECTIVE = re.compile(
-    r"^(:{3,}|`{3,})\{([\w-]+)\} *(.*)\n((?::[\w-]+:.*\n)*)(.*?)^\1 *$", re.MULTILINE | re.DOTALL
+    r"^(:{3,}|`{3,})\{([\w-]+)\} *(.*)\n((?::[\w-]+:.*\n)*)((?:.*\n)*?)\1 *$", re.MULTILINE
 )
 _ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
+_LINK = re.compile(r"\[([^][]+)\]\((?!\w+:)[^()\s]+\)")  # to a label or a page of the book
 _LABEL = re.compile(r"^\(([\w-]+)\)=\n", re.MULTILINE)
 _ITEM = re.compile(r"^(?:-|\d+\.) .*(?:\n +.*)*", re.MULTILINE)
 
@@ -140,7 +141,9 @@ def plain(text: str, *, solutions: bool = True) -> str:
 
     def written(match: re.Match) -> str:
         kind, title, body = match[2], match[3], match[5]
-        if kind == "genamp" or (kind == "solution" and not solutions):
+        if kind == "genamp":
+            return "*The page of this chapter has the table.*"
+        if kind == "solution" and not solutions:
             return ""
         body = plain(body.strip(), solutions=solutions)
         if kind in ("list-table", "table"):  # the former is a list of lists, which Markdown shows
@@ -181,7 +184,7 @@ def resolver(book: Book, chapter: Chapter, notebook: NotebookNode) -> Callable[[
         keys = (target or text).split(",")
         return shown or ", ".join(told.get(key.strip().rpartition("/")[2], key) for key in keys)
 
-    return lambda text: _ROLE.sub(written, text)
+    return lambda text: _ROLE.sub(written, _LINK.sub(r"\1", text))
 
 
 def _caption(cell: NotebookNode, resolve: Callable[[str], str]) -> str:
@@ -214,7 +217,7 @@ def _print_page(page: Path, target: Path, build: str) -> None:
         # A window as high as the page: what waits to be scrolled to is drawn too. Root may not use
         # the sandbox; the page is our own.
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
-        command += ["--window-size=900,60000", "--virtual-time-budget=20000"]
+        command += ["--window-size=760,60000", "--virtual-time-budget=20000"]
         command += [f"--print-to-pdf={temporary}", page.resolve().as_uri()]
         done = subprocess.run(command, capture_output=True, text=True)
         if not temporary.read_bytes().startswith(b"%PDF"):
