@@ -217,7 +217,7 @@ def _print_page(page: Path, target: Path, build: str) -> None:
         # A window as high as the page: what waits to be scrolled to is drawn too. Root may not use
         # the sandbox; the page is our own.
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
-        command += ["--window-size=760,60000", "--virtual-time-budget=20000"]
+        command += ["--window-size=720,60000", "--virtual-time-budget=20000"]
         command += [f"--print-to-pdf={temporary}", page.resolve().as_uri()]
         done = subprocess.run(command, capture_output=True, text=True)
         if not temporary.read_bytes().startswith(b"%PDF"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import stat
+from functools import cache
 from pathlib import Path
 
 import jupytext
@@ -14,11 +16,12 @@ import pytest
 from bs4 import BeautifulSoup
 from tests_support import ROOT
 
-from genamp_lib.book.catalog import Chapter, load_chapters, load_preset
+from genamp_lib.book.catalog import Chapter, load_preset
 from genamp_lib.book.export import course_notebook, plain, resolver, slides
 from genamp_lib.book.run import open_book
 
-CHAPTERS = load_chapters(ROOT)
+BOOK = open_book()
+CHAPTERS = BOOK.chapters
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS.values(), ids=CHAPTERS)
 
 EXERCISE = """
@@ -75,9 +78,13 @@ twice = 10  # only for the solution
 
 
 def exported(chapter: Chapter, *, solutions: bool) -> nbformat.NotebookNode:
-    notebook = jupytext.read(chapter.path)
-    resolve = resolver(open_book(), chapter, notebook)
-    return course_notebook(notebook, resolve, solutions=solutions)
+    return _exported(chapter.name, solutions)
+
+
+@cache
+def _exported(name: str, solutions: bool) -> nbformat.NotebookNode:
+    notebook = jupytext.read(CHAPTERS[name].path)
+    return course_notebook(notebook, resolver(BOOK, CHAPTERS[name], notebook), solutions=solutions)
 
 
 def solutions_of(text: str) -> list[str]:
@@ -129,6 +136,31 @@ def test_the_search_for_leaks_finds_the_solutions_of_instructors(chapter: Chapte
     source = chapter.path.read_text(encoding="utf-8")
     if "{solution}" in source:
         assert leaks(source, exported(chapter, solutions=True))
+
+
+@each_chapter
+def test_what_solutions_compute_is_what_they_print(chapter: Chapter) -> None:
+    """Code in a solution is a session of Python; later ones know the names of those before."""
+    text = chapter.path.read_text(encoding="utf-8")
+    session = doctest.DocTestParser().get_doctest(text, {}, chapter.name, str(chapter.path), 0)
+    assert len(session.examples) == sum(line.startswith(">>> ") for line in text.splitlines())
+    said: list[str] = []
+    failed = doctest.DocTestRunner().run(session, out=said.append).failed
+    assert not failed, "".join(said)
+
+
+MAIN = ("01", "02", "03", "06", "08")
+
+
+@pytest.mark.parametrize("number", MAIN)
+def test_main_chapters_have_five_graded_exercises(number: str) -> None:
+    (chapter,) = (one for name, one in CHAPTERS.items() if name.startswith(number))
+    text = chapter.path.read_text(encoding="utf-8")
+    grades = re.findall(r"\{exercise\} .*\((one line|ten lines|a project)\)$", text, re.MULTILINE)
+    assert len(grades) == text.count("{exercise}") >= 5
+    assert set(grades) == {"one line", "ten lines", "a project"}
+    labels = re.findall(r"\{exercise\}.*\n:label: (\S+)", text)
+    assert labels == re.findall(r"\{solution\} (\S+)", text)
 
 
 @each_chapter
@@ -296,10 +328,9 @@ def test_paper_is_left_to_a_browser(
 
 
 def test_notes_belong_to_chapters_and_quote_numbers_that_exist() -> None:
-    book = open_book()
     for path in sorted((ROOT / "book" / "teaching").glob("*.md")):
         notes = path.read_text(encoding="utf-8")
-        chapter = book.find(path.stem)
+        chapter = BOOK.find(path.stem)
         for wanted in (
             "## Goals",
             "## 45 minutes",
@@ -309,8 +340,17 @@ def test_notes_belong_to_chapters_and_quote_numbers_that_exist() -> None:
         ):
             assert wanted in notes, f"{path.name}: {wanted}"
         assert notes.count("*Answer:*") >= 4
-        text = resolver(book, chapter, jupytext.read(chapter.path))(notes)
+        text = resolver(BOOK, chapter, jupytext.read(chapter.path))(notes)
         assert not re.search(r"\b(fig|tab)-[a-z]", text)
+
+
+def test_the_course_names_exercises_and_chapters_that_exist() -> None:
+    course = (ROOT / "book" / "course.md").read_text(encoding="utf-8")
+    sources = "".join(chapter.path.read_text(encoding="utf-8") for chapter in CHAPTERS.values())
+    labels = re.findall(r"\{ref\}`([\w-]+)`", course)
+    assert len(labels) > 10
+    assert not [label for label in labels if f"}} {label}\n" not in sources]
+    assert {f"chapters/{name}" for name in CHAPTERS} >= set(re.findall(r"\{doc\}`(.*?)`", course))
 
 
 def test_slides_of_a_chapter_without_findings_have_figures_only() -> None:
