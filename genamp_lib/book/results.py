@@ -195,16 +195,14 @@ def show_table(
     Args:
         header: Heads of the columns.
         rows: Cells of each row: texts, numbers, or results, which show their interval.
-        name: Label that a page of the book can refer to with `numref`; it needs a caption.
+        name: Label that the page can refer to with `numref`; it needs a caption.
         caption: Title of the table.
     """
     from IPython.display import Markdown
 
     head, *body = (f"| {' | '.join(map(_cell, row))} |" for row in (header, *rows))
     text = "\n".join([head, "|---" * len(header) + "|", *body])
-    if caption and RUN_FOLDER_VARIABLE not in os.environ:
-        text = f"**{caption}**\n\n{text}"
-    elif caption:
+    if caption:
         text = f":::{{table}} {caption}\n:name: {name}\n\n{text}\n:::"
     return Markdown(text)
 
