@@ -6,6 +6,7 @@ import doctest
 import json
 import re
 import stat
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests_support import ROOT
 from genamp_lib.book.catalog import Chapter, load_preset
 from genamp_lib.book.export import course_notebook, plain, resolver, slides
 from genamp_lib.book.run import open_book
+from genamp_lib.cli import main
 
 BOOK = open_book()
 CHAPTERS = BOOK.chapters
@@ -226,13 +228,28 @@ def course(tiny_project: Path, genamp) -> Path:
     return tiny_project
 
 
+@pytest.fixture
+def export(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that calls `genamp export` in a folder: exit code, output, errors."""
+
+    def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit) as end:
+            main(["export", *arguments])
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
 def text_of(path: Path) -> str:
     return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
 
 
-def test_the_four_kinds(course: Path, genamp) -> None:
-    done = genamp(course, "export", "1", "--student")
-    assert (done.returncode, done.stdout) == (0, "01_tiny-student.ipynb\n"), done.stderr
+def test_the_four_kinds(course: Path, export) -> None:
+    code, out, errors = export(course, "1", "--student")
+    assert (code, out) == (0, "01_tiny-student.ipynb\n"), errors
     student = text_of(course / "01_tiny-student.ipynb")
     assert "prepare(repository)" in student
     assert "n_train: int = 10" in student
@@ -242,8 +259,8 @@ def test_the_four_kinds(course: Path, genamp) -> None:
     for secret in ("is ten", "secret", "only for the solution", "Ask for", "results.write();"):
         assert secret not in student
 
-    done = genamp(course, "export", "01", "--instructor", "--output", "all.ipynb")
-    assert done.returncode == 0, done.stderr
+    code, out, errors = export(course, "01", "--instructor", "--output", "all.ipynb")
+    assert code == 0, errors
     instructor = text_of(course / "all.ipynb")
     for wanted in ("Ask for 5 first.", "Twice the answer is ten", "only for the solution"):
         assert wanted in instructor
@@ -252,8 +269,8 @@ def test_the_four_kinds(course: Path, genamp) -> None:
         or "image/png" in (course / "all.ipynb").read_text()
     )
 
-    done = genamp(course, "export", "01_tiny", "--slides")
-    assert done.returncode == 0, done.stderr
+    code, _, errors = export(course, "01_tiny", "--slides")
+    assert code == 0, errors
     page = (course / "01_tiny-slides.html").read_text()
     soup = BeautifulSoup(page.split("<script>")[0], "html.parser")
     titles = [title.text for title in soup.select("h1, h2")]
@@ -265,10 +282,10 @@ def test_the_four_kinds(course: Path, genamp) -> None:
     assert soup.img["src"].startswith("data:image/")
     assert not re.search(r"(src|href)=\"(?!data:|#)", str(soup))
 
-    again = genamp(course, "export", "01_tiny", "--slides")
-    assert again.returncode == 2
-    assert "01_tiny-slides.html: exists; remove it, or give --overwrite" in again.stderr
-    assert genamp(course, "export", "01_tiny", "--slides", "--overwrite").returncode == 0
+    code, _, errors = export(course, "01_tiny", "--slides")
+    assert code == 2
+    assert "01_tiny-slides.html: exists; remove it, or give --overwrite" in errors
+    assert export(course, "01_tiny", "--slides", "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -286,48 +303,48 @@ def test_the_four_kinds(course: Path, genamp) -> None:
     ],
 )
 def test_what_cannot_be_exported_is_one_line(
-    tiny_project: Path, genamp, arguments: list[str], problem: str
+    tiny_project: Path, export, arguments: list[str], problem: str
 ) -> None:
     before = set(tiny_project.iterdir())
-    done = genamp(tiny_project, "export", *arguments)
-    assert done.returncode == 2
-    assert problem in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    code, _, errors = export(tiny_project, *arguments)
+    assert code == 2
+    assert problem in errors
+    assert len(errors.strip().splitlines()) == 1
     assert set(tiny_project.iterdir()) - before <= {tiny_project / "_build"}
 
 
-def test_a_changed_chapter_is_run_again_first(course: Path, genamp) -> None:
+def test_a_changed_chapter_is_run_again_first(course: Path, export) -> None:
     path = course / "notebooks" / "01_tiny.md"
     path.write_text(path.read_text().replace("range(5)", "range(6)"))
-    done = genamp(course, "export", "01_tiny", "--slides")
-    assert done.returncode == 2
-    assert "the code of `01_tiny` changed since its last run" in done.stderr
+    code, _, errors = export(course, "01_tiny", "--slides")
+    assert code == 2
+    assert "the code of `01_tiny` changed since its last run" in errors
 
 
 @pytest.mark.parametrize("prints", [True, False])
 def test_paper_is_left_to_a_browser(
-    tiny_project: Path, genamp, monkeypatch: pytest.MonkeyPatch, prints: bool
+    tiny_project: Path, export, monkeypatch: pytest.MonkeyPatch, prints: bool
 ) -> None:
     page = tiny_project / "_build" / "site" / "chapters" / "01_tiny.html"
     page.parent.mkdir(parents=True)
     page.write_text("<p>A page</p>")
     monkeypatch.setenv("PATH", str(tiny_project))
-    done = genamp(tiny_project, "export", "01_tiny", "--pdf")
-    assert done.returncode == 2
-    assert "no Chromium or Chrome on the PATH; install one" in done.stderr
+    code, _, errors = export(tiny_project, "01_tiny", "--pdf")
+    assert code == 2
+    assert "no Chromium or Chrome on the PATH; install one" in errors
     browser = tiny_project / "chromium"
     write = 'case "$a" in --print-to-pdf=*) echo %PDF "$@" > "${a#*=}";; esac'
     body = f'for a in "$@"; do {write}; done' if prints else "echo out of memory >&2"
     browser.write_text(f"#!/bin/sh\n{body}\n")
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
-    done = genamp(tiny_project, "export", "01_tiny", "--pdf")
+    code, _, errors = export(tiny_project, "01_tiny", "--pdf")
     target = tiny_project / "01_tiny.pdf"
     if prints:
-        assert done.returncode == 0, done.stderr
+        assert code == 0, errors
         assert page.as_uri() in target.read_text()
     else:
-        assert done.returncode == 2
-        assert "out of memory" in done.stderr
+        assert code == 2
+        assert "out of memory" in errors
         assert not target.exists()
 
 
