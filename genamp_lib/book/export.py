@@ -118,8 +118,8 @@ def slides(title: str, notebook: NotebookNode, resolve: Callable[[str], str]) ->
             alt = cell.metadata["mystnb"].get("image", {}).get("alt", "")
             shown.append({"title": heading, "picture": picture, "alt": alt, "text": caption})
     prose = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    admonition = _DIRECTIVE.search(prose)
-    findings = _ITEM.findall(admonition[5]) if admonition else []
+    boxes = [one[5] for one in _DIRECTIVE.finditer(prose) if one[2] == "admonition"]
+    findings = _ITEM.findall("".join(boxes[:1]))
     advice = re.findall(r"^## What to do\n(.*?)(?=^## |\Z)", prose, re.MULTILINE | re.DOTALL)
     first = {"title": "Findings", "text": "\n".join(findings)}
     last = {"title": "What to do", "text": "\n".join(_ITEM.findall("".join(advice)))}
