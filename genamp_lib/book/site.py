@@ -149,10 +149,9 @@ def _stage(
 
 def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     """Return the notebook of a page: the prose of today with the outputs of the run."""
-    notebook = jupytext.read(chapter.path)
+    notebook = with_outputs(chapter, run) if run else jupytext.read(chapter.path)
     provenance = "Not run."
     if run:
-        _take_outputs(notebook, _executed(run))
         provenance = (
             f"Download: {{download}}`the executed notebook <../downloads/{chapter.name}.ipynb>` "
             f"and {{download}}`its source <../downloads/{chapter.name}.md>`.\n\n"
@@ -164,6 +163,13 @@ def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     notebook.cells.append(nbformat.v4.new_markdown_cell(f"## Provenance\n\n{provenance}"))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
+    return notebook
+
+
+def with_outputs(chapter: Chapter, run: Run) -> NotebookNode:
+    """Return the notebook of today with the outputs of a run of the same code."""
+    notebook = jupytext.read(chapter.path)
+    _take_outputs(notebook, _executed(run))
     return notebook
 
 

@@ -42,7 +42,7 @@ def _common(
 
 for command in (
     *(book.chapters, book.run, book.sweep),
-    *(book.build, book.serve, book.lab, book.scoreboard),
+    *(book.build, book.serve, book.lab, book.export, book.scoreboard),
 ):
     app.command()(command)
 app.add_typer(book.runs, name="runs")

@@ -1,4 +1,4 @@
-"""`genamp chapters | run | build | serve | scoreboard`: the commands around the book."""
+"""`genamp chapters | run | build | export | ...`: the commands around the book."""
 
 from __future__ import annotations
 
@@ -334,6 +334,57 @@ def lab(name: Name) -> None:
         environment = {**os.environ, **ONE_THREAD, "JUPYTER_CONFIG_PATH": where}
         done = subprocess.run([*command, f"--LabApp.default_url={page}"], env=environment)
     raise typer.Exit(done.returncode)
+
+
+def export(
+    name: Name,
+    student: Annotated[
+        bool, typer.Option("--student", help="Notebook without solutions and outputs.")
+    ] = False,
+    instructor: Annotated[
+        bool, typer.Option("--instructor", help="Notebook with solutions, outputs and notes.")
+    ] = False,
+    slides: Annotated[
+        bool, typer.Option("--slides", help="Findings and figures, one HTML file.")
+    ] = False,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="The page on paper, without code and solutions.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; NAME-KIND by default.")
+    ] = None,
+    preset: Preset = "default",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Take a chapter into a course: give exactly one of the four kinds.
+
+    A student's notebook runs from top to bottom in any folder, once `pip install -e
+    'CLONE[book]'` is done; its cell of parameters can be changed. The instructor's begins with
+    plans for 45 and 90 minutes and questions with answers, where book/teaching has them. Slides
+    need no network; arrow keys turn them.
+
+    Numbers and figures are those of the last run: call `genamp run NAME` first. A PDF is printed
+    by Chromium from the page of the site: call `genamp build` first.
+
+    Examples: genamp export 01 --student; genamp export 6 --slides -o monday.html
+    """
+    from genamp_lib.book.export import export as write
+    from genamp_lib.book.run import open_book
+    from genamp_lib.files.outputs import check_outputs
+
+    kinds = {"student": student, "instructor": instructor, "slides": slides, "pdf": pdf}
+    given = [kind for kind, is_given in kinds.items() if is_given]
+    if len(given) != 1:
+        got = " ".join(f"--{kind}" for kind in given) or "none"
+        raise GenampError(f"export: exactly one of --{', --'.join(kinds)} must be given, got {got}")
+    book = open_book(preset)
+    suffix = {"slides": "-slides.html", "pdf": ".pdf"}.get(given[0], f"-{given[0]}.ipynb")
+    path = output or Path(f"{book.find(name).name}{suffix}")
+    check_outputs({"--output": path})
+    if path.exists() and not overwrite:
+        raise GenampError(f"{path}: exists; remove it, or give --overwrite or another --output")
+    write(book, name, given[0], path)
+    typer.echo(path)
 
 
 def scoreboard(

@@ -12,13 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 from site_checks import served
 from tests_support import ROOT, build_book
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
+from genamp_lib.book.export import BROWSERS
 
 
 def build(preset: str) -> Path:

@@ -38,7 +38,9 @@ def test_the_statistics_import_no_torch() -> None:
     assert "torch" not in modules_after(statement)
 
 
-@pytest.mark.parametrize("command", ["chapters", "run", "build", "serve", "scoreboard", "data"])
+@pytest.mark.parametrize(
+    "command", ["chapters", "run", "build", "serve", "export", "scoreboard", "data"]
+)
 def test_every_command_has_help(command: str) -> None:
     genamp = [sys.executable, "-c", "from genamp_lib.cli import main; main()", command, "--help"]
     done = subprocess.run(genamp, capture_output=True, text=True)
