@@ -11,6 +11,7 @@ gets narrow forms of its wide tables, figures that open in full size, and terms 
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +26,11 @@ from genamp_lib.book.catalog import choices
 from genamp_lib.book.site import COMPUTED, result_tag
 
 WIDE = 6  # columns of a table that a phone shows as a list
+# What docutils and Sphinx write, and what a screen reader can make sense of.
+ROLES = {
+    "<dl>\n<dd>": '<dl role="presentation">\n<dd>',
+    'role="doc-biblioentry"': 'role="listitem"',
+}
 
 
 class ResultRole(SphinxRole):
@@ -120,13 +126,19 @@ def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if not links:
         return
     meanings = {
-        name: item[-1].astext()
+        name: re.sub(r"\\text{(\w+)}", r"\1", item[-1].astext()).replace("\n", " ")
         for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item)
         for term in item.findall(nodes.term)
         for name in term["ids"]
     }
     for link in links:
-        link["reftitle"] = meanings[link["refuri"].partition("#")[2]].replace("\n", " ")
+        link["reftitle"] = meanings[link["refuri"].partition("#")[2]]
+
+
+def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
+    """Correct what the parts of a page are to a screen reader."""
+    for old, new in ROLES.items():
+        context["body"] = context.get("body", "").replace(old, new)
 
 
 def raw(text: str) -> nodes.raw:
@@ -152,4 +164,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("genamp-api", ApiDirective)
     for change in (narrow_wide_tables, enlarge_figures, explain_terms):
         app.connect("doctree-resolved", change)
+    app.connect("html-page-context", mend_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
