@@ -130,14 +130,14 @@ def problems_of_fit(page: Page) -> list[str]:
 _PROBLEMS_OF_FIT = r"""
 () => {
   const kinds = "table, figure img, svg, pre, mjx-container[display]";
-  const clips = element => ["auto", "scroll", "hidden"].includes(getComputedStyle(element).overflowX);
+  const clips = element => getComputedStyle(element).overflowX !== "visible";
   const problems = [];
   for (const element of document.querySelectorAll("article :is(" + kinds + ")")) {
     if (!element.checkVisibility()) continue;
     let room = element.parentElement;
     while (!room.matches("article") && !clips(room)) room = room.parentElement;
-    const box = room.getBoundingClientRect();
-    const beyond = element.getBoundingClientRect().right - box.left - room.clientLeft - room.clientWidth;
+    const end = room.getBoundingClientRect().left + room.clientLeft + room.clientWidth;
+    const beyond = element.getBoundingClientRect().right - end;
     const inside = clips(element) ? element.scrollWidth - element.clientWidth : 0;
     const over = Math.max(beyond, inside);
     if (over > 1) problems.push(`${element.tagName} is ${Math.round(over)} pixels too wide: `

@@ -4,8 +4,9 @@
     :::{genamp} scoreboard                        or a block that site.py makes
     :::{genamp-api} genamp_lib.amplification      its public names, or those of a module
 
-The first two set what `site.stage` computed; a name that it does not know ends the build. Every page
-gets narrow forms of its wide tables, figures that open in full size, and terms that explain themselves.
+The first two set what `site.stage` computed; a name that it does not know ends the build. Every
+page gets a narrow form of its wide tables, figures that open in full size, and terms that explain
+themselves.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
     """Correct what the parts of a page are to a screen reader."""
-    for old, new in ROLES.items():
-        context["body"] = context.get("body", "").replace(old, new)
+    for old, new in ROLES.items() if "body" in context else ():
+        context["body"] = context["body"].replace(old, new)
 
 
 def raw(text: str) -> nodes.raw:

@@ -58,6 +58,17 @@ def test_every_chapter_quotes_numbers_and_shows_figures(site: Path) -> None:
         assert soup.find(id="provenance")
 
 
+def test_every_chapter_folds_its_parameters_explains_terms_and_opens_figures(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        soup = checks._soup(site / "chapters" / f"{notebook.stem}.html")
+        assert "Parameters" in soup.select_one(".tag_parameters details summary").text
+        terms = soup.select("article a[href*='glossary.html#term-']")
+        assert terms
+        assert all(len(term["title"]) > 20 for term in terms)
+        for image in soup.select("article figure img"):
+            assert image.parent["href"] == image["src"]
+
+
 def test_many_artefacts_are_folded_away(site: Path) -> None:
     soup = checks._soup(site / "chapters" / "11_top_pair_generators.html")
     folded = soup.select_one(".genamp-provenance details")
@@ -228,7 +239,9 @@ def test_the_checks_see_what_is_cut(browser: Browser, html: str, problem: str | 
 def test_the_checks_see_what_is_not_accessible(browser: Browser) -> None:
     page = browser.new_page()
     formula = "<mjx-container tabindex='0'>G</mjx-container>"
-    page.set_content(f"<article><img src='data:,'><p style='color: #ddd'>Pale</p>{formula}</article>")
+    page.set_content(
+        f"<article><img src='data:,'><p style='color: #ddd'>Pale</p>{formula}</article>"
+    )
     found = " ".join(checks.problems_of_access(page))
     page.close()
     assert all(word in found for word in ("image-alt", "color-contrast", "1 formulas"))
