@@ -123,7 +123,7 @@ def enlarge_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give links to the glossary what it says of the term, to be read by pointing at them."""
-    links = [x for x in doctree.findall(nodes.reference) if "glossary#term-" in x.get("refuri", "")]
+    links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
     if not links:
         return
     meanings = {
