@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import jupytext
+from axe_playwright_python.base import AXE_SCRIPT
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
@@ -113,6 +114,53 @@ _PROBLEMS_OF_DOCUMENT = r"""
   return problems;
 }
 """
+
+
+def problems_of_fit(page: Page) -> list[str]:
+    """List what is cut off or has to be scrolled on a screen, on a phone and on paper."""
+    problems = []
+    for width, media in ((1280, "screen"), (390, "screen"), (680, "print")):
+        page.emulate_media(media=media)
+        page.set_viewport_size({"width": width, "height": 900})
+        found = page.evaluate(_PROBLEMS_OF_FIT)
+        problems += [f"{page.url}, {media} of {width} pixels: {problem}" for problem in found]
+    return problems
+
+
+_PROBLEMS_OF_FIT = r"""
+() => {
+  const kinds = "table, figure img, svg, pre, mjx-container[display]";
+  const clips = element => getComputedStyle(element).overflowX !== "visible";
+  const problems = [];
+  for (const element of document.querySelectorAll("article :is(" + kinds + ")")) {
+    if (!element.checkVisibility()) continue;
+    let room = element.parentElement;
+    while (!room.matches("article") && !clips(room)) room = room.parentElement;
+    const end = room.getBoundingClientRect().left + room.clientLeft + room.clientWidth;
+    const beyond = element.getBoundingClientRect().right - end;
+    const inside = clips(element) ? element.scrollWidth - element.clientWidth : 0;
+    const over = Math.max(beyond, inside);
+    if (over > 1) problems.push(`${element.tagName} is ${Math.round(over)} pixels too wide: `
+      + (element.alt || element.textContent).trim().replace(/\s+/g, " ").slice(0, 60));
+  }
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  if (wide > 1) problems.push("the page is too wide by " + wide);
+  return problems;
+}
+"""
+
+
+def problems_of_access(page: Page) -> list[str]:
+    """List what keeps people from reading a page, as axe-core finds it, and formulas in the way."""
+    page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    problems = [
+        f"{page.url}: {one['id']}, {one['impact']}: {one['nodes'][0]['html'][:120]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    stops = page.locator("article mjx-container[tabindex='0']").count()
+    return problems + ([f"{page.url}: {stops} formulas are tab stops"] if stops else [])
 
 
 def problems_of_links(site: Path, path: str) -> list[str]:

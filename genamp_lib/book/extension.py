@@ -1,15 +1,18 @@
-"""Sphinx extension of the site: a role for numbers, a directive for tables, one for the API page.
+"""Sphinx extension of the site: a role for numbers, directives for tables and the API, page layout.
 
     {result}`name` or {result}`chapter/name`      a number of results.json
     :::{genamp} scoreboard                        or a block that site.py makes
     :::{genamp-api} genamp_lib.amplification      its public names, or those of a module
 
-The first two set what `site.stage` computed; a name that it does not know ends the build.
+The first two set what `site.stage` computed; a name that it does not know ends the build. Every
+page gets a narrow form of its wide tables, figures that open in full size, and terms that explain
+themselves.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +25,13 @@ import genamp_lib
 from genamp_lib._project import GenampError, read_json
 from genamp_lib.book.catalog import choices
 from genamp_lib.book.site import COMPUTED, result_tag
+
+WIDE = 6  # columns of a table that a phone shows as a list
+# What docutils and Sphinx write, and what a screen reader can make sense of.
+ROLES = {
+    "<dl>\n<dd>": '<dl role="presentation">\n<dd>',
+    'role="doc-biblioentry"': 'role="listitem"',
+}
 
 
 class ResultRole(SphinxRole):
@@ -91,6 +101,47 @@ def _defined_in(module: str, name: str, one: Any) -> bool:
     return is_documented and one.__module__ == module and not name.startswith("_")
 
 
+def narrow_wide_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Repeat each column's head in its cells: what a phone shows in place of many columns."""
+    for table in doctree.findall(nodes.table):
+        head, *body = table.findall(nodes.row)
+        if len(head) < WIDE:
+            continue
+        table["classes"].append("genamp-wide")
+        for row in body:
+            for cell, label in zip(row[1:], head[1:], strict=False):
+                copies = [child.deepcopy() for child in label]
+                cell.insert(0, nodes.container("", *copies, classes=["genamp-label"]))
+
+
+def enlarge_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Link every figure to its file; Sphinx does so with images that have a scale."""
+    for figure in doctree.findall(nodes.figure):
+        for image in figure.findall(nodes.image):
+            image["scale"] = 100
+
+
+def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give links to the glossary what it says of the term, to be read by pointing at them."""
+    links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
+    if not links:
+        return
+    meanings = {
+        name: re.sub(r"\\text{(\w+)}", r"\1", item[-1].astext()).replace("\n", " ")
+        for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item)
+        for term in item.findall(nodes.term)
+        for name in term["ids"]
+    }
+    for link in links:
+        link["reftitle"] = meanings[link["refuri"].partition("#")[2]]
+
+
+def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
+    """Correct what the parts of a page are to a screen reader."""
+    for old, new in ROLES.items() if "body" in context else ():
+        context["body"] = context["body"].replace(old, new)
+
+
 def raw(text: str) -> nodes.raw:
     """Return a node that is nothing but HTML."""
     return nodes.raw("", text, format="html")
@@ -107,9 +158,12 @@ def _known(found: dict[str, Any], name: str, what: str, shown: str = "") -> Any:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the role and the directives."""
+    """Register the role, the directives and what is done to every page."""
     app.genamp = read_json(f"{app.srcdir}/{COMPUTED}")
     app.add_role("result", ResultRole())
     app.add_directive("genamp", ComputedDirective)
     app.add_directive("genamp-api", ApiDirective)
+    for change in (narrow_wide_tables, enlarge_figures, explain_terms):
+        app.connect("doctree-resolved", change)
+    app.connect("html-page-context", mend_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

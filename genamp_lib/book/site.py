@@ -163,6 +163,11 @@ def _notebook(chapter: Chapter, run: Run | None) -> NotebookNode:
     notebook.cells.append(nbformat.v4.new_markdown_cell(f"## Provenance\n\n{provenance}"))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("hide-input")
+            cell.metadata["mystnb"] = dict.fromkeys(
+                ("code_prompt_show", "code_prompt_hide"), "Parameters"
+            )
     return notebook
 
 

@@ -131,6 +131,7 @@ def test_a_chapter_has_what_a_lecturer_needs(chapter: Chapter) -> None:
         assert chapter.parameters["source"].default == "shipped"
         return
     assert "In this chapter" in text
+    assert "## What to do\n" in text
     assert text.count("{exercise") >= 2
     assert text.count("{solution") >= 2
 

@@ -58,6 +58,17 @@ def test_every_chapter_quotes_numbers_and_shows_figures(site: Path) -> None:
         assert soup.find(id="provenance")
 
 
+def test_every_chapter_folds_its_parameters_explains_terms_and_opens_figures(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        soup = checks._soup(site / "chapters" / f"{notebook.stem}.html")
+        assert "Parameters" in soup.select_one(".tag_parameters details summary").text
+        terms = soup.select("article a[href*='glossary.html#term-']")
+        assert terms
+        assert all(len(term["title"]) > 20 for term in terms)
+        for image in soup.select("article figure img"):
+            assert image.parent["href"] == image["src"]
+
+
 def test_many_artefacts_are_folded_away(site: Path) -> None:
     soup = checks._soup(site / "chapters" / "11_top_pair_generators.html")
     folded = soup.select_one(".genamp-provenance details")
@@ -173,14 +184,67 @@ def lightness(picture: bytes) -> tuple[float, float]:
     return background, float(np.median(grey.ravel()[strongest]))
 
 
-def test_pages_fit_a_phone(site: Path, address: str, browser: Browser) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 800})
+def test_nothing_is_cut_on_a_screen_a_phone_and_paper(
+    site: Path, address: str, browser: Browser
+) -> None:
+    page = browser.new_page()
+    problems = []
     for path in checks.pages_of(site):
         page.goto(f"{address}/{path}")
         checks.scroll_through(page)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 391, f"{path} is {width} pixels wide on a phone"
+        problems += checks.problems_of_fit(page)
     page.close()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_pages_are_accessible(site: Path, address: str, browser: Browser, mode: str) -> None:
+    page = browser.new_page(reduced_motion="reduce")
+    page.add_init_script(
+        f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')"
+    )
+    problems = []
+    for path in checks.pages_of(site):
+        page.goto(f"{address}/{path}")
+        checks.scroll_through(page)
+        problems += checks.problems_of_access(page)
+    page.close()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ("<table><td style='white-space: nowrap'>" + 60 * "wide " + "</table>", "TABLE is"),
+        (
+            "<div style='overflow-x: auto'><table><td style='white-space: nowrap'>"
+            + 60 * "wide "
+            + "</table></div>",
+            "TABLE is",
+        ),
+        ("<pre style='overflow: auto'>" + 60 * "wide " + "</pre>", "PRE is"),
+        ("<figure><img alt='a plot' style='width: 2000px; height: 9px'></figure>", "IMG is"),
+        ("<pre style='white-space: pre-wrap'>" + 60 * "wide " + "</pre>", None),
+    ],
+)
+def test_the_checks_see_what_is_cut(browser: Browser, html: str, problem: str | None) -> None:
+    page = browser.new_page()
+    page.set_content(f"<main style='overflow: hidden'><article>{html}</article></main>")
+    found = checks.problems_of_fit(page)
+    page.close()
+    assert len(found) >= 3 if problem else not found
+    assert all(problem in one or "page is" in one for one in found)
+
+
+def test_the_checks_see_what_is_not_accessible(browser: Browser) -> None:
+    page = browser.new_page()
+    formula = "<mjx-container tabindex='0'>G</mjx-container>"
+    page.set_content(
+        f"<article><img src='data:,'><p style='color: #ddd'>Pale</p>{formula}</article>"
+    )
+    found = " ".join(checks.problems_of_access(page))
+    page.close()
+    assert all(word in found for word in ("image-alt", "color-contrast", "1 formulas"))
 
 
 def test_smoke_pages_carry_a_banner_and_published_ones_do_not(site: Path, smoke_site: Path) -> None:
