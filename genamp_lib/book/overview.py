@@ -77,7 +77,7 @@ def draw_pairs(path: Path, found: Sequence[Pair]) -> None:
     columns = [[(r.value, *_edges(r)) for r in (p.truth, p.estimated)] for p in found]
     with matplotlib.rc_context():
         use_style()
-        figure, ax = plt.subplots(figsize=(6.4, 5.6))
+        figure, ax = plt.subplots(figsize=(5.8, 5.0))
         plot_estimated_over_true(
             [true for true, _ in columns],
             [estimated for _, estimated in columns],
@@ -176,7 +176,7 @@ def dots(rows: Iterable[Row]) -> dict[str, Any]:
 
     chapters: dict[str, list[Dot]] = {}
     for row, ours, paper in chosen:
-        ratio = "∞" if math.isinf(ours[0]) else f"{ours[0]:.2g}"
+        ratio = "∞" if math.isinf(ours[0]) else f"{ours[0]:.3g}"
         edges = tuple(place(edge) for edge in paper)
         dot = Dot(row, ratio, *(place(x) for x in ours), edges)
         chapters.setdefault(row.paper.chapter, []).append(dot)
