@@ -69,6 +69,8 @@ TINY_NUMBERS = """\
    value: 5, source: printed, agreement: it is exact}
 """
 
+TINY_CASES = "- {case: c, estimator: e, chapter: 01_tiny, estimated: answer, truth: answer}\n"
+
 
 def make_tiny_project(root: Path) -> Path:
     """Make a project of one chapter that runs in two seconds, with the real site settings."""
@@ -86,10 +88,13 @@ def make_tiny_project(root: Path) -> Path:
         + "".join(f":::{{genamp}} {name}\n:::\n\n" for name in ("banner", "headline", "chapters"))
     )
     (root / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: index\nchapters:\n- file: chapters/01_tiny\n- file: data\n"
+        "format: jb-book\nroot: index\nparts:\n- numbered: 1\n  chapters:\n"
+        "  - file: chapters/01_tiny\n  - file: data\n"
     )
     (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
     (root / "book" / "benchmarks.json").write_text("[]")
+    (root / "book" / "amplification.yml").write_text(TINY_CASES)
+    (root / "book" / "paper_figures.yml").write_text("A: {1: [chapter 07]}\n")
     return root
 
 

@@ -115,6 +115,21 @@ class Chapter:
         """All code cells as one text: what the numbers depend on, prose left out."""
         return "\n# cell\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
 
+    @property
+    def figures(self) -> set[str]:
+        """Labels of the figures."""
+        of_cells = (
+            cell.metadata.get("mystnb", {}).get("figure", {}) for cell in self.notebook.cells
+        )
+        return {figure["name"] for figure in of_cells if "name" in figure}
+
+    @property
+    def finding(self) -> str:
+        """The first finding of the opening list, in MyST; empty where the page has none."""
+        prose = "\n\n".join(c.source for c in self.notebook.cells if c.cell_type == "markdown")
+        found = re.search(r"^- (\*\*.*?)(?=\n- |\n\n|\Z)", prose, re.DOTALL | re.MULTILINE)
+        return found[1] if found else ""
+
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return all parameters, defaults replaced by `overrides`; all are in their ranges."""
         for name in overrides:

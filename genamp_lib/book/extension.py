@@ -19,6 +19,8 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import genamp_lib
@@ -62,6 +64,8 @@ class ComputedDirective(SphinxDirective):
         page, blocks = _page(self.env.docname), self.env.app.genamp["blocks"]
         here = blocks[""] | blocks.get(page, {})
         block = _known(here, self.arguments[0], f"{page}: asks for the block")
+        if isinstance(block, list):  # lines of MyST
+            return _parsed(self, block)
         return [raw(block)] if block else []
 
 
@@ -91,9 +95,7 @@ class ApiDirective(SphinxDirective):
                     lines.append("   :inherited-members:")  # the base is private
             else:
                 lines.append(f".. autofunction:: {module}.{name}")
-        node = nodes.Element()
-        self.state.nested_parse(StringList([*lines, "```"]), self.content_offset, node)
-        return node.children
+        return _parsed(self, [*lines, "```"])
 
 
 def _defined_in(module: str, name: str, one: Any) -> bool:
@@ -142,6 +144,28 @@ def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], _
         context["body"] = context["body"].replace(old, new)
 
 
+def _parsed(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
+    node = nodes.Element()
+    directive.state.nested_parse(StringList(lines), directive.content_offset, node)
+    return node.children
+
+
+def number_by_file_name(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Number the pages of numbered parts by their file names: 08_name is chapter 8.
+
+    Sphinx has counted them; where a chapter is not there yet, its number stays free. Other pages of
+    such a part lose their number. Figures and tables are then counted anew, by chapter.
+    """
+    for document, numbers in env.toc_secnumbers.items():
+        digits = _page(document)[:2]
+        number = (int(digits),) if digits.isdigit() else None
+        env.toc_secnumbers[document] = dict.fromkeys(numbers) | {"": number}
+        titles = [env.titles[document], *env.tocs[document].findall(nodes.reference)]
+        for title in titles[:2]:  # of the page itself, and in the table of contents
+            title["secnumber"] = number
+    return TocTreeCollector.assign_figure_numbers(None, env)
+
+
 def raw(text: str) -> nodes.raw:
     """Return a node that is nothing but HTML."""
     return nodes.raw("", text, format="html")
@@ -160,6 +184,7 @@ def _known(found: dict[str, Any], name: str, what: str, shown: str = "") -> Any:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directives and what is done to every page."""
     app.genamp = read_json(f"{app.srcdir}/{COMPUTED}")
+    app.connect("env-get-updated", number_by_file_name, priority=900)  # after Sphinx
     app.add_role("result", ResultRole())
     app.add_directive("genamp", ComputedDirective)
     app.add_directive("genamp-api", ApiDirective)

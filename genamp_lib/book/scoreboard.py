@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ Verdict = Literal[
     "agrees", "differs", "holds", "does not hold", "inconclusive", "not comparable", "not run"
 ]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Entry = TypeVar("Entry", bound=BaseModel)
 
 README_MARKS = {
     name: (
@@ -114,24 +115,30 @@ class Row:
 def load_paper_numbers(root: Path) -> list[PaperNumber]:
     """Read book/paper_numbers.yml."""
     path = root / "book" / "paper_numbers.yml"
+    numbers = load_entries(path, PaperNumber)
+    for name, count in Counter(number.id for number in numbers).items():
+        if count > 1:
+            raise GenampError(f"{path.name}: `id` must be unique, got {name!r} more than once")
+    return numbers
+
+
+def load_entries(path: Path, model: type[Entry]) -> list[Entry]:
+    """Read a YAML list as models; the first wrong entry is named."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise GenampError(f"{path.name}: must be YAML, got {problem}") from error
-    numbers = []
-    for entry in entries:
+    found = []
+    for number, entry in enumerate(entries, 1):
         try:
-            numbers.append(PaperNumber.model_validate(entry))
+            found.append(model.model_validate(entry))
         except ValidationError as error:
-            name = entry.get("id") if isinstance(entry, dict) else entry
+            name = entry.get("id", number) if isinstance(entry, dict) else entry
             first = error.errors()[0]
             what = ".".join(map(str, first["loc"]))
             raise GenampError(f"{path.name}: entry {name!r}: {what} {first['msg']}") from error
-    for name, count in Counter(number.id for number in numbers).items():
-        if count > 1:
-            raise GenampError(f"{path.name}: `id` must be unique, got {name!r} more than once")
-    return numbers
+    return found
 
 
 def verdict(paper: PaperNumber, ours: Result) -> tuple[Verdict, str]:

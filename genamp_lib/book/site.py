@@ -38,6 +38,7 @@ from genamp_lib._project import (
 )
 from genamp_lib.book.catalog import Chapter
 from genamp_lib.book.download import for_download, repository_address
+from genamp_lib.book.overview import cards, dots, draw_pairs, pairs, paper_figures
 from genamp_lib.book.results import Run
 from genamp_lib.book.scoreboard import compare, load_paper_numbers, tally
 from genamp_lib.book.stale import installed_versions
@@ -111,6 +112,8 @@ def _stage(
     (target / "data.md").write_text(data, encoding="utf-8")
     (target / "downloads").mkdir()
     (target / "chapters").mkdir()
+    cases = pairs(root, runs)
+    draw_pairs(target / "assets" / "amplification.svg", cases)
     html, presets = _html(), {run.record["preset"] for run in runs.values()}
     # The pages around the chapters carry the banner of a site that is nothing but smoke.
     banner = html.banner({"record": {"preset": "smoke"}}) if presets == {"smoke"} else ""
@@ -118,8 +121,11 @@ def _stage(
         "": {
             "scoreboard": html.scoreboard(rows, link=True),
             "tallies": html.tallies(tally(rows)),
+            "dots": html.dots(**dots(rows), titles={name: c.title for name, c in chapters.items()}),
             "headline": html.scoreboard([row for row in rows if row.paper.headline], link=True),
-            "chapters": html.chapters(chapters, runs),
+            "chapters": cards(chapters, runs),
+            "cases": html.cases(Counter(pair.cases.chapter for pair in cases)),
+            "figures": html.figures(paper_figures(root, chapters)),
             "benchmarks": html.benchmarks(read_json(root / "book" / "benchmarks.json")),
             "banner": banner,
         }

@@ -152,7 +152,18 @@ def test_presets_name_existing_parameters() -> None:
 def test_every_chapter_is_in_the_table_of_contents() -> None:
     parts = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())["parts"]
     files = [entry["file"] for part in parts for entry in part["chapters"]]
-    assert [Path(file).name for file in files if file.startswith("chapters/")] == list(CHAPTERS)
+    pages = [Path(file).name for file in files if file.startswith("chapters/")]
+    assert sorted(pages) == sorted(CHAPTERS)
+    numbers = [name for name in pages if name[0].isdigit()]
+    assert numbers == sorted(numbers)
+    for part in parts:
+        holds_chapters = any(entry["file"].startswith("chapters/0") for entry in part["chapters"])
+        holds_chapters |= part["caption"] == "Appendix"
+        assert part.get("numbered", 0) == int(holds_chapters)
+    assert [entry["file"] for entry in parts[-1]["chapters"]] == [
+        "chapters/11_top_pair_generators",
+        "settings",
+    ]
 
 
 def test_every_chapter_is_compared_with_its_paper() -> None:

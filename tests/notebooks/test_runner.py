@@ -271,13 +271,25 @@ def test_a_chapter_is_rerun_from_python(
         rerun("01_tiny")
 
 
+A_FIGURE = """
+```{figure} ../assets/logo.svg
+:name: fig-new
+
+See it.
+```
+"""
+
+
 def test_a_new_chapter_is_one_notebook_and_one_line(tiny_project: Path, genamp) -> None:
-    """The recipe of CONTRIBUTING.md: nothing else is touched, and the chapter is everywhere."""
-    text = TINY_CHAPTER.replace("01_tiny", "02_new").replace("A tiny chapter", "A new chapter")
+    """The recipe of CONTRIBUTING.md: nothing else is touched, and the chapter is everywhere.
+
+    Its number is that of its file, also where another chapter is not there yet.
+    """
+    text = TINY_CHAPTER.replace("01_tiny", "03_new").replace("A tiny chapter", "A new chapter")
     text = text.replace("samples: []", "samples: []\n  beyond_papers: true")
-    text = text.replace(":::{genamp} scoreboard\n:::\n", "")
-    (tiny_project / "notebooks/02_new.md").write_text(text)
-    edit(tiny_project / "book/_toc.yml", "01_tiny\n", "01_tiny\n- file: chapters/02_new\n")
+    text = text.replace(":::{genamp} scoreboard\n:::\n", A_FIGURE)
+    (tiny_project / "notebooks/03_new.md").write_text(text)
+    edit(tiny_project / "book/_toc.yml", "01_tiny\n", "01_tiny\n  - file: chapters/03_new\n")
     (tiny_project / "README.md").write_text(
         "<!-- chapters: begin (written by `genamp scoreboard --readme`) -->\n"
         "<!-- chapters: end -->\n"
@@ -286,18 +298,22 @@ def test_a_new_chapter_is_one_notebook_and_one_line(tiny_project: Path, genamp) 
     )
     done = genamp(tiny_project, "build")
     assert done.returncode == 0, done.stderr
-    assert "02_new" in genamp(tiny_project, "chapters").stdout
+    assert "03_new" in genamp(tiny_project, "chapters").stdout
     site = tiny_project / "_build/site"
-    page = (site / "chapters/02_new.html").read_text()
-    assert 'data-chapter="02_new" data-result="answer"' in page
+    page = (site / "chapters/03_new.html").read_text()
+    assert 'data-chapter="03_new" data-result="answer"' in page
+    assert '<span class="section-number">3. </span>A new chapter' in page
+    assert '<span class="caption-number">Fig. 3.1 </span>' in page
+    assert "section-number" not in (site / "data.html").read_text()
     front = (site / "index.html").read_text()
-    assert front.count('href="chapters/02_new.html"') >= 2  # the list of chapters, the sidebar
+    assert "3. A new chapter" in front  # the sidebar
+    assert front.count('href="chapters/03_new.html"') >= 2  # the list of chapters, the sidebar
     assert "A new chapter" in front
     assert genamp(tiny_project, "scoreboard", "--readme", "README.md").returncode == 0
-    assert "[A new chapter](notebooks/02_new.md)" in (tiny_project / "README.md").read_text()
-    smoke = genamp(tiny_project, "run", "02_new", "--preset", "smoke")  # its own parameters
+    assert "[A new chapter](notebooks/03_new.md)" in (tiny_project / "README.md").read_text()
+    smoke = genamp(tiny_project, "run", "03_new", "--preset", "smoke")  # its own parameters
     assert smoke.returncode == 0, smoke.stderr
-    assert answer(tiny_project / "_build/runs/smoke/02_new") == 5.0
+    assert answer(tiny_project / "_build/runs/smoke/03_new") == 5.0
 
 
 def test_a_broken_reference_is_an_error_and_no_site_appears(tiny_project: Path, genamp) -> None:

@@ -19,6 +19,8 @@ from site_checks import served
 from tests_support import ROOT
 
 from genamp_lib import __all__ as public_names
+from genamp_lib.book.catalog import load_chapters
+from genamp_lib.book.overview import paper_figures
 from genamp_lib.book.scoreboard import load_paper_numbers
 
 RUNS = ROOT / "_build" / "runs" / "default"
@@ -271,6 +273,61 @@ def test_the_scoreboard_shows_every_number_of_the_papers(site: Path) -> None:
     assert [row["data-id"] for row in rows] == [number.id for number in numbers]
     for row, number in zip(rows, numbers, strict=True):
         assert number.text in row.get_text()
+
+
+def test_the_front_page_shows_findings_picture_chapters_and_coverage(
+    site: Path, smoke_site: Path
+) -> None:
+    for pages in (site, smoke_site):
+        soup = checks._soup(pages / "index.html")
+        picture = soup.select_one("article figure img")
+        assert len(picture["alt"]) > 100
+        assert (pages / picture["src"]).exists()
+        assert len(soup.select(".sd-card")) == len(NOTEBOOKS)
+        for card, notebook in zip(soup.select(".sd-card"), NOTEBOOKS, strict=True):
+            assert card.text.split()[0] == str(int(notebook.stem[:2]))
+            assert card.find("strong")
+            assert card.select_one(f"a[href^='chapters/{notebook.stem}.html']")
+        found = paper_figures(ROOT, load_chapters(ROOT))
+        whole = sum(not one.missing for one in found)
+        said = soup.select_one(".genamp-figures strong").text
+        assert said == f"{whole} of the papers' {len(found)} figures"
+        linked = [a.text for a in soup.select(".genamp-figures a")]
+        assert linked == [str(one.number) for one in found if one.places]
+
+
+def test_findings_and_picture_fit_one_screen(address: str, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/index.html")
+    for part in ("article figure img", "article .sd-col ul"):
+        box = page.locator(part).first.bounding_box()
+        assert box["y"] + box["height"] <= 900, part
+    page.close()
+
+
+def test_chapters_and_their_figures_have_the_number_of_the_file(site: Path) -> None:
+    menu = checks._soup(site / "scoreboard.html").select_one("nav.bd-links").text
+    for notebook in NOTEBOOKS:
+        number = int(notebook.stem[:2])
+        soup = checks._soup(site / "chapters" / f"{notebook.stem}.html")
+        title = soup.select_one("article h1")
+        assert title.select_one(".section-number").text == f"{number}. "
+        assert not soup.select("article h2 .section-number")
+        assert title.text.removesuffix("#").strip() in menu
+        captions = [caption.text for caption in soup.select("article figure .caption-number")]
+        expected = [f"Fig. {number}.{count} " for count in range(1, len(captions) + 1)]
+        assert captions == expected
+
+
+def test_the_dot_plot_has_a_row_for_every_number(site: Path) -> None:
+    soup = checks._soup(site / "scoreboard.html")
+    drawn = [row.a["href"] for row in soup.select(".genamp-dot") if row.a]
+    numbers = [n for n in load_paper_numbers(ROOT) if n.value is not None or n.source == "printed"]
+    assert sorted(drawn) == sorted(f"#{number.id}" for number in numbers)
+    for row in soup.select(".genamp-dot:has(a)"):
+        verdict = soup.find(id=row.a["href"][1:]).select_one(".genamp-verdict").text
+        assert f"genamp-{verdict.replace(' ', '-')}" in row["class"]
+        assert row.select_one("[role=img]")["aria-label"].endswith(verdict)
 
 
 def test_every_public_name_is_on_the_api_page(site: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.legend import Legend
 
 from genamp_lib import averaging_amplification, averaging_amplification_from_probabilities
 from genamp_lib.datasets import (
@@ -29,6 +30,7 @@ from genamp_lib.plotting import (
     plot_averaging_scan,
     plot_coverage,
     plot_estimate,
+    plot_estimated_over_true,
     plot_measured,
     plot_uncertainties,
     use_style,
@@ -253,3 +255,28 @@ def test_estimates_without_an_interval_are_drawn_without_a_band() -> None:
     assert rare.interval == (0.0, np.inf)
     assert not plot_estimate(rare, N).patches
     assert plot_averaging_scan([rare, rare]).figure
+
+
+def test_estimates_over_the_truth_are_drawn_as_given() -> None:
+    true = [[2.0, 1.0, 4.0], [np.inf, 3.0, np.inf], [0.5, 0.0, 0.6]]
+    estimated = [[20.0, 10.0, 40.0], [3.0, 2.0, 5.0], [0.4, 0.3, 0.5]]
+    ax = plot_estimated_over_true(
+        true, estimated, estimators=["fits", "draws", "fits"], cases=["rings", "jets", "rings"]
+    )
+    assert_labelled(ax)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    diagonal, *lines = ax.lines
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    edge = ax.get_xlim()[1]
+    assert edge > 20.0
+    points = [line for line in lines if line.get_marker() != "None"]
+    places = [(line.get_xdata().item(), line.get_ydata().item()) for line in points]
+    assert places == [(2.0, 20.0), (edge, 3.0), (0.5, 0.4)]  # infinite: at the edge
+    colours = [line.get_color() for line in points]
+    assert colours[0] == colours[2] != colours[1]
+    assert points[0].get_marker() == points[2].get_marker() != points[1].get_marker()
+    intervals = [line for line in lines if line.get_marker() == "None"]
+    np.testing.assert_array_equal(intervals[0].get_xdata(), [1.0, 4.0])
+    np.testing.assert_array_equal(intervals[1].get_ydata(), [10.0, 40.0])
+    names = {text.get_text() for box in ax.findobj(Legend) for text in box.get_texts()}
+    assert names == {"fits", "draws", "rings", "jets"}
