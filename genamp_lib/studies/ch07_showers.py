@@ -56,7 +56,7 @@ TRAINING_SEED = 21
 # SHA-256 of the cells of the first showers of each file.
 N_CHECKED = 3_000
 TRAINING_SHA256 = {
-    "eplus": "",
+    "eplus": "8aa994e4246c9ecd8eda9cf5051d9a434a8405214724e1f10efe6ac4a09aad03",
     "gamma": "e4473366898728ac0b917fb7236062017fccec639c26d156fba4e57e84cd1f16",
     "piplus": "725e4a12fb6d728df35ee8b2b314b6322971443f557a80404b06b34617fa5fae",
 }
@@ -167,7 +167,7 @@ class ShowerTraining:
             )
         showers = load_showers(self.particle, source=path, n_showers=self.n_train)
         found = hashlib.sha256(showers[:N_CHECKED].voxels.tobytes()).hexdigest()
-        if self.n_train >= N_CHECKED and found != TRAINING_SHA256[self.particle] != "":
+        if self.n_train >= N_CHECKED and found != TRAINING_SHA256[self.particle]:
             raise GenampError(
                 f"{path.name}: must hold the showers that the kept generators learned from, has "
                 "others; remove it and simulate again"
