@@ -68,6 +68,8 @@ OBSERVABLES = (
     "eta_width_0",
     "eta_width_1",
 )
+# What is kept of generated showers.
+KEPT = (*OBSERVABLES, "total_energy", "fraction_0")
 # Paper B, Tab. 1, with fewer epochs: the best one is among the first forty.
 TABLE_1 = RawClassifierSettings(n_layers=3, n_hidden=512, batch_size=1000, n_epochs=40)
 OF_OBSERVABLES = ClassifierSettings(n_layers=3, n_hidden=64, batch_size=500, n_epochs=40)
@@ -323,10 +325,10 @@ def weighed_showers(
 
     Returns:
         float32 arrays: logits (n_judged,) "table_1.truth", "table_1.generated",
-        "observables.truth", "observables.generated"; "energy" (n_judged,) and all shower
-        observables (n_judged,) of the generated showers; "voxels" (12, 504) and "shown" (12,), the
-        generated showers of the smallest, the middle and the largest weights by observables, four
-        each, and their numbers.
+        "observables.truth", "observables.generated"; "energy" and the observables `KEPT` of the
+        generated showers, (n_judged,); "voxels" (12, 504) and "shown" (12,), the generated showers
+        of the smallest, the middle and the largest weights by observables, four each, and their
+        numbers; "train_loss" and "validation_loss" of the flow of the cells.
     """
     described = {
         "generator": asdict(generator),
@@ -355,7 +357,8 @@ def _weighed(classifiers: ShowerClassifiers, work: _Work) -> Arrays:
     order = np.argsort(logits["observables.generated"])
     middle = len(order) // 2
     shown = np.concatenate([order[:4], order[middle : middle + 4], order[-4:]])
-    values = {name: own.astype(np.float32) for name, own in shower_observables(generated).items()}
+    values = shower_observables(generated)
+    values = {name: values[name].astype(np.float32) for name in KEPT}
     curves = {"train_loss": fits[-1].train_loss, "validation_loss": fits[-1].validation_loss}
     pictures = {"shown": shown, "voxels": generated.voxels[shown]}
     return logits | values | curves | pictures | {"energy": energy}
