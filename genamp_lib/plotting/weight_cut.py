@@ -48,14 +48,19 @@ def weight_explorer(
     weight_edges = _increasing("weight_edges", weight_edges)
     if weight_edges[0] <= 0:
         raise ValueError(f"`weight_edges` must be positive, got {weight_edges[0]:g}.")
+    is_short = weight_edges[-1] < 10 * weight_edges[0]
+    locator = MaxNLocator(6, steps=[1, 2, 5, 10]) if is_short else LogLocator()
+    ticks = locator.tick_values(weight_edges[0], weight_edges[-1])
     table = {
-        "weights": _axis(np.log(weight_edges), _weight_ticks(weight_edges)),
+        "weights": _axis(
+            np.log(weight_edges), {f"{tick:g}": np.log(tick) for tick in ticks if tick > 0}
+        ),
         "cases": [
             {"name": name, **_counts(name, *case, weight_edges)} for name, case in cases.items()
         ],
         "labels": {
-            "lower": ["0", *(f"{edge:.2g}" for edge in weight_edges[1:-1])],
-            "upper": [*(f"{edge:.2g}" for edge in weight_edges[1:-1]), "∞"],
+            "lower": ["0", *(f"{edge:.3g}" for edge in weight_edges[1:-1])],
+            "upper": [*(f"{edge:.3g}" for edge in weight_edges[1:-1]), "∞"],
         },
         "first_upper": list(range(len(weight_edges) - 1)),
         "last_lower": list(range(len(weight_edges) - 1)),
@@ -88,7 +93,7 @@ def _counts(
             )
         inside = (np.clip(v, e[0], e[-1]) for v, e in ((one, weight_edges), (x, edges)))
         counts.append(np.histogram2d(*inside, (weight_edges, edges))[0].astype(int).tolist())
-    ticks = MaxNLocator(5).tick_values(edges[0], edges[-1])
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(edges[0], edges[-1])
     return {
         "counts": counts,
         "values": [f"{middle:.3g}" for middle in (edges[1:] + edges[:-1]) / 2],
@@ -106,12 +111,6 @@ def _increasing(name: str, edges: ArrayLike) -> np.ndarray:
     ):
         raise ValueError(f"`{name}` must be at least two increasing numbers, got {edges}.")
     return edges
-
-
-def _weight_ticks(edges: np.ndarray) -> dict[str, float]:
-    subs = (1.0,) if edges[-1] > 200 * edges[0] else (1.0, 2.0, 5.0)
-    ticks = LogLocator(subs=subs).tick_values(edges[0], edges[-1])
-    return {f"{tick:g}": np.log(tick) for tick in ticks}
 
 
 def _axis(edges: np.ndarray, ticks: Mapping[str, float]) -> dict[str, list]:
