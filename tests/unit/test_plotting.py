@@ -274,7 +274,7 @@ def test_cut_explorer_counts_every_event() -> None:
     assert generated == [[2, 0], [0, 2], [0, 0]]
     assert table["labels"] == {"lower": ["0", "1", "2"], "upper": ["1", "2", "∞"]}
     assert table["weights"]["edges"] == [0.0, 0.3333, 0.6667, 1.0]
-    assert [text for _, text in table["weights"]["ticks"]] == ["0.5", "1", "2"]
+    assert [text for _, text in table["weights"]["ticks"]] == ["1", "2", "3", "4"]
     assert 'value="2" data-parameter="lower"' in page
     assert 'value="2" data-parameter="upper"' in page
     assert 'value="2" data-parameter="lower"' in cut_page(start=(9.0, 9.0))
