@@ -38,19 +38,36 @@ def explorer(arrays: Mapping[str, ArrayLike], *, start: Mapping[str, float]) -> 
     (a, b, t) and `sigma_total` (a, b, t, n), not read where lower >= upper. `start` is where the
     sliders stand first, at the nearest value.
     """
-    from IPython.display import HTML
-    from jinja2 import Template
-
     arrays = {name: np.asarray(array, dtype=float) for name, array in arrays.items()}
     table = _table(arrays)
     position = {name: int(np.abs(arrays[name] - start[name]).argmin()) for name in _SLIDERS}
     # The edges that keepOrder may not pass must exist for every position of the other slider.
     position["upper"] = max(position["upper"], table["first_upper"][position["lower"]])
     here = table["intervals"][position["lower"]][position["upper"]]
+    values = [here["probability"], *here["fits"][position["n_train"]]["texts"]]
+    return explorer_page("explorer.html", table, _SLIDERS, position, values=values)
+
+
+def explorer_page(
+    name: str,
+    table: Mapping[str, Any],
+    sliders: Mapping[str, str],
+    position: Mapping[str, int],
+    **fields: Any,
+) -> HTML:
+    """Fill a page that extends explorer_frame.html.
+
+    `table` is what its script looks up, in plain JSON types; `table["labels"]` has a text for each
+    position of a slider. `sliders` are the sliders and their labels, `position` where they stand,
+    and `fields` what else the page names.
+    """
+    from IPython.display import HTML
+    from jinja2 import Environment, FileSystemLoader
+
     text = json.dumps(table, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent)).get_template(name)
     return HTML(
-        Template(page).render(
+        page.render(
             # From the content: the same explorer has the same id in every run.
             id="genamp-" + uuid.uuid5(uuid.NAMESPACE_OID, text).hex[:12],
             sliders=[
@@ -61,10 +78,10 @@ def explorer(arrays: Mapping[str, ArrayLike], *, start: Mapping[str, float]) -> 
                     "last": len(table["labels"][name]) - 1,
                     "position": position[name],
                 }
-                for name, label in _SLIDERS.items()
+                for name, label in sliders.items()
             ],
-            values=[here["probability"], *here["fits"][position["n_train"]]["texts"]],
             table=text.replace("</", "<\\/"),
+            **fields,
         )
     )
 

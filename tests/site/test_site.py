@@ -22,6 +22,7 @@ from genamp_lib import __all__ as public_names
 from genamp_lib.book.catalog import load_chapters
 from genamp_lib.book.overview import paper_figures
 from genamp_lib.book.scoreboard import load_paper_numbers
+from genamp_lib.plotting import weight_explorer
 
 RUNS = ROOT / "_build" / "runs" / "default"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))
@@ -151,6 +152,46 @@ def test_the_explorer_follows_its_sliders(address: str, browser: Browser) -> Non
 
 def explorer_state(page: Page) -> dict:
     return page.evaluate(EXPLORER_STATE)
+
+
+def test_the_cut_explorer_counts_and_draws_what_is_selected(browser: Browser) -> None:
+    # Truth has one event at each weight, generated none at the largest.
+    truth, generated = [0.6, 1.5, 3.0, 6.0], [0.6, 1.5, 3.0, 3.0]
+    mass = {3.0: 0.2, 6.0: 0.9}
+    values = [[mass.get(w, 0.5) for w in one] for one in (truth, generated)]
+    case = (truth, generated), values, [0.0, 0.4, 0.8, 1.0]
+    edges = [0.5, 1.0, 2.0, 4.0, 8.0]
+    html = weight_explorer({"mass": case, "mass again": case}, weight_edges=edges, start=(4, 8))
+    page = browser.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content(f"<html lang='en'><title>-</title><article>{html.data}</article>")
+    numbers = page.locator(".genamp-explorer-values")
+    picture = page.locator("svg[data-observable]")
+    assert "1 truth and 0 generated, truth / generated = ∞" in numbers.text_content()
+    before = picture.inner_html()
+    lower, upper = (page.locator(f"input[data-parameter='{name}']") for name in ("lower", "upper"))
+    lower.press("ArrowLeft")
+    assert "2 truth and 2 generated, truth / generated = 1 ± 1" in numbers.text_content()
+    assert lower.get_attribute("aria-valuetext") == "2"
+    assert picture.inner_html() != before
+    upper.press("Home")  # may not pass the lower edge
+    assert "1 truth and 2 generated, truth / generated = 0.5 ± 0.6" in numbers.text_content()
+    assert "most truth at 0.2 and most generated at 0.2" in picture.get_attribute("aria-label")
+    weights = page.locator("svg[data-weights]")
+    box = weights.bounding_box()
+    # From the lower edge, in the middle of the axis, to its left end.
+    place = (58 + 0.5 * (360 - 58 - 14)) / 360
+    page.mouse.move(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
+    page.mouse.up()
+    assert "3 truth and 4 generated" in numbers.text_content()
+    page.locator("select").select_option("mass again")
+    assert "mass again" in picture.text_content()
+    problems += checks.problems_of_fit(page) + checks.problems_of_access(page)
+    page.close()
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

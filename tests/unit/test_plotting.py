@@ -34,6 +34,7 @@ from genamp_lib.plotting import (
     plot_measured,
     plot_uncertainties,
     use_style,
+    weight_explorer,
 )
 
 N = np.geomspace(1e2, 1e6, 9)
@@ -248,6 +249,63 @@ def test_explorer_is_accessible_deterministic_and_asks_nobody() -> None:
 def test_explorer_refuses_tables_with_holes(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         explorer_page(**changed)
+
+
+def cut_page(**changed: object) -> str:
+    """Return the page of a tail of three truth events, and of a second, equal case."""
+    weights = [0.0, 0.9, 1.1, 3.0, np.inf], [0.4, 0.9, 1.0, 1.0]
+    values = [0.1, 0.1, 0.6, 0.9, 7.0], [-2.0, 0.1, 0.6, 0.6]
+    case = {"weights": weights, "values": values, "edges": [0.0, 0.5, 1.0], **changed}
+    weight_edges = case.pop("weight_edges", [0.5, 1.0, 2.0, 4.0])
+    start = case.pop("start", (2.0, np.inf))
+    return weight_explorer(
+        case.pop("cases", {"mass < 1": tuple(case.values()), "other": tuple(case.values())}),
+        weight_edges=weight_edges,
+        start=start,
+    ).data
+
+
+def test_cut_explorer_counts_every_event() -> None:
+    page = cut_page()
+    table = table_of(page)
+    truth, generated = np.array(table["cases"][0]["counts"][0]), table["cases"][0]["counts"][1]
+    # Bins of weight times bins of mass; what lies beyond the edges is in the outermost bins.
+    assert truth.tolist() == [[2, 0], [0, 1], [0, 2]]
+    assert generated == [[2, 0], [0, 2], [0, 0]]
+    assert table["labels"] == {"lower": ["0", "1", "2"], "upper": ["1", "2", "∞"]}
+    assert table["weights"]["edges"] == [0.0, 0.3333, 0.6667, 1.0]
+    assert [text for _, text in table["weights"]["ticks"]] == ["1", "2", "3", "4"]
+    assert 'value="2" data-parameter="lower"' in page
+    assert 'value="2" data-parameter="upper"' in page
+    assert 'value="2" data-parameter="lower"' in cut_page(start=(9.0, 9.0))
+
+
+def test_cut_explorer_is_accessible_and_asks_nobody() -> None:
+    page = cut_page()
+    assert page == cut_page()
+    assert "http" not in page
+    assert re.search(r"<label>.*<select [^>]*data-parameter=.case", page)
+    assert "mass &lt; 1</option>" in page
+    assert page.count('role="img"') == 2
+    case = [[1.0], [1.0]], [[0.2], [0.3]], [0.0, 1.0]
+    assert "<select" not in cut_page(cases={"mass": case})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cases": {}}, "`cases` must name at least one observable, got none"),
+        ({"weights": ([-1.0], [1.0])}, "`truth` must not be negative, got -1; logits become"),
+        ({"values": ([0.1, np.nan, 0, 0, 0], [0.1] * 4)}, "`values` of mass < 1 must be finite"),
+        ({"values": ([0.1], [0.1] * 4)}, r"one for each of 5 weights, got shape \(1,\)"),
+        ({"edges": [0.0, 0.0]}, "`edges of mass < 1` must be at least two increasing numbers"),
+        ({"weight_edges": [1.0]}, "`weight_edges` must be at least two increasing numbers"),
+        ({"weight_edges": [0.0, 1.0]}, "`weight_edges` must be positive, got 0"),
+    ],
+)
+def test_cut_explorer_refuses_what_it_cannot_count(changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cut_page(**changed)
 
 
 def test_estimates_without_an_interval_are_drawn_without_a_band() -> None:
