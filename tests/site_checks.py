@@ -122,11 +122,17 @@ def problems_of_fit(page: Page) -> list[str]:
     for width, media in ((1280, "screen"), (390, "screen"), (680, "print")):
         page.emulate_media(media=media)
         page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(_DRAWN_AGAIN, timeout=10_000)
         found = page.evaluate(_PROBLEMS_OF_FIT)
         problems += [f"{page.url}, {media} of {width} pixels: {problem}" for problem in found]
     return problems
 
 
+# Plotly draws its figures anew a moment after the window has changed.
+_DRAWN_AGAIN = """
+() => [...document.querySelectorAll(".js-plotly-plot")].every(plot =>
+  plot.querySelector("svg").getBoundingClientRect().width <= plot.clientWidth + 1)
+"""
 _PROBLEMS_OF_FIT = r"""
 () => {
   const kinds = "table, figure img, svg, pre, mjx-container[display]";

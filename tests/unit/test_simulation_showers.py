@@ -116,7 +116,8 @@ def test_answer_that_is_no_answer_is_one_line(monkeypatch):
 def toy_shard(index, seed, *, particle, n_showers, energy_range):
     rng = np.random.default_rng(seed)
     shapes = {"layer_0": (3, 96), "layer_1": (12, 12), "layer_2": (12, 6), "overflow": (3,)}
-    arrays = {name: rng.random((n_showers, *shape)) for name, shape in shapes.items()}
+    # MeV: some GeV in all, as particles of that energy leave.
+    arrays = {name: 100 * rng.random((n_showers, *shape)) for name, shape in shapes.items()}
     return {"energy": rng.uniform(*energy_range, n_showers)} | arrays
 
 
