@@ -230,13 +230,14 @@ def lightness(picture: bytes) -> tuple[float, float]:
 def test_nothing_is_cut_on_a_screen_a_phone_and_paper(
     site: Path, address: str, browser: Browser
 ) -> None:
-    page = browser.new_page()
     problems = []
     for path in checks.pages_of(site):
+        # A page of its own: figures drawn for paper keep its width.
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{address}/{path}")
         checks.scroll_through(page)
         problems += checks.problems_of_fit(page)
-    page.close()
+        page.close()
     assert not problems, "\n".join(problems)
 
 
