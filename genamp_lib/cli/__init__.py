@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -84,6 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _end(problem: str, exit_code: int) -> None:
     with suppress(OSError):  # where stderr is what cannot be written
         print(f"error: {problem}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left cannot be written either: Python must not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_code)
 
 

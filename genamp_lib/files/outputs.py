@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from genamp_lib._project import GenampError
@@ -22,6 +23,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             raise GenampError(f"{path}: {option} must not end in {path.suffix}, as data do")
         if not path.parent.is_dir():
             raise GenampError(f"{problem}, {path.parent} is no folder; make it")
+        with suppress(FileNotFoundError):
+            path.stat()  # a loop of links ends here, with its name
         if path.is_dir():
             raise GenampError(f"{problem}, it is a folder; give a file")
         folder = str(path.parent.resolve())
