@@ -107,3 +107,16 @@ def check_finite(path: Path, arrays: Mapping[str, np.ndarray], *, positive: bool
                 f"{path}: `{name}` must be finite{' and not negative' if positive else ''}, got "
                 f"{n_bad} values that are not; remove those rows"
             )
+
+
+def unrounded(values: np.ndarray, bits: int, *, seed: int) -> np.ndarray:
+    """Spread numbers evenly over the steps to which they were rounded, in float64.
+
+    Args:
+        values: Numbers of any shape and sign; a zero is spread as a number of one half would be.
+        bits: Explicit mantissa bits that were kept.
+        seed: Seed of the places within the steps.
+    """
+    values = values.astype(np.float64)
+    step = np.ldexp(1.0, np.frexp(values)[1] - bits - 1)
+    return values + step * np.random.default_rng(seed).uniform(-0.5, 0.5, values.shape)

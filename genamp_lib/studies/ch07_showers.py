@@ -7,7 +7,7 @@ printed seeds were run: the training showers, the generators, the classifiers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from genamp_lib._project import GenampError, project_root
 from genamp_lib.datasets import Showers, load_showers, shower_observables
+from genamp_lib.datasets.rows import unrounded
 from genamp_lib.datasets.showers import LAYERS, layers_of_voxels
 from genamp_lib.networks.classifier import (
     Classifier,
@@ -60,6 +61,7 @@ TRAINING_SHA256 = {
     "gamma": "e4473366898728ac0b917fb7236062017fccec639c26d156fba4e57e84cd1f16",
     "piplus": "725e4a12fb6d728df35ee8b2b314b6322971443f557a80404b06b34617fa5fae",
 }
+_BITS = 10  # of a deposit's mantissa, in files
 ENERGIES = (1.0, 100.0)  # GeV, uniform
 # What the second classifier sees.
 OBSERVABLES = (
@@ -70,7 +72,7 @@ OBSERVABLES = (
 )
 # What is kept of generated showers.
 KEPT = (*OBSERVABLES, "total_energy", "fraction_0")
-# Paper B, Tab. 1, with fewer epochs: the best one is among the first forty.
+# Paper B, Tab. 1, with 40 epochs in place of 150.
 TABLE_1 = RawClassifierSettings(n_layers=3, n_hidden=512, batch_size=1000, n_epochs=40)
 OF_OBSERVABLES = ClassifierSettings(n_layers=3, n_hidden=64, batch_size=500, n_epochs=40)
 
@@ -179,7 +181,8 @@ class ShowerTraining:
     def events(self, step: str, seed: int) -> tuple[Array, Array]:
         """Return features and conditions of "one step", or of the "layers" or "cells" of two."""
         showers = self.showers()
-        voxels = above_threshold(_unrounded(showers.voxels, seed))
+        # Empty cells get less than the threshold, and stay empty.
+        voxels = above_threshold(unrounded(showers.voxels, _BITS, seed=seed))
         energy = showers.energy.astype(np.float64)
         if step == "one step":
             return one_step_coordinates(voxels, energy, seed=seed)
@@ -187,13 +190,6 @@ class ShowerTraining:
         if step == "layers":
             return layers, np.log(energy)[:, None]
         return voxel_coordinates(voxels, seed=seed), voxel_conditions(layers, energy)
-
-
-def _unrounded(voxels: NDArray[np.float32], seed: int) -> Array:
-    """Spread deposits evenly over the steps to which they were rounded, 10 bits of a mantissa."""
-    voxels = voxels.astype(np.float64)
-    step = np.where(voxels > 0, np.ldexp(1.0, np.frexp(voxels)[1] - 11), 0.0)
-    return voxels + step * np.random.default_rng(seed).uniform(-0.5, 0.5, voxels.shape)
 
 
 def flow_tasks(
@@ -270,17 +266,20 @@ def table_1_inputs(showers: Showers) -> Array:
     return np.column_stack([voxels / 1e5, *logs])
 
 
-def observable_inputs(showers: Showers) -> Array:
+def observable_inputs(values: Mapping[str, Array], energy: NDArray) -> Array:
     """Return what the second classifier sees, (n, 13): `OBSERVABLES` and the kinetic energy.
 
     Energies by their logarithms; 1 keV stands for an empty layer.
+
+    Args:
+        values: Observables by name, each (n,).
+        energy: Kinetic energies in GeV, shape (n,).
     """
-    values = shower_observables(showers)
     own = [
         np.log10(values[name] + 1e-3) if name.startswith("energy") else values[name]
         for name in OBSERVABLES
     ]
-    return np.column_stack([*own, np.log10(showers.energy)])
+    return np.column_stack([*own, np.log10(energy)])
 
 
 class _Work(NamedTuple):
@@ -367,11 +366,14 @@ def _weighed(classifiers: ShowerClassifiers, work: _Work) -> Arrays:
 def _logits(
     truth: Showers, generated: Showers, classifiers: ShowerClassifiers, seed: int
 ) -> Arrays:
+    samples = truth, generated
+    inputs = {
+        "table_1": [table_1_inputs(own) for own in samples],
+        "observables": [observable_inputs(shower_observables(own), own.energy) for own in samples],
+    }
     found = {}
-    for name, inputs in (("table_1", table_1_inputs), ("observables", observable_inputs)):
-        fit = cross_fitted_logits(
-            inputs(truth), inputs(generated), settings=getattr(classifiers, name), seed=seed
-        )
+    for name, pair in inputs.items():
+        fit = cross_fitted_logits(*pair, settings=getattr(classifiers, name), seed=seed)
         found[f"{name}.truth"] = fit.truth.astype(np.float32)
         found[f"{name}.generated"] = fit.generated.astype(np.float32)
     return found

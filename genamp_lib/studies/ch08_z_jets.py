@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from genamp_lib._project import GenampError, project_root
 from genamp_lib.datasets import load_z_jets
+from genamp_lib.datasets.rows import unrounded
 from genamp_lib.datasets.z_jets import (
     CHAIN,
     z_jet_coordinates,
@@ -43,6 +44,7 @@ FLOW_VERSION, WEIGHTS_VERSION = 1, 1
 MULTIPLICITIES = (1, 2, 3)
 # Simulated training events, which are too many to ship.
 TRAINING_SEED = 21
+_BITS = 15  # of a momentum's mantissa, in files
 N_TRAIN = {1: 400_000, 2: 220_000, 3: 55_000}
 # Paper B, Tab. 1, with fewer epochs: the best one is among the first fifteen.
 CLASSIFIER = ClassifierSettings(n_layers=5, n_hidden=256, batch_size=1024, n_epochs=15)
@@ -98,7 +100,7 @@ class ZJetTraining:
         """
         wanted = self.n_train[n_jets]
         if not self.simulated:
-            return _unrounded(load_z_jets(n_jets).momenta[-wanted:], n_jets)
+            return unrounded(load_z_jets(n_jets).momenta[-wanted:], _BITS, seed=n_jets)
         path = project_root() / f"_build/simulate/z_jets_{n_jets}j_seed{TRAINING_SEED}.h5"
         if not path.exists():
             raise GenampError(
@@ -106,14 +108,8 @@ class ZJetTraining:
                 f"data simulate z-jets --n-jets {n_jets} --n-events {wanted} --seed "
                 f"{TRAINING_SEED}`, of three jets first"
             )
-        return _unrounded(load_z_jets(n_jets, source=path, n_events=wanted).momenta, n_jets)
-
-
-def _unrounded(momenta: NDArray[np.float32], seed: int) -> Array:
-    """Spread momenta evenly over the steps to which they were rounded, 15 bits of a mantissa."""
-    momenta = momenta.astype(np.float64)
-    step = np.ldexp(1.0, np.frexp(momenta)[1] - 16)
-    return momenta + step * np.random.default_rng(seed).uniform(-0.5, 0.5, momenta.shape)
+        momenta = load_z_jets(n_jets, source=path, n_events=wanted).momenta
+        return unrounded(momenta, _BITS, seed=n_jets)
 
 
 def chain_events(training: ZJetTraining, part: int) -> tuple[Array, Array]:

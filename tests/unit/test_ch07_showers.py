@@ -7,6 +7,7 @@ import pytest
 
 from genamp_lib._project import GenampError
 from genamp_lib.datasets import Showers, load_showers, shower_observables
+from genamp_lib.datasets.rows import unrounded
 from genamp_lib.datasets.showers import THRESHOLD
 from genamp_lib.diagnostics import auc_from_weights
 from genamp_lib.networks.classifier import ClassifierSettings, RawClassifierSettings
@@ -150,7 +151,7 @@ def test_inputs_of_both_classifiers() -> None:
     raw = table_1_inputs(showers)
     assert raw.shape == (50, 508)
     assert raw[:, :504] == pytest.approx(voxels / 1e5)
-    own = observable_inputs(showers)
+    own = observable_inputs(shower_observables(showers), showers.energy)
     assert own.shape == (50, 13)
     assert np.isfinite(own).all()
     place = OBSERVABLES.index("energy_1")
@@ -170,7 +171,7 @@ def test_a_classifier_of_two_true_samples_learns_them_by_heart(
     store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scaled(showers: Showers) -> np.ndarray:
-        inputs = observable_inputs(showers)
+        inputs = observable_inputs(shower_observables(showers), showers.energy)
         return (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
 
     monkeypatch.setattr(ch07_showers, "table_1_inputs", scaled)
@@ -204,8 +205,8 @@ def test_a_share_of_epochs_out_of_range(share: float) -> None:
 
 def test_rounding_is_undone_within_its_steps() -> None:
     showers = load_showers("gamma", n_showers=100)
-    spread = ch07_showers._unrounded(showers.voxels, 1)
     hit = showers.voxels > 0
+    spread = np.where(hit, unrounded(showers.voxels, 10, seed=1), 0.0)
     assert np.array_equal(spread > 0, hit)
     again = round_mantissa(spread.astype(np.float32), 10)
     # Below a power of two the step is half as wide: some of them are rounded down.
