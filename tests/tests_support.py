@@ -71,6 +71,19 @@ TINY_NUMBERS = """\
 
 TINY_CASES = "- {case: c, estimator: e, chapter: 01_tiny, estimated: answer, truth: answer}\n"
 
+# One number of a paper, as in book/paper_numbers.yml.
+PAPER_NUMBER = {
+    "chapter": "01_tiny",
+    "result": "answer",
+    "paper": "A",
+    "where": "Eq. (1)",
+    "quantity": "x",
+    "value": 10,
+    "source": "printed",
+    "tolerance": 0.5,
+    "agreement": "rounding",
+}
+
 
 def make_tiny_project(root: Path) -> Path:
     """Make a project of one chapter that runs in two seconds, with the real site settings."""

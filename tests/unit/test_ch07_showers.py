@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genamp_lib._project import GenampError
-from genamp_lib.datasets import Showers, load_showers, shower_observables
+from genamp_lib.datasets import Showers, load_showers, sample_path, shower_observables
 from genamp_lib.datasets.rows import unrounded
 from genamp_lib.datasets.showers import THRESHOLD
 from genamp_lib.diagnostics import auc_from_weights
@@ -190,6 +190,17 @@ def test_missing_training_showers_are_one_line(
     monkeypatch.setattr(ch07_showers, "project_root", lambda: tmp_path)
     with pytest.raises(GenampError, match=r"showers_gamma_seed21.h5: .*genamp data simulate show"):
         ShowerTraining("gamma", 12_000).showers()
+
+
+def test_other_training_showers_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "_build/simulate"
+    folder.mkdir(parents=True)
+    (folder / "showers_gamma_seed21.h5").symlink_to(sample_path("showers_gamma"))
+    monkeypatch.setattr(ch07_showers, "project_root", lambda: tmp_path)
+    with pytest.raises(GenampError, match=r"showers_gamma_seed21.h5: .*has others; remove it"):
+        ShowerTraining("gamma", 3_000).showers()
 
 
 def test_fewer_showers_than_folds(store: ArtefactStore) -> None:

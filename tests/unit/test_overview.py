@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_support import ROOT, edit
+from tests_support import PAPER_NUMBER, ROOT, edit
 
 from genamp_lib._project import GenampError
 from genamp_lib.book.catalog import load_chapters
@@ -24,17 +24,6 @@ from genamp_lib.book.results import Result, Run
 from genamp_lib.book.scoreboard import PaperNumber, compare, load_entries
 
 CHAPTERS = load_chapters(ROOT)
-ENTRY = {
-    "chapter": "01_tiny",
-    "result": "answer",
-    "paper": "A",
-    "where": "Eq. (1)",
-    "quantity": "x",
-    "value": 10,
-    "source": "printed",
-    "tolerance": 0.5,
-    "agreement": "rounding",
-}
 LISTED = {
     "case": "jets",
     "estimator": "ensemble",
@@ -146,10 +135,10 @@ def test_every_chapter_has_a_finding() -> None:
 
 
 def test_dots_lie_where_ours_over_the_papers_number_lies() -> None:
-    printed = {**ENTRY, "value": None, "range": (5, 15)}  # centre 10
+    printed = {**PAPER_NUMBER, "value": None, "range": (5, 15)}  # centre 10
     words = {**printed, "source": "stated in words", "words": "about ten"}
-    about = {**ENTRY, "source": "stated in words", "words": "about ten"}
-    entries = [ENTRY, printed, words, about, {**ENTRY, "value": 0}]
+    about = {**PAPER_NUMBER, "source": "stated in words", "words": "about ten"}
+    entries = [PAPER_NUMBER, printed, words, about, {**PAPER_NUMBER, "value": 0}]
     numbers = [PaperNumber(**{**entry, "id": str(n)}) for n, entry in enumerate(entries)]
     answer = Result("answer", 1.0, (0.1, math.inf), 0.6827, "", "")
     drawn = dots(compare(numbers, runs(answer=answer)))
@@ -162,7 +151,7 @@ def test_dots_lie_where_ours_over_the_papers_number_lies() -> None:
 
 
 def test_an_infinite_number_stands_at_the_end_of_the_axis() -> None:
-    numbers = [PaperNumber(**ENTRY, id="A.x")]
+    numbers = [PaperNumber(**PAPER_NUMBER, id="A.x")]
     answer = Result("answer", math.inf, (10.0, math.inf), 0.6827, "", "")
     [dot] = dots(compare(numbers, runs(answer=answer)))["chapters"]["01_tiny"]
     assert (dot.ratio, dot.place, dot.high) == ("∞", 100.0, 100.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_support import ROOT
+from tests_support import PAPER_NUMBER, ROOT
 
 from genamp_lib._project import GenampError
 from genamp_lib.book.catalog import load_chapters
@@ -22,19 +22,7 @@ from genamp_lib.book.scoreboard import (
 )
 
 CHAPTERS = {path.stem for path in (ROOT / "notebooks").glob("*.md")}
-ENTRY = {
-    "id": "A.x",
-    "chapter": "01_tiny",
-    "result": "answer",
-    "paper": "A",
-    "where": "Eq. (1)",
-    "quantity": "x",
-    "value": 10,
-    "source": "printed",
-    "tolerance": 0.5,
-    "agreement": "rounding",
-    "headline": True,
-}
+ENTRY = {"id": "A.x", **PAPER_NUMBER, "headline": True}
 
 
 def ours(value: float, interval: tuple[float, float] | None = None) -> Result:
