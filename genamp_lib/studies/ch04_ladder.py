@@ -81,14 +81,15 @@ class Rung:
     n_generated: int
 
 
-# Steps grow about as the root of n_train. L-GATr and LLoCa at 2,000 were planned as well, and given
-# up for want of processor time before any of them was trained.
+# Steps grow about as the root of n_train.
 LADDER = (
     Rung("transformer", 1_000, 10, 2, 1, 1_000, 20_000),
     Rung("transformer", 2_000, 10, 2, 1, 1_500, 30_000),
     Rung("transformer", 4_000, 5, 2, 1, 2_100, 30_000),
     Rung("transformer", 20_000, 1, N_KEPT, 0, STEPS["transformer"], 30_000),
+    Rung("lgatr-slim", 2_000, 5, 2, 1, 850, 15_000),
     Rung("lgatr-slim", 20_000, 1, N_KEPT, 0, STEPS["lgatr-slim"], 15_000),
+    Rung("lloca", 2_000, 5, 2, 1, 550, 15_000),
     Rung("lloca", 20_000, 1, N_KEPT, 0, STEPS["lloca"], 15_000),
 )
 
