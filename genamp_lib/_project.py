@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+PRESET_VARIABLE = "GENAMP_PRESET"  # tells a chapter which preset it runs at
+
 
 class GenampError(Exception):
     """Something the user can mend; the message is one line: what, requirement, got, remedy."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genamp_lib._project import (
+    PRESET_VARIABLE,
     GenampError,
     project_root,
     read_json,
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
     from numpy.typing import ArrayLike
 
-# How the runner tells a notebook what it is part of; a notebook opened by hand has none of them.
+# How the runner tells a notebook where its results go; one opened by hand is not told.
 RUN_FOLDER_VARIABLE = "GENAMP_RUN_FOLDER"
-PRESET_VARIABLE = "GENAMP_PRESET"
 CONFIDENCE = 0.6827
 # What a record must hold to be one.
 RECORD_FIELDS = {

@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 from papermill.translators import PythonTranslator
 
 from genamp_lib._project import (
+    PRESET_VARIABLE,
     GenampError,
     project_root,
     read_json,
@@ -44,7 +45,6 @@ from genamp_lib._project import (
 )
 from genamp_lib.book.catalog import Chapter, find_chapter, load_chapters, load_preset, shown
 from genamp_lib.book.results import (
-    PRESET_VARIABLE,
     RUN_FOLDER_VARIABLE,
     Run,
     is_as_written,
@@ -488,6 +488,7 @@ def _execute(
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same in every run
     quiet = {"record_timing": False, "store_widget_state": False}
+    quiet["shutdown_kernel"] = "immediate"  # all is written; asking politely takes two seconds
     client = NotebookClient(notebook, kernel_name="python3", on_cell_start=begin, **quiet)
     kernels.append(client)
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib import style
 from matplotlib.axes import Axes
+
+from genamp_lib._project import PRESET_VARIABLE
 
 # Roles and their colours, after paper A: sigma_stat green, sigma_model orange, their sum blue.
 # Contrast with the page is at least 3:1 in light mode and, lightness turned over, in dark mode.
@@ -48,6 +51,11 @@ _SETTINGS = {
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }
+
+# Without the ticks that only please, drawing takes a third less time.
+_SMOKE = dict.fromkeys(
+    ("xtick.top", "ytick.right", "xtick.minor.visible", "ytick.minor.visible"), False
+)
 
 
 def log_axes(ax: Axes | None, ylabel: str) -> Axes:
@@ -102,6 +110,8 @@ def use_style() -> None:
         COLOURS["ink"],
     )
     style.use(["default", mplhep.style.ROOT, _SETTINGS, ink, {"axes.prop_cycle": cycle}])
+    if os.environ.get(PRESET_VARIABLE) == "smoke":
+        matplotlib.rcParams.update(_SMOKE)
     if _in_notebook():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 

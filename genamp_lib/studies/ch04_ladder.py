@@ -111,7 +111,7 @@ def chosen_rungs(
         n_sets: Most training sets of a rung.
         n_members: Most bootstrap members of a set, at least 2.
         step_share: Part of the steps that are done, above 0.
-        n_generated: Most events of each generator, at least 500.
+        n_generated: Most events of each generator, at least 200.
 
     Raises:
         ValueError: There is no such rung, or a number is out of range.
@@ -126,10 +126,10 @@ def chosen_rungs(
         if not wanted or set(wanted) - there:
             known = ", ".join(map(str, sorted(there)))
             raise ValueError(f"`{name}` must be among {known}, got {list(wanted)}.")
-    if n_sets < 1 or n_members < 2 or not 0 < step_share <= 1 or n_generated < 500:
+    if n_sets < 1 or n_members < 2 or not 0 < step_share <= 1 or n_generated < 200:
         raise ValueError(
             "`n_sets`, `n_members`, `step_share` and `n_generated` must be at least 1, at least "
-            f"2, in (0, 1] and at least 500, got {n_sets}, {n_members}, {step_share} and "
+            f"2, in (0, 1] and at least 200, got {n_sets}, {n_members}, {step_share} and "
             f"{n_generated}."
         )
     return [
@@ -222,6 +222,15 @@ def check_holdout(observables: Array, rung: Rung) -> None:
             )
 
 
+def points_among(n_generated: int) -> list[int]:
+    """Return the numbers of events at which what a generator made is looked at, ascending.
+
+    >>> points_among(600), points_among(40)
+    ([100, 200, 500], [40])
+    """
+    return [n for n in POINTS if n <= n_generated] or [n_generated]
+
+
 def quantile_edges(validation: Array) -> Array:
     """Return edges (10, 21) of regions that each hold a twentieth of the validation events."""
     columns = top_pair_observables(validation).T
@@ -267,7 +276,7 @@ def measure_rung(
 
     - "windows", "quantiles", "m_tt": as `counts_of`;
     - "alarm", (10, 20): counts between the quantiles of the member's own training set;
-    - "window_curve", (n_points, 6): counts in the windows among the first `POINTS` events;
+    - "window_curve", (n_points, 6): counts in the windows among the first `points_among` events;
     - "distances" and "estimates", (3, 2, 2, ...): as `compared`, for each of `FOLLOWED`.
 
     Base events of any two members are independent.
@@ -332,7 +341,7 @@ def _events(work: tuple[FlowMatchingTask, int, int, ArtefactStore]) -> Arrays:
 def _counts(work: _Work) -> Arrays:
     momenta = generated_events(work.task, work.n_generated, seed=work.seed, store=work.store)
     generated = top_pair_observables(momenta)
-    points = [n for n in POINTS if n <= len(generated)]
+    points = points_among(len(generated))
     counter = RegionCounter(np.array(WINDOWS, dtype=np.float64), snapshots=points)
     counter.update(generated[:, TOP_PAIR_OBSERVABLES.index("m_tt")])
     alarm = [
@@ -364,12 +373,12 @@ def compared(samples: Sequence[Array], masks: Sequence[NDArray[np.bool_]]) -> Ar
 
     Returns:
         "distances", (2, 2, n_points): KS distances in the full phase space and in the window, to
-        the training set and to the holdout, of the first `POINTS` generated events.
+        the training set and to the holdout, of the first `points_among` generated events.
         "estimates", (2, 2, 5): G, its 68 % interval and its one-sided 97.7 % limits by all of them.
         NaN where there are fewer than ten events.
     """
     n_made = len(samples[0])
-    points = [n for n in POINTS if n <= n_made]
+    points = points_among(n_made)
     distances = np.full((2, 2, len(points)), np.nan)
     estimates = np.full((2, 2, 5), np.nan)
     for region in range(2):
@@ -440,7 +449,7 @@ def measure_further_members(work: Sequence[FurtherWork]) -> Arrays:
 
     Returns:
         "m_tt", (n_members, n_bins): counts in `M_TT_EDGES`; "tail_curve", (n_members, n_points):
-        counts above 1 TeV among the first `POINTS` events; "alarm", (n_members, 20): counts
+        counts above 1 TeV among the first `points_among` events; "alarm", (n_members, 20): counts
         between quantiles of the training set's m_tt.
     """
     described = {"tasks": [one.task.key for one in work], "n_generated": work[0].n_generated}
@@ -459,7 +468,7 @@ def _further_counts(work: FurtherWork) -> Arrays:
         top_pair_observables(x)[:, column]
         for x in (further_events(work), np.array_split(work.momenta, 2)[0])
     )
-    points = [n for n in POINTS if n <= len(m_tt)]
+    points = points_among(len(m_tt))
     tail = RegionCounter([FURTHER_WINDOW], snapshots=points)
     tail.update(m_tt)
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ Array = NDArray[np.float64]
 FLOW_VERSION, WEIGHTS_VERSION = 1, 1
 # Simulated training showers, which are too many to ship.
 TRAINING_SEED = 21
+_shipped = lru_cache(maxsize=6)(load_showers)  # every task reads them
 # SHA-256 of the cells of the first showers of each file.
 N_CHECKED = 3_000
 TRAINING_SHA256 = {
@@ -161,7 +162,7 @@ class ShowerTraining:
                 command.
         """
         if not self.simulated:
-            return load_showers(self.particle)[-self.n_train :]
+            return _shipped(self.particle)[-self.n_train :]
         path = project_root() / f"_build/simulate/showers_{self.particle}_seed{TRAINING_SEED}.h5"
         if not path.exists():
             raise GenampError(
@@ -252,7 +253,7 @@ def held_out_showers(particle: str, n_judged: int) -> Showers:
         particle: "eplus", "gamma" or "piplus".
         n_judged: Number of showers.
     """
-    showers = load_showers(particle, n_showers=n_judged)
+    showers = _shipped(particle, n_showers=n_judged)
     return showers_of(particle, showers.voxels, showers.energy)
 
 

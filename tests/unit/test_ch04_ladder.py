@@ -74,7 +74,7 @@ def test_rungs_fit_the_events_and_have_disjoint_sets_and_seeds_of_their_own() ->
         ({"n_train": []}, "`n_train` must be among"),
         ({"n_members": 1}, "must be at least 1, at least 2"),
         ({"step_share": 0.0}, r"in \(0, 1\]"),
-        ({"n_generated": 10}, "at least 500, got"),
+        ({"n_generated": 10}, "at least 200, got"),
     ],
 )
 def test_a_ladder_that_is_not_there(wrong: dict, message: str) -> None:
