@@ -21,7 +21,7 @@ CODE = """
 import resource, sys
 from genamp_lib.cli import main
 try:
-    main(["estimate", "differential", "train.npy", "wide.h5", "--column", "x:17"])
+    main(["estimate", "differential", "train.npz", "wide.h5", "--column", "x:17"])
 finally:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 """
@@ -30,15 +30,15 @@ finally:
 def main() -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "train.npy", rng.normal(size=1000))
+        np.savez(Path(folder) / "train.npz", x=rng.normal(size=(1000, 18)))
         with h5py.File(Path(folder) / "wide.h5", "w") as file:
             shape = (N_EVENTS, N_COLUMNS)
             wide = file.create_dataset("x", shape, "f4", chunks=(N_CHUNK, N_COLUMNS))
             for start in range(0, N_EVENTS, N_CHUNK):
                 wide[start : start + N_CHUNK] = rng.normal(size=(N_CHUNK, N_COLUMNS))
         command = [sys.executable, "-c", CODE]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    print(done.stdout, done.stderr)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    print(done.stdout)
     unit = 1024 if sys.platform == "linux" else 1  # kilobytes there, bytes on macOS
     peak = int(done.stderr.split()[-1]) * unit / 1e6
     whole = 4 * N_EVENTS * N_COLUMNS / 1e6
