@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -144,6 +146,20 @@ def boosted_logits(
         trees.fit(events[others], labels[others], sample_weight=weights[others])
         logits[own] = trees.decision_function(events[own])
     return logits[: len(truth)], logits[len(truth) :]
+
+
+def one_thread_each() -> AbstractContextManager[Any]:
+    """Let linear algebra and trees use one thread inside.
+
+    Two are no faster for fits this small; on a busy machine, where they wait for each other, they
+    take twenty times as long.
+    """
+    try:
+        import sklearn.ensemble  # noqa: F401  only threads that are there can be limited
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1)
 
 
 def _classes(

@@ -29,6 +29,7 @@ from genamp_lib.networks.tabular import (
     boosted_logits,
     fold_numbers_of_groups,
     network_logits,
+    one_thread_each,
 )
 
 FEWEST = 100  # events of a sample: twelve in a fold
@@ -151,8 +152,9 @@ def diagnose(
     # The truth's folds come first: they are the same for any generator without copies.
     folds = fold_numbers_of_groups([len(one) for one in samples], groups, seed=seed)
     scores, own = normal_scores(*samples), {"event_weights": event_weights}
-    fit = network_logits(*scores, folds, seed=seed, n_epochs=epochs, progress=progress, **own)
-    trees = boosted_logits(*scores, folds, seed=seed, **own)
+    with one_thread_each():
+        fit = network_logits(*scores, folds, seed=seed, n_epochs=epochs, progress=progress, **own)
+        trees = boosted_logits(*scores, folds, seed=seed, **own)
     of_events = tuple(likelihood_ratio_weights(logits) for logits in fit)
     second_opinion = None if trees is None else [likelihood_ratio_weights(one) for one in trees]
     if trees is None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from genamp_lib._project import GenampError
 from genamp_lib.diagnostics import auc_from_weights
@@ -70,6 +71,13 @@ def test_training_stops_early_and_progress_is_told_of_each_network(monkeypatch):
     network_logits(*samples(0.0), seed=1, n_epochs=60, progress=lambda: calls.append(1))
     assert len(calls) == N_FOLDS
     assert len(steps) < N_FOLDS * 60 * 15 / 3
+
+
+def test_linear_algebra_and_trees_use_one_thread_each():
+    with tabular.one_thread_each():
+        seen = threadpool_info()
+    assert {pool["user_api"] for pool in seen} >= {"blas", "openmp"}
+    assert {pool["num_threads"] for pool in seen} == {1}
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
