@@ -157,7 +157,7 @@ def test_what_solutions_compute_is_what_they_print(chapter: Chapter) -> None:
     assert not failed, "".join(said)
 
 
-MAIN = ("01", "02", "03", "06", "07", "08")
+MAIN = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 
 
 @pytest.mark.parametrize("number", MAIN)
