@@ -1,4 +1,4 @@
-"""Classifiers of `genamp diagnose` and its peers, each: two samples and a seed in, logits out."""
+"""Peers of `genamp diagnose`: two samples and a seed in, logits out, or a p-value of a test."""
 
 from __future__ import annotations
 
@@ -43,6 +43,34 @@ def own(fit: Callable, truth: np.ndarray, generated: np.ndarray, seed: int) -> t
     folds = fold_numbers_of_groups([len(truth), len(generated)], None, seed=seed)
     return fit(*normal_scores(truth, generated), folds, seed=seed)
 
+
+def hyppo_test(name: str, truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
+    """Return the p-value of one of hyppo's tests of two samples by its own approximation."""
+    from hyppo import ksample
+
+    options = {"auto": True} if name == "MMD" else {"random_state": seed}
+    return float(getattr(ksample, name)().test(truth, generated, **options)[1])
+
+
+def pqmass(truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
+    """Return the p-value of PQMass with its default of 100 reference points."""
+    from pqm import pqm_pvalue
+
+    np.random.seed(seed)  # it takes no generator
+    return float(pqm_pvalue(truth, generated))
+
+
+def tested(test: Callable, n_events: int, truth: np.ndarray, generated: np.ndarray, seed: int):
+    return test(*normal_scores(truth[:n_events], generated[:n_events]), seed=seed)
+
+
+# hyppo's MMD holds matrices of all pairs of events, so it gets fewer of them.
+TESTS = {
+    "PQMass": partial(tested, pqmass, 5000),
+    "hyppo, mean embedding": partial(tested, partial(hyppo_test, "MeanEmbeddingTest"), 5000),
+    "hyppo, smooth CF": partial(tested, partial(hyppo_test, "SmoothCFTest"), 5000),
+    "hyppo, MMD of 1,000": partial(tested, partial(hyppo_test, "MMD"), 1000),
+}
 
 METHODS = {
     "networks": partial(own, network_logits),

@@ -117,6 +117,20 @@ def test_argument_descriptions_stand_alone() -> None:
     assert not {str(path): lines for path, lines in found.items() if lines}
 
 
+def test_power_of_the_site_has_every_peer_and_finds_nothing_in_nothing() -> None:
+    """Of 48 pairs without a flaw two or more are called different in 0.2 % of all runs."""
+    kept = read_json(ROOT / "book" / "power.json")
+    pinned = (ROOT / "benchmarks" / "requirements.txt").read_text(encoding="utf-8")
+    assert {"networks", "trees", "PQMass"} < kept["seconds"].keys()
+    assert any(name.startswith("hyppo") for name in kept["seconds"])
+    assert {"hyppo", "pqm"} == set(re.findall(r"^(\w+)==", pinned, re.MULTILINE))
+    for found in kept["found"].values():
+        assert found.keys() == kept["seconds"].keys()
+        assert all(0 <= one <= kept["n_pairs"] for one in found.values())
+    assert sum(kept["found"]["nothing"].values()) <= 1
+    assert "{genamp} power" in (ROOT / "book" / "evidence.md").read_text(encoding="utf-8")
+
+
 def test_benchmarks_of_the_site_name_task_peer_machine_and_date() -> None:
     rows = read_json(ROOT / "book" / "benchmarks.json")
     assert len({row["task"] for row in rows}) == len(rows) > 0
