@@ -100,7 +100,7 @@ def strongest(logits: tuple[np.ndarray, np.ndarray]) -> float:
 
 def significance(name: str, samples: tuple[np.ndarray, np.ndarray], seed: int) -> float:
     if name in TESTS:
-        return float(-ndtri(max(TESTS[name](*samples, seed=seed), 1e-300)))
+        return float(-ndtri(np.clip(TESTS[name](*samples, seed=seed), 1e-300, 1 - 1e-16)))
     return strongest(METHODS[name](*samples, seed=seed))
 
 

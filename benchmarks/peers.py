@@ -56,7 +56,7 @@ def pqmass(truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
     """Return the p-value of PQMass with its default of 100 reference points."""
     from pqm import pqm_pvalue
 
-    np.random.seed(seed)  # it takes no generator
+    np.random.seed(seed)  # noqa: NPY002 (it takes no generator)
     return float(pqm_pvalue(truth, generated))
 
 

@@ -195,7 +195,8 @@ def show_table(
     Args:
         header: Heads of the columns.
         rows: Cells of each row: texts, numbers, or results, which show their interval.
-        name: Label that the page can refer to with `numref`; it needs a caption.
+        name: Label that the page can refer to with `numref`; it needs a caption. Where no page is
+            made it stands before the caption; exported notebooks have the table's number there.
         caption: Title of the table.
     """
     from IPython.display import Markdown
@@ -205,7 +206,7 @@ def show_table(
     if caption and _on_a_page():
         text = f":::{{table}} {caption}\n:name: {name}\n\n{text}\n:::"
     elif caption:
-        text = f"**{caption}**\n\n{text}"
+        text = f"**{name}.** {caption}\n\n{text}"
     return Markdown(text)
 
 

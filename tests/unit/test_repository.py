@@ -9,10 +9,12 @@ from importlib import metadata
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from packaging.specifiers import SpecifierSet
 from tests_support import ROOT
 
 from genamp_lib._project import read_json, sha256_of_file
+from genamp_lib.book.site import _html
 
 MEGABYTE = 1_000_000
 
@@ -129,6 +131,11 @@ def test_power_of_the_site_has_every_peer_and_finds_nothing_in_nothing() -> None
         assert all(0 <= one <= kept["n_pairs"] for one in found.values())
     assert sum(kept["found"]["nothing"].values()) <= 1
     assert "{genamp} power" in (ROOT / "book" / "evidence.md").read_text(encoding="utf-8")
+    rows = BeautifulSoup(_html().power(kept), "html.parser").select("tr")
+    assert len(rows) == len(kept["found"]) + 2
+    for row, (flaw, found) in zip(rows[1:], kept["found"].items(), strict=False):
+        assert row.td.text == flaw
+        assert row.find_all("td")[1].text == f"{found['networks']} of {kept['n_pairs']}"
 
 
 def test_benchmarks_of_the_site_name_task_peer_machine_and_date() -> None:
