@@ -120,7 +120,7 @@ def test_argument_descriptions_stand_alone() -> None:
 
 
 def test_power_of_the_site_has_every_peer_and_finds_nothing_in_nothing() -> None:
-    """Of 48 pairs without a flaw two or more are called different in 0.2 % of all runs."""
+    """Of 40 pairs without a flaw two or more are called different in 0.2 % of all runs."""
     kept = read_json(ROOT / "book" / "power.json")
     pinned = (ROOT / "benchmarks" / "requirements.txt").read_text(encoding="utf-8")
     assert {"networks", "trees", "PQMass"} < kept["seconds"].keys()
