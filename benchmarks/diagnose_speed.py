@@ -4,10 +4,11 @@
     python benchmarks/diagnose_speed.py whole            # the command, from files to the report
     python benchmarks/diagnose_speed.py power            # 8 pairs of samples of each small flaw
 
-What `speed` and `whole` measure is kept for the site. Peers: `cross_fitted_logits`, which fits one
-network after the other with the paper's settings, and scikit-learn's gradient boosting,
-cross-validated. Power is the largest of ten significances that `genamp_lib.diagnose` computes of
-the weights alone, after allowing for ten.
+What they measure is kept for the site. Peers: `cross_fitted_logits`, which fits one network after
+the other with the paper's settings, and scikit-learn's gradient boosting, cross-validated; for
+`power` also tests of two samples, which `pip install -c constraints.txt -r
+benchmarks/requirements.txt` installs. The power of a classifier is the largest of ten significances
+that `genamp_lib.diagnose` computes of the weights alone, after allowing for ten.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from kept import keep
-from peers import METHODS
+from kept import keep, keep_power
+from peers import METHODS, TESTS
 from rich.console import Console
 from rich.table import Table
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri
 
 from genamp_lib.diagnostics import (
     auc_from_weights,
@@ -82,6 +83,7 @@ FLAWS = {
     "corner of two features, too few": without(
         lambda x, rng: ~((x[:, 0] > 1) & (x[:, 4] > 1.2) & (rng.random(len(x)) < 0.7))
     ),
+    "nothing": events,
 }
 
 
@@ -96,24 +98,33 @@ def strongest(logits: tuple[np.ndarray, np.ndarray]) -> float:
     return allowing_for(float(log_ndtr(-max(excesses))), 10)
 
 
+def significance(name: str, samples: tuple[np.ndarray, np.ndarray], seed: int) -> float:
+    if name in TESTS:
+        return float(-ndtri(np.clip(TESTS[name](*samples, seed=seed), 1e-300, 1 - 1e-16)))
+    return strongest(METHODS[name](*samples, seed=seed))
+
+
 def power(names: list[str]) -> None:
+    rows, seconds = {}, dict.fromkeys(names, 0.0)
     table = Table(title=f"mean significance, pairs found of {N_REPEATS} at three; CPU seconds")
     for column in ("flaw", *names):
         table.add_column(column)
     for number, (flaw, make) in enumerate(FLAWS.items()):
-        cells = []
+        cells, rows[flaw] = [], {}
         for name in names:
             start, found = time.process_time(), []
             for repeat in range(N_REPEATS):
                 rng = np.random.default_rng([FIRST_SEED, number, repeat])
                 samples = events(rng, N_EVENTS), make(rng, N_EVENTS)
-                found.append(strongest(METHODS[name](*samples, seed=repeat)))
-            seconds = (time.process_time() - start) / N_REPEATS
-            n_found = sum(one > 3 for one in found)
-            cells.append(f"{np.mean(found):.1f}, {n_found}; {seconds:.1f} s")
+                found.append(significance(name, samples, repeat))
+            spent = (time.process_time() - start) / N_REPEATS
+            seconds[name] += spent / len(FLAWS)
+            rows[flaw][name] = sum(one > 3 for one in found)
+            cells.append(f"{np.mean(found):.1f}, {rows[flaw][name]}; {spent:.1f} s")
         table.add_row(flaw, *cells)
         Console(width=110).print(flaw, *cells)
     Console(width=110).print(table)
+    keep_power(rows, seconds, N_REPEATS)
 
 
 def speed(names: list[str]) -> None:
@@ -165,8 +176,7 @@ def cpu_seconds(code: str, folder: str) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("speed", "power", "whole"))
-    parser.add_argument("methods", nargs="*", default=list(METHODS))
+    parser.add_argument("methods", nargs="*", help="by default all")
     arguments = parser.parse_args()
-    {"speed": speed, "power": power, "whole": whole}[arguments.what](
-        arguments.methods or list(METHODS)
-    )
+    every = [*METHODS, *TESTS] if arguments.what == "power" else list(METHODS)
+    {"speed": speed, "power": power, "whole": whole}[arguments.what](arguments.methods or every)

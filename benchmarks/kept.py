@@ -1,4 +1,4 @@
-"""Keep what a benchmark measured, for the site: book/benchmarks.json, one entry per task."""
+"""Keep what a benchmark measured, for the site: book/benchmarks.json and book/power.json."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def keep(task: str, peer: str, theirs: float, ours: float, unit: str = "s") -> N
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     write_json(path, list(rows.values()))
+
+
+def keep_power(found: dict[str, dict[str, int]], seconds: dict[str, float], n_pairs: int) -> None:
+    """Replace what each test found: flaw -> test -> pairs of `n_pairs`; CPU seconds of a pair."""
+    write_json(
+        project_root() / "book" / "power.json",
+        {
+            "found": found,
+            "seconds": {name: float(f"{one:.2g}") for name, one in seconds.items()},
+            "n_pairs": n_pairs,
+            "machine": machine(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        },
+    )
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""Classifiers of `genamp diagnose` and its peers, each: two samples and a seed in, logits out."""
+"""Peers of `genamp diagnose`: two samples and a seed in, logits out, or a p-value of a test."""
 
 from __future__ import annotations
 
@@ -43,6 +43,31 @@ def own(fit: Callable, truth: np.ndarray, generated: np.ndarray, seed: int) -> t
     folds = fold_numbers_of_groups([len(truth), len(generated)], None, seed=seed)
     return fit(*normal_scores(truth, generated), folds, seed=seed)
 
+
+def hyppo_test(name: str, truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
+    """Return the p-value of one of hyppo's tests of two samples that are linear in events."""
+    from hyppo import ksample
+
+    return float(getattr(ksample, name)().test(truth, generated, random_state=seed)[1])
+
+
+def pqmass(truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
+    """Return the p-value of PQMass with its default of 100 reference points."""
+    from pqm import pqm_pvalue
+
+    np.random.seed(seed)  # noqa: NPY002 (it takes no generator)
+    return float(pqm_pvalue(truth, generated))
+
+
+def tested(test: Callable, truth: np.ndarray, generated: np.ndarray, seed: int) -> float:
+    return test(*normal_scores(truth, generated), seed=seed)
+
+
+TESTS = {
+    "PQMass": partial(tested, pqmass),
+    "hyppo, mean embedding": partial(tested, partial(hyppo_test, "MeanEmbeddingTest")),
+    "hyppo, smooth CF": partial(tested, partial(hyppo_test, "SmoothCFTest")),
+}
 
 METHODS = {
     "networks": partial(own, network_logits),

@@ -106,6 +106,7 @@ def make_tiny_project(root: Path) -> Path:
     )
     (root / "book" / "paper_numbers.yml").write_text(TINY_NUMBERS)
     (root / "book" / "benchmarks.json").write_text("[]")
+    (root / "book" / "power.json").write_text('{"found": {}, "seconds": {}}')
     (root / "book" / "amplification.yml").write_text(TINY_CASES)
     (root / "book" / "paper_figures.yml").write_text("A: {1: [chapter 07]}\n")
     return root

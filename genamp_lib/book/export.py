@@ -37,6 +37,7 @@ _DIRECTIVE = re.compile(
 _ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
 _LINK = re.compile(r"\[([^][]+)\]\((?!\w+:)[^()\s]+\)")  # to a label or a page of the book
 _LABEL = re.compile(r"^\(([\w-]+)\)=\n", re.MULTILINE)
+_TABLE = re.compile(r"(?<=name=\")tab-[\w-]+(?=\")")
 _ITEM = re.compile(r"^(?:-|\d+\.) .*(?:\n +.*)*", re.MULTILINE)
 
 
@@ -86,21 +87,27 @@ def course_notebook(
         solutions: Whether solutions and outputs stay.
         notes: Notes for the instructor, which come first.
     """
-    cells = [nbformat.v4.new_markdown_cell(plain(resolve(notes)))] if notes else []
+
+    def written(text: str, *, solutions: bool = True) -> str:
+        return resolve(plain(resolve(text), solutions=solutions))  # again: for heads of tables
+
+    cells = [nbformat.v4.new_markdown_cell(written(notes))] if notes else []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if cell.source.startswith("results.write(") or ("solution" in tags and not solutions):
             continue
         cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source = plain(resolve(cell.source), solutions=solutions)
+            cell.source = written(cell.source, solutions=solutions)
             continue
+        # What `show_table` prints before a caption where no page is made.
+        cell.source = _TABLE.sub(lambda name: resolve(f"{{numref}}`{name[0]}`"), cell.source)
         cell.metadata["jupyter"] = {"source_hidden": "hide-input" in tags}
         if not solutions:
             cell.outputs, cell.execution_count = [], None
         for output in cell.outputs:
             if text := output.get("data", {}).get("text/markdown"):
-                output.data["text/markdown"] = plain(resolve(text))
+                output.data["text/markdown"] = written(text)
         if caption := _caption(cell, resolve):
             cells.append(nbformat.v4.new_markdown_cell(caption))
     for number, cell in enumerate(cells):
@@ -147,7 +154,9 @@ def plain(text: str, *, solutions: bool = True) -> str:
             return ""
         body = plain(body.strip(), solutions=solutions)
         if kind in ("list-table", "table"):  # the former is a list of lists, which Markdown shows
-            return f"**{title}**\n\n{body}"
+            label = re.search(r"^:name: (\S+)$", match[4], re.MULTILINE)
+            head = f"**{{numref}}`{label[1]}`.** {title}" if label else f"**{title}**"
+            return f"{head}\n\n{body}"
         told = "" if kind == "solution" else title  # a solution's is a label
         names = {"admonition": told, "exercise": f"Exercise{': ' * bool(told)}{told}"}
         head = f"**{names.get(kind, kind.capitalize())}**"

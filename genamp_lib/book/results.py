@@ -195,23 +195,31 @@ def show_table(
     Args:
         header: Heads of the columns.
         rows: Cells of each row: texts, numbers, or results, which show their interval.
-        name: Label that the page can refer to with `numref`; it needs a caption.
+        name: Label that the page can refer to with `numref`; it needs a caption. Where no page is
+            made it stands before the caption; exported notebooks have the table's number there.
         caption: Title of the table.
     """
     from IPython.display import Markdown
 
     head, *body = (f"| {' | '.join(map(_cell, row))} |" for row in (header, *rows))
     text = "\n".join([head, "|---" * len(header) + "|", *body])
-    if caption:
+    if caption and _on_a_page():
         text = f":::{{table}} {caption}\n:name: {name}\n\n{text}\n:::"
+    elif caption:
+        text = f"**{name}.** {caption}\n\n{text}"
     return Markdown(text)
+
+
+def _on_a_page() -> bool:
+    """Whether the book runs the notebook, whose pages know MyST; plain Jupyter does not."""
+    return RUN_FOLDER_VARIABLE in os.environ
 
 
 def _cell(cell: object) -> str:
     if not isinstance(cell, Result):
         return str(cell)
     # On a page of the book the role keeps its link to results.json; elsewhere nobody knows it.
-    return f"{{result}}`{cell.name}`" if RUN_FOLDER_VARIABLE in os.environ else cell.text
+    return f"{{result}}`{cell.name}`" if _on_a_page() else cell.text
 
 
 def read_results(path: Path | str) -> dict[str, Result]:

@@ -127,6 +127,7 @@ def _stage(
             "cases": html.cases(Counter(pair.cases.chapter for pair in cases)),
             "figures": html.figures(paper_figures(root, chapters)),
             "benchmarks": html.benchmarks(read_json(root / "book" / "benchmarks.json")),
+            "power": html.power(read_json(root / "book" / "power.json")),
             "banner": banner,
         }
     }

@@ -7,6 +7,7 @@ are kept, with a small file in JetNet's layout in it.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -185,7 +186,30 @@ def test_files_of_other_samples_are_refused_before_the_run(
     assert not (jets_project / "_build/runs").exists()
 
 
-@pytest.mark.parametrize("chapter", ["data_showers", "data_z_jets", "data_top_pairs", "data_jets"])
+DATASHEETS = ["data_showers", "data_z_jets", "data_top_pairs", "data_jets"]
+
+
+@pytest.mark.parametrize("chapter", DATASHEETS)
+def test_datasheets_name_the_versions_and_processes_of_their_files(chapter: str) -> None:
+    page = load_chapters(ROOT)[chapter]
+    text = page.path.read_text(encoding="utf-8")
+    made = text[text.index("## How they are made") : text.index("## What they look like")]
+    names = {"pythia8mc": "Pythia", "fastjet": "FastJet", "geant4-pybind": "geant4-pybind"}
+    for sample in page.samples:
+        record = sample_path(sample).with_suffix(".h5.json").read_text(encoding="utf-8")
+        settings = json.loads(record)["provenance"]["settings"]
+        said = re.findall(r"(?:Top|HardQCD|WeakBosonAndParton):(\w+) = on", record)
+        said += settings.get("physics", [])
+        said += [str(value) for key, value in settings.items() if key.startswith("chi2_")]
+        for package in names.keys() & settings["versions"].keys():
+            found = re.findall(rf"{names[package]} (\d[\d.]*\d)", made)
+            assert found, package
+            assert all(settings["versions"][package].startswith(one) for one in found), package
+        assert said
+        assert not [one for one in said if one not in text], sample
+
+
+@pytest.mark.parametrize("chapter", DATASHEETS)
 def test_the_shipped_files_are_what_the_datasheets_want(chapter: str, tmp_path: Path) -> None:
     samples = load_chapters(ROOT)[chapter].samples
     for sample in samples:

@@ -157,7 +157,7 @@ def test_what_solutions_compute_is_what_they_print(chapter: Chapter) -> None:
     assert not failed, "".join(said)
 
 
-MAIN = ("01", "02", "03", "06", "07", "08")
+MAIN = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 
 
 @pytest.mark.parametrize("number", MAIN)
@@ -178,6 +178,7 @@ def test_exports_are_plain_markdown(chapter: Chapter) -> None:
         if cell.cell_type == "markdown":
             assert not re.search(r"\{[\w:-]+\}`|^:::|^```\{|^\([\w-]+\)=", cell.source, re.M)
             assert not re.search(r"\b(fig|tab)-[a-z]", cell.source), cell.source
+        assert "tab-" not in "".join(re.findall(r'name="(.*?)"', cell.source))
     nbformat.validate(notebook)
 
 
@@ -211,7 +212,8 @@ def test_a_student_runs_the_notebook_in_any_folder(tmp_path: Path) -> None:
             "a\n\n:::{solution} x\n:class: dropdown\n\nSo.\n:::\n\nb",
             "a\n\n> **Solution**\n>\n> So.\n\nb",
         ),
-        (":::{table} All.\n:name: tab-x\n\n| a |\n:::", "**All.**\n\n| a |"),
+        (":::{table} All.\n:name: tab-x\n\n| a |\n:::", "**{numref}`tab-x`.** All.\n\n| a |"),
+        (":::{list-table} All.\n:widths: 1 2\n\n* - a\n:::", "**All.**\n\n* - a"),
         ("::::{note}\n:::{tip}\nIn.\n:::\n::::", "> **Note**\n>\n> > **Tip**\n> >\n> > In."),
         ("(a-label)=\n## Title", "## Title"),
         ("```python\nx = 1\n```", "```python\nx = 1\n```"),

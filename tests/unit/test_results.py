@@ -67,6 +67,8 @@ def test_a_table_links_its_results_where_a_page_is_made(monkeypatch: pytest.Monk
     assert show_table(["", "G"], [["a", half]]).data.endswith(
         "|---|---|\n| a | 0.50 [0.40, 0.60] |"
     )
+    shown = show_table(["", "G"], [["a", half]], name="tab-g", caption="All.").data
+    assert shown.startswith("**tab-g.** All.\n\n|  | G |\n|---|---|\n")
     monkeypatch.setenv(RUN_FOLDER_VARIABLE, "anywhere")
     shown = show_table(["", "G"], [["a", half]], name="tab-g", caption="All.").data
     assert shown.startswith(":::{table} All.\n:name: tab-g\n\n|  | G |")
