@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import typer
 from genamp_lib._project import GenampError, install_hint, project_root, write_json
 
 if TYPE_CHECKING:
+    from genamp_lib.book.cost import StageCost
     from genamp_lib.book.run import Job
 
 
@@ -62,6 +63,13 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS", help="Dask scheduler to share trainings with, as tcp://host:8786."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Keep nothing; say what all costs, from the first steps of every heavy stage.",
     ),
 ]
 CORES = os.cpu_count() or 1
@@ -132,6 +140,7 @@ def run(
         typer.Option("--jobs", "-j", min=1, help="Processes that share trainings; same numbers."),
     ] = 1,
     scheduler: Scheduler = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run one chapter, with other parameters if you like.
 
@@ -145,10 +154,19 @@ def run(
     """
     from genamp_lib._project import read_json
     from genamp_lib.book.results import read_results
-    from genamp_lib.book.run import publish_artefacts, rerun
+    from genamp_lib.book.run import open_book, plan_run, publish_artefacts, rerun
     from genamp_lib.cli.data import fetch_with_bar
 
     given = _pairs(parameter)
+    if dry_run:
+        others = {"--publish": publish, "--json": json_output, "--jobs": jobs > 1}
+        for option, is_given in {**others, "--scheduler": scheduler}.items():
+            if is_given:
+                raise GenampError(f"--dry-run must not be given together with {option}")
+        book = open_book(preset)
+        job = plan_run(book, book.find(name), given, fresh=fresh, fetch=fetch_with_bar)
+        _print_costs([job])
+        return
     options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar, "page": page}
     with _stoppable():
         folder = rerun(name, given, preset=preset, fresh=fresh, **options)
@@ -252,6 +270,7 @@ def build(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Chapters at a time; one thread each.")
     ] = CORES,
+    dry_run: DryRun = False,
 ) -> None:
     """Run the chapters that are stale, then write the site.
 
@@ -259,10 +278,13 @@ def build(
     installed versions changed; not when its prose changed.
     """
     from genamp_lib.book.results import read_record
-    from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, run_jobs
+    from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, plan_run, run_jobs
     from genamp_lib.book.site import build_site, site_folder
 
     book = open_book(preset)
+    if dry_run:
+        _print_costs([plan_run(book, chapter, {}) for chapter in book.chapters.values()])
+        return
     with book.lock():
         todo = {job.chapter.name: job for job in plan_jobs(book)}
         for name in book.chapters:
@@ -419,6 +441,43 @@ def _pairs(parameters: list[str] | None) -> dict[str, str]:
         if "=" not in text:
             raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
     return dict(text.split("=", 1) for text in parameters or [])
+
+
+def _print_costs(jobs: Sequence[Job]) -> None:
+    """Do dry runs; print a table of each, and what all cost."""
+    from genamp_lib.book import cost
+
+    heads = ("Stage", "Tasks", "Time", "of it measured", "Memory, GB", "Disk, MB")
+    found = []
+    for job in jobs:
+        name, preset = job.chapter.name, job.book.preset
+        own = job.chapter.resolve({})
+        is_same = preset != "default" and job.book.parameters[name] == own
+        typer.echo(f"{name}{': the preset changes nothing, none is needed' if is_same else ''}")
+        found.append(cost.dry_run(job))
+        stages = found[-1].stages
+        rows = [*stages, cost.total(found[-1:])] if len(stages) > 1 else stages
+        _print_table(heads, map(_cells, rows))
+        if failed := found[-1].failed:
+            typer.echo(
+                f"{len(failed)} cells failed with unfinished results; stages that need theirs are "
+                f"not counted. {failed[0]}"
+            )
+    if len(found) > 1:
+        typer.echo("all chapters")
+        _print_table(heads, [_cells(cost.total(found))])
+    typer.echo(
+        "Time of one core of this machine; --jobs and --scheduler divide that of tasks. Memory is"
+        " that of one process."
+    )
+
+
+def _cells(stage: StageCost) -> tuple[str, ...]:
+    from genamp_lib.book.cost import duration
+
+    times = duration(stage.seconds), duration(stage.measured) if stage.measured else "-"
+    sizes = f"{stage.peak / 1e9:.1f}", f"{stage.bytes / 1e6:.1f}"
+    return (stage.stage, str(stage.tasks), *times, *sizes)
 
 
 def _say(job: Job, failure: str | None) -> None:
