@@ -146,7 +146,7 @@ class ArtefactStore:
         arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
         if dry_run.is_dry():
             records = [read_json(path.with_suffix(".json")) for path, _ in found.values()]
-            dry_run.pass_over(sum(one["wall_seconds"] for one in records), measured=True)
+            dry_run.pass_over(sum(one.get("wall_seconds", 0.0) for one in records), measured=True)
         todo = [k for k in range(len(stages)) if k not in found]
         if label is None and stages:
             label = stages[0].name

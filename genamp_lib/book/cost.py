@@ -14,6 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
+from genamp_lib._project import read_json
+from genamp_lib.book.results import read_record
 from genamp_lib.book.run import ChapterFailed, Job, change_parameters, kernel_environment
 from genamp_lib.dry_run import VARIABLE
 
@@ -92,6 +94,26 @@ def dry_run(job: Job) -> ChapterCost:
         if output.output_type == "error"
     ]
     return ChapterCost(list(merged.values()), errors)
+
+
+def expected_seconds(job: Job) -> float | None:
+    """Return how long a run will take, by the last one; None where there was none.
+
+    Args:
+        job: Chapter and parameters; a run with parameters of its own that is the first of its kind
+            goes by that of the preset. A fresh run computes what the last one read, and takes the
+            time that is in the records of these artefacts besides.
+    """
+    record = read_record(job.folder) or read_record(job.book.folder(job.chapter.name))
+    if record is None:
+        return None
+    seconds = record["wall_seconds"]
+    if job.fresh and not record["fresh"]:
+        folders = [job.book.root / "data" / "artefacts", job.book.root / "_build" / "artefacts"]
+        names = [f"{one['artefact']}.json" for one in record["artefacts"]]
+        paths = [folder / name for name in names for folder in folders]
+        seconds += sum(read_json(path).get("wall_seconds", 0.0) for path in paths if path.exists())
+    return seconds
 
 
 def total(costs: Sequence[ChapterCost]) -> StageCost:

@@ -149,13 +149,14 @@ def rerun(
     scheduler: str | None = None,
     fetch: Callable[[str], Any] = fetch_public,
     page: bool = True,
+    begin: Callable[[Job], Any] = lambda job: None,
 ) -> Path:
     """Run one chapter, with other parameters if given, and return the folder of the run.
 
     Without parameters the run replaces the published one of the preset. With parameters it gets a
     folder of its own, named after them, with a page at site/chapters/NAME.html in it unless `page`
     is false. A path given as `source` may be relative to the working folder. `fetch` downloads a
-    public file by name.
+    public file by name. `begin` is called before the chapter starts.
     """
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
@@ -165,6 +166,7 @@ def rerun(
     folder = job.folder
     with locked(folder) if job.changed else book.lock():
         sharing = sharing_variables(jobs, scheduler)
+        begin(job)
         for failure in run_jobs([job], n_parallel=1, sharing=sharing).values():
             raise ChapterFailed(failure)
         if job.changed and page:

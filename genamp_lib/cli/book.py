@@ -169,7 +169,7 @@ def run(
         return
     options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar, "page": page}
     with _stoppable():
-        folder = rerun(name, given, preset=preset, fresh=fresh, **options)
+        folder = rerun(name, given, preset=preset, fresh=fresh, begin=_foretell, **options)
     for path in publish_artefacts(folder) if publish else ():
         typer.echo(f"artefact: {path.name}", err=json_output)
     if json_output:
@@ -277,7 +277,7 @@ def build(
     A chapter is stale when its code cells, its parameters, the library, its event samples or the
     installed versions changed; not when its prose changed.
     """
-    from genamp_lib.book.results import read_record
+    from genamp_lib.book.cost import duration, expected_seconds
     from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, plan_run, run_jobs
     from genamp_lib.book.site import build_site, site_folder
 
@@ -289,10 +289,16 @@ def build(
         todo = {job.chapter.name: job for job in plan_jobs(book)}
         for name in book.chapters:
             reasons = "; ".join(todo[name].reasons) if name in todo else ""
-            record = read_record(book.folder(name)) if reasons else None
-            before = f"; it took {record['wall_seconds']} s last time" if record else ""
+            seconds = expected_seconds(todo[name]) if reasons else None
+            before = f"; about {duration(seconds)}, as last time" if seconds else ""
             typer.echo(f"{name}: to run, {reasons}{before}" if reasons else f"{name}: up to date")
         runnable = [job for job in todo.values() if not job.problem]
+        known = [seconds for job in runnable if (seconds := expected_seconds(job))]
+        if known:
+            others = len(runnable) - len(known)
+            more = f", and {others} that never ran" if others else ""
+            longest = max(max(known), sum(known) / jobs)
+            typer.echo(f"chapters: about {duration(longest)}{more}; then the site is drawn")
         with _stoppable():
             failures = run_jobs(runnable, n_parallel=jobs, ended=_say)
         problems = [*book.problems.values(), *(j.problem for j in todo.values() if j.problem)]
@@ -441,6 +447,15 @@ def _pairs(parameters: list[str] | None) -> dict[str, str]:
         if "=" not in text:
             raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
     return dict(text.split("=", 1) for text in parameters or [])
+
+
+def _foretell(job: Job) -> None:
+    """Say on stderr how long a run will take."""
+    from genamp_lib.book.cost import duration, expected_seconds
+
+    seconds = expected_seconds(job)
+    known = f"about {duration(seconds)}, by its last run" if seconds else "never run here"
+    typer.echo(f"{job.chapter.name}: {known}", err=True)
 
 
 def _print_costs(jobs: Sequence[Job]) -> None:
