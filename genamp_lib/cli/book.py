@@ -271,6 +271,13 @@ def build(
         int, typer.Option("--jobs", "-j", min=1, help="Chapters at a time; one thread each.")
     ] = CORES,
     dry_run: DryRun = False,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the site's sources there for another builder; draw nothing.",
+        ),
+    ] = None,
 ) -> None:
     """Run the chapters that are stale, then write the site.
 
@@ -279,8 +286,10 @@ def build(
     """
     from genamp_lib.book.cost import duration, expected_seconds
     from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, plan_run, run_jobs
-    from genamp_lib.book.site import build_site, site_folder
+    from genamp_lib.book.site import build_site, site_folder, stage_sources
 
+    if sources is not None and sources.exists():
+        raise GenampError(f"{sources}: exists; remove it, or give another folder as --sources")
     book = open_book(preset)
     if dry_run:
         _print_costs([plan_run(book, chapter, {}) for chapter in book.chapters.values()])
@@ -305,6 +314,10 @@ def build(
         if problems or failures:
             kind = ChapterFailed if failures else GenampError
             raise kind("\n".join([*problems, *failures.values()]))
+        if sources is not None:
+            stage_sources(book.root, book.chapters, book.runs(), sources)
+            typer.echo(f"sources: {sources}")
+            return
         folder = site_folder(book.root, preset)
         rendered = build_site(book.root, book.chapters, book.runs(), folder)
     index = (folder / "index.html").relative_to(book.root)
