@@ -168,8 +168,10 @@ def run(
         _print_costs([job])
         return
     options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar, "page": page}
+    if not json_output:
+        options["begin"] = _foretell
     with _stoppable():
-        folder = rerun(name, given, preset=preset, fresh=fresh, begin=_foretell, **options)
+        folder = rerun(name, given, preset=preset, fresh=fresh, **options)
     for path in publish_artefacts(folder) if publish else ():
         typer.echo(f"artefact: {path.name}", err=json_output)
     if json_output:
@@ -463,12 +465,12 @@ def _pairs(parameters: list[str] | None) -> dict[str, str]:
 
 
 def _foretell(job: Job) -> None:
-    """Say on stderr how long a run will take."""
+    """Say how long a run will take."""
     from genamp_lib.book.cost import duration, expected_seconds
 
     seconds = expected_seconds(job)
     known = f"about {duration(seconds)}, by its last run" if seconds else "never run here"
-    typer.echo(f"{job.chapter.name}: {known}", err=True)
+    typer.echo(f"{job.chapter.name}: {known}")
 
 
 def _print_costs(jobs: Sequence[Job]) -> None:

@@ -35,6 +35,10 @@ def test_only_what_changes_numbers_is_rerun(tiny_project: Path, genamp) -> None:
     again = genamp(tiny_project, "build")
     assert "01_tiny: up to date" in again.stdout
     assert "site (unchanged)" in again.stdout
+    assert "sources: own" in genamp(tiny_project, "build", "--sources", "own").stdout
+    notebook = json.loads((tiny_project / "own" / "chapters" / "01_tiny.ipynb").read_text())
+    assert any(cell.get("execution_count") for cell in notebook["cells"])
+    assert (tiny_project / "own" / "computed.json").exists()
 
     edit(tiny_project / NOTEBOOK, "The answer is", "It is plainly")
     prose = genamp(tiny_project, "build")
@@ -109,6 +113,7 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
         ),
         (["run", "01_tiny", "--dry-run", "--publish"], "must not be given together with --publish"),
         (["run", "01_tiny", "--dry-run", "-p", "n_train", "-1"], "`n_train` must be in [1, inf)"),
+        (["build", "--sources", "notebooks"], "notebooks: exists; remove it, or give another"),
         (["build", "--preset", "smok"], "unknown preset `smok`; did you mean `smoke`?"),
         (["serve"], "run `genamp build --preset default` first"),
     ],

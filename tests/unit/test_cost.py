@@ -38,14 +38,14 @@ def keep_artefact(folder, name, seconds):
 def test_a_chapter_that_never_ran(plan, capsys):
     assert expected_seconds(plan()) is None
     _foretell(plan())
-    assert capsys.readouterr().err == "01_tiny: never run here\n"
+    assert capsys.readouterr().out == "01_tiny: never run here\n"
 
 
 def test_a_run_takes_as_long_as_the_last_one(plan, capsys):
     keep_record(plan(), 4000.0)
     assert expected_seconds(plan()) == 4000.0
     _foretell(plan())
-    assert capsys.readouterr().err == "01_tiny: about 67 min, by its last run\n"
+    assert capsys.readouterr().out == "01_tiny: about 67 min, by its last run\n"
 
 
 def test_own_parameters_go_by_their_own_run_and_else_by_the_presets(plan):
