@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 VARIABLE = "GENAMP_DRY_RUN"
 # A loop ends once it took that long, and two steps: the first alone may be the slowest.
 LOOK_SECONDS = 1.0
-# A single step says enough if it took that long.
+# A single step says enough if it takes that long, with what was passed over in it.
 LONG_SECONDS = 5.0
 
 Step = TypeVar("Step")
@@ -60,8 +60,8 @@ def first_steps(steps: Sequence[Step]) -> Iterator[Step]:
         now = clock()
         if done == 1:
             start, first = now, now - start
-        elapsed = time.process_time() - began
-        if elapsed >= (LONG_SECONDS if done == 1 else LOOK_SECONDS):
+        looked = time.process_time() - began >= LOOK_SECONDS
+        if first >= LONG_SECONDS if done == 1 else looked:
             each = first if done == 1 else (now - start) / (done - 1)
             pass_over(each * (len(steps) - done))
             return
