@@ -294,7 +294,13 @@ def build(
         raise GenampError(f"{sources}: exists; remove it, or give another folder as --sources")
     book = open_book(preset)
     if dry_run:
-        _print_costs([plan_run(book, chapter, {}) for chapter in book.chapters.values()])
+        planned, problems = [], [*book.problems.values()]
+        for name, chapter in book.chapters.items():
+            try:
+                planned.append(plan_run(book, chapter, {}))
+            except GenampError as error:  # a missing sample
+                problems.append(f"{name}: {error}")
+        _print_costs(planned, problems)
         return
     with book.lock():
         todo = {job.chapter.name: job for job in plan_jobs(book)}
@@ -473,12 +479,12 @@ def _foretell(job: Job) -> None:
     typer.echo(f"{job.chapter.name}: {known}")
 
 
-def _print_costs(jobs: Sequence[Job]) -> None:
-    """Do dry runs; print a table of each, and what all cost."""
+def _print_costs(jobs: Sequence[Job], problems: Iterable[str] = ()) -> None:
+    """Do dry runs; print a table of each, what all cost, and what stands in the way of a run."""
     from genamp_lib.book import cost
 
     heads = ("Stage", "Tasks", "Time", "of it measured", "Memory, GB", "Disk, MB")
-    found = []
+    found, problems = [], list(problems)
     for job in jobs:
         name, preset = job.chapter.name, job.book.preset
         own = job.chapter.resolve({})
@@ -490,9 +496,10 @@ def _print_costs(jobs: Sequence[Job]) -> None:
         _print_table(heads, map(_cells, rows))
         if failed := found[-1].failed:
             typer.echo(
-                f"{len(failed)} cells failed with unfinished results; stages that need theirs are "
-                f"not counted. {failed[0]}"
+                f"{len(failed)} code cells failed, as they may with unfinished results; what needs "
+                f"them is not counted. The first: {failed[0]}"
             )
+            problems += [f"{name}, {one}" for one in failed if "GenampError" in one]
     if len(found) > 1:
         typer.echo("all chapters")
         _print_table(heads, [_cells(cost.total(found))])
@@ -500,6 +507,8 @@ def _print_costs(jobs: Sequence[Job]) -> None:
         "Time of one core of this machine; --jobs and --scheduler divide that of tasks. Memory is"
         " that of one process."
     )
+    if problems:
+        raise GenampError("\n".join(problems))
 
 
 def _cells(stage: StageCost) -> tuple[str, ...]:

@@ -163,10 +163,22 @@ results = Results(chapter="01_tiny", seed=seed)
     (fits,) = [row for row in rows if row and row[0] == "fits"]
     assert fits[1] == "30"
     assert [row[0] for row in rows if row] == ["fits", "rest of the chapter", "total"]
-    assert "1 cells failed with unfinished results" in done.stdout
-    assert "code cell 3: ZeroDivisionError" in done.stdout
+    assert "1 code cells failed" in done.stdout
+    assert "The first: code cell 3: ZeroDivisionError" in done.stdout
     after = sorted(path for path in tiny_project.rglob("*") if path.name != "__pycache__")
     assert after == before
+
+
+def test_a_dry_run_says_what_stands_in_the_way_of_the_run(tiny_project: Path, genamp) -> None:
+    refusal = 'from genamp_lib._project import GenampError\nraise GenampError("`n` must be less")'
+    edit(tiny_project / NOTEBOOK, "results.write()", refusal)
+    (tiny_project / "notebooks" / "02_bad.md").write_text("no chapter")
+    done = genamp(tiny_project, "build", "--dry-run")
+    assert done.returncode == 2
+    assert "rest of the chapter" in done.stdout
+    assert len(done.stderr.splitlines()) == 2
+    assert "02_bad.md: must have a title" in done.stderr
+    assert "01_tiny, code cell 3: GenampError: `n` must be less" in done.stderr
 
 
 def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) -> None:
