@@ -97,6 +97,7 @@ class ArtefactStore:
         self.fresh = os.environ.get(FRESH_VARIABLE) == "1" if fresh is None else fresh
         self.used: list[dict[str, str]] = []
         self._made: set[Path] = set()
+        self._seen: dict[str, Arrays] = {}  # by keys, in a dry run
 
     def map(
         self,
@@ -129,8 +130,9 @@ class ArtefactStore:
         with dry_run.stage(name, len(tasks)) as row, ExitStack() as locks:
             for key in sorted(missing):  # in one order: no two runs wait for each other
                 locks.enter_context(self._lock(missing[key]))
+            new = [k for k, stage in enumerate(stages) if stage.key not in self._seen]
             arrays = self._map(stages, function, tasks, jobs=jobs, label=label)
-            row["bytes"] += sum(array.nbytes for one in arrays for array in one.values())
+            row["bytes"] += sum(array.nbytes for k in new for array in arrays[k].values())
             return arrays
 
     def _map(
@@ -142,12 +144,15 @@ class ArtefactStore:
         jobs: int | None = None,
         label: str | None = None,
     ) -> list[Arrays]:
-        found = {k: one for k, stage in enumerate(stages) if (one := self._find(stage))}
-        arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
+        arrays = {k: self._seen[s.key] for k, s in enumerate(stages) if s.key in self._seen}
+        todo = [k for k in range(len(stages)) if k not in arrays]
+        found = {k: one for k in todo if (one := self._find(stages[k]))}
+        arrays |= {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
         if dry_run.is_dry():
             records = [read_json(path.with_suffix(".json")) for path, _ in found.values()]
             dry_run.pass_over(sum(one.get("wall_seconds", 0.0) for one in records), measured=True)
-        todo = [k for k in range(len(stages)) if k not in found]
+            self._seen |= {stages[k].key: arrays[k] for k in found}
+        todo = [k for k in todo if k not in found]
         if label is None and stages:
             label = stages[0].name
         work = finished_tasks(
@@ -160,7 +165,7 @@ class ArtefactStore:
         for index, (made, seconds) in work:
             k = todo[index]
             if dry_run.is_dry():
-                arrays[k] = made
+                arrays[k] = self._seen[stages[k].key] = made
             else:
                 arrays[k], found[k] = self._write(stages[k], made, seconds)
         self.used += [

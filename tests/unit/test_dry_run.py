@@ -132,6 +132,11 @@ class TestStages:
         assert row["measured"] == pytest.approx(700.0)
         assert sorted(path.name for path in (tmp_path / "local").iterdir()) == before
 
+    def test_a_stage_that_is_used_twice_costs_once(self, work, rows, store):
+        for _ in range(2):
+            store.map(stages(3), lambda _: work(6.0) or {"x": np.zeros(5)}, [1, 2, 3])
+        assert [(row["seconds"], row["bytes"]) for row in rows()] == [(18.0, 120), (0.0, 0)]
+
     def test_the_rest_of_a_chapter(self, work, rows, store):
         work(3.0)
         store.compute(stages(1)[0], lambda _: work(7.0) or {"x": np.zeros(1)}, None)
