@@ -292,6 +292,8 @@ def build(
 
     if sources is not None and sources.exists():
         raise GenampError(f"{sources}: exists; remove it, or give another folder as --sources")
+    if sources is not None and not sources.parent.is_dir():
+        raise GenampError(f"{sources.parent}: is no folder; make it")
     book = open_book(preset)
     if dry_run:
         planned, problems = [], [*book.problems.values()]

@@ -114,6 +114,7 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
         (["run", "01_tiny", "--dry-run", "--publish"], "must not be given together with --publish"),
         (["run", "01_tiny", "--dry-run", "-p", "n_train", "-1"], "`n_train` must be in [1, inf)"),
         (["build", "--sources", "notebooks"], "notebooks: exists; remove it, or give another"),
+        (["build", "--sources", "none/own"], "none: is no folder; make it"),
         (["build", "--preset", "smok"], "unknown preset `smok`; did you mean `smoke`?"),
         (["serve"], "run `genamp build --preset default` first"),
     ],
@@ -191,7 +192,7 @@ def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) ->
     listed = genamp(tiny_project, "chapters").stdout
     assert "01_tiny: cannot be run, sample `jets_gluon`" in listed
     assert "02_new: never run" in listed
-    for command in ("build", "run 01_tiny"):
+    for command in ("build --dry-run", "build", "run 01_tiny --dry-run", "run 01_tiny"):
         done = genamp(tiny_project, *command.split())
         assert done.returncode == 2
         assert "jets_gluon" in done.stderr
