@@ -4,7 +4,7 @@ BIN := .venv/bin
 PRESET ?= default
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test lint lock serve scoreboard clean
+.PHONY: help .venv book site-sphinx test lint lock serve scoreboard clean
 
 help:  ## Show this help
 	@awk -F':.*## ' '/^[.a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,22 @@ help:  ## Show this help
 
 book: .venv/installed  ## Run what is stale and write the site to _build/site
 	$(BIN)/genamp build --preset $(PRESET)
+
+# What jupyter-book pins back is newest here; all else is that of .venv.
+SPHINX := .venv-sphinx
+$(SPHINX)/installed: .venv/installed
+	rm -rf $(SPHINX) && $(BIN)/python -m venv $(SPHINX)
+	$(SPHINX)/bin/pip install --quiet --disable-pip-version-check sphinx sphinx-book-theme myst-nb sphinx-external-toc \
+		sphinx-multitoc-numbering sphinx-design sphinx-exercise sphinx-togglebutton sphinx-copybutton sphinxcontrib-bibtex
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(SPHINX)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/book.pth"
+	@touch $@
+
+site-sphinx: $(SPHINX)/installed  ## Build the same pages by a plain Sphinx of today, to _build/sphinx
+	rm -rf _build/sphinx _build/sphinx-sources
+	$(BIN)/genamp build --preset $(PRESET) --sources _build/sphinx-sources
+	PYTHONPATH=. PYTHONWARNINGS=ignore $(SPHINX)/bin/python -m sphinx -q -W --keep-going -n \
+		_build/sphinx-sources _build/sphinx
 
 test: .venv/installed lint  ## Run all tests, the site's in a real browser too
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

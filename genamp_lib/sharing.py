@@ -20,6 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genamp_lib._project import GenampError, install_hint
+from genamp_lib.dry_run import first_tasks, is_dry
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -93,7 +94,9 @@ def finished_tasks(
     todo = list(enumerate(tasks))
     if not todo:
         return
-    if scheduler is None and min(jobs, len(todo)) == 1:
+    if is_dry():
+        finished = first_tasks(function, todo)
+    elif scheduler is None and min(jobs, len(todo)) == 1:
         finished = ((index, function(task)) for index, task in todo)
     else:
         _check_picklable(function=function, tasks=todo[0][1])

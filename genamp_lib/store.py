@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from genamp_lib import dry_run
 from genamp_lib._project import (
     GenampError,
     project_root,
@@ -75,6 +76,8 @@ class Stage:
 class ArtefactStore:
     """Artefacts by their keys: those that are there are read, the others computed and kept.
 
+    In a dry run nothing is kept.
+
     Args:
         published: Folder of the artefacts in the repository; read only.
         local: Folder for what is computed here.
@@ -94,6 +97,7 @@ class ArtefactStore:
         self.fresh = os.environ.get(FRESH_VARIABLE) == "1" if fresh is None else fresh
         self.used: list[dict[str, str]] = []
         self._made: set[Path] = set()
+        self._seen: dict[str, Arrays] = {}  # by keys, in a dry run
 
     def map(
         self,
@@ -122,10 +126,14 @@ class ArtefactStore:
                 shared.
         """
         missing = {stage.key: stage for stage in stages if not self._find(stage)}
-        with ExitStack() as locks:
+        name = stages[0].name if stages else ""
+        with dry_run.stage(name, len(tasks)) as row, ExitStack() as locks:
             for key in sorted(missing):  # in one order: no two runs wait for each other
                 locks.enter_context(self._lock(missing[key]))
-            return self._map(stages, function, tasks, jobs=jobs, label=label)
+            new = [k for k, stage in enumerate(stages) if stage.key not in self._seen]
+            arrays = self._map(stages, function, tasks, jobs=jobs, label=label)
+            row["bytes"] += sum(array.nbytes for k in new for array in arrays[k].values())
+            return arrays
 
     def _map(
         self,
@@ -136,9 +144,15 @@ class ArtefactStore:
         jobs: int | None = None,
         label: str | None = None,
     ) -> list[Arrays]:
-        found = {k: one for k, stage in enumerate(stages) if (one := self._find(stage))}
-        arrays = {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
-        todo = [k for k in range(len(stages)) if k not in found]
+        arrays = {k: self._seen[s.key] for k, s in enumerate(stages) if s.key in self._seen}
+        todo = [k for k in range(len(stages)) if k not in arrays]
+        found = {k: one for k in todo if (one := self._find(stages[k]))}
+        arrays |= {k: read_artefact(path, stages[k]) for k, (path, _) in found.items()}
+        if dry_run.is_dry():
+            records = [read_json(path.with_suffix(".json")) for path, _ in found.values()]
+            dry_run.pass_over(sum(one.get("wall_seconds", 0.0) for one in records), measured=True)
+            self._seen |= {stages[k].key: arrays[k] for k in found}
+        todo = [k for k in todo if k not in found]
         if label is None and stages:
             label = stages[0].name
         work = finished_tasks(
@@ -150,10 +164,13 @@ class ArtefactStore:
         )
         for index, (made, seconds) in work:
             k = todo[index]
-            arrays[k], found[k] = self._write(stages[k], made, seconds)
+            if dry_run.is_dry():
+                arrays[k] = self._seen[stages[k].key] = made
+            else:
+                arrays[k], found[k] = self._write(stages[k], made, seconds)
         self.used += [
             {"artefact": path.stem, "origin": origin, "sha256": sha256_of_file(path)}
-            for path, origin in (found[k] for k in range(len(stages)))
+            for _, (path, origin) in sorted(found.items())
         ]
         return [arrays[k] for k in range(len(stages))]
 
@@ -189,8 +206,9 @@ class ArtefactStore:
             # The lock of the whole is theirs.
             return merge(kept._map(parts, function, tasks, label=stage.name))
 
-        # Here: it is the parts that are shared.
-        return self.map([stage], whole, [None], jobs=1, label="")[0]
+        with dry_run.stage(stage.name, len(tasks)):
+            # Here: it is the parts that are shared.
+            return self.map([stage], whole, [None], jobs=1, label="")[0]
 
     def unfinished(self, stage: Stage) -> Path:
         """Return the folder of a stage's parts and checkpoints; keeping the stage removes it."""
@@ -199,6 +217,9 @@ class ArtefactStore:
     @contextmanager
     def _lock(self, stage: Stage) -> Iterator[None]:
         """Keep other processes from computing a stage; one that is killed keeps them no longer."""
+        if dry_run.is_dry():
+            yield
+            return
         self.local.mkdir(parents=True, exist_ok=True)
         path = self.local / f"{stage.name}-{stage.key}.lock"
         lock = FileLock(path)

@@ -4,9 +4,9 @@
     :::{genamp} scoreboard                        or a block that site.py makes
     :::{genamp-api} genamp_lib.amplification      its public names, or those of a module
 
-The first two set what `site.stage` computed; a name that it does not know ends the build. Every
-page gets a narrow form of its wide tables, figures that open in full size, and terms that explain
-themselves.
+The first two set what `site.stage_sources` computed; a name that it does not know ends the build.
+Every page gets a narrow form of its wide tables, figures that open in full size, and terms that
+explain themselves.
 """
 
 from __future__ import annotations

@@ -124,6 +124,12 @@ class Job:
     changed: Mapping[str, Any] = field(default_factory=dict)  # by a user, against the preset
     problem: str = ""  # why it cannot be run
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Return the parameters that are not the notebook's own."""
+        own = self.chapter.parameters
+        return {key: value for key, value in self.parameters.items() if value != own[key].default}
+
 
 def open_book(preset: str = "default") -> Book:
     """Read the chapters of the project around the working folder."""
@@ -143,13 +149,14 @@ def rerun(
     scheduler: str | None = None,
     fetch: Callable[[str], Any] = fetch_public,
     page: bool = True,
+    begin: Callable[[Job], Any] = lambda job: None,
 ) -> Path:
     """Run one chapter, with other parameters if given, and return the folder of the run.
 
     Without parameters the run replaces the published one of the preset. With parameters it gets a
     folder of its own, named after them, with a page at site/chapters/NAME.html in it unless `page`
     is false. A path given as `source` may be relative to the working folder. `fetch` downloads a
-    public file by name.
+    public file by name. `begin` is called before the chapter starts.
     """
     if jobs > 1 and scheduler is not None:
         raise GenampError("--jobs must not be given together with --scheduler")
@@ -159,6 +166,7 @@ def rerun(
     folder = job.folder
     with locked(folder) if job.changed else book.lock():
         sharing = sharing_variables(jobs, scheduler)
+        begin(job)
         for failure in run_jobs([job], n_parallel=1, sharing=sharing).values():
             raise ChapterFailed(failure)
         if job.changed and page:
@@ -378,30 +386,17 @@ def _run(
 ) -> str | None:
     """Run one job in a kernel; return what went wrong."""
     root, name = job.book.root, job.folder.name
-    now, own = fingerprint(job.chapter, job.parameters), job.chapter.parameters
-    overrides = {k: v for k, v in job.parameters.items() if v != own[k].default}
+    now, overrides = fingerprint(job.chapter, job.parameters), job.overrides
     # A killed run may still be writing for a moment: never work in a folder that was its own.
     for leftover in job.folder.parent.glob(f".{name}.partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     folder = job.folder.with_name(f".{name}.partial-{os.getpid()}")
     folder.mkdir(parents=True)
     shutil.copyfile(job.chapter.path, folder / "source.md")
-    environment = {
-        **os.environ,
-        **ONE_THREAD,
-        **sharing,
-        RUN_FOLDER_VARIABLE: str(folder),
-        PRESET_VARIABLE: job.book.preset,
-        PROGRESS_VARIABLE: str(folder / "progress.txt"),
-        FRESH_VARIABLE: "1" if job.fresh else "0",
-        "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
-        "PYTHONHASHSEED": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
+    environment = kernel_environment(job, folder, **sharing)
     notebook = jupytext.read(folder / "source.md")
     if overrides:
-        _change_parameters(notebook, overrides)
+        change_parameters(notebook, overrides)
     started, start = time.gmtime(), time.perf_counter()
     progress_of = _passing_on(folder / "progress.txt", job.chapter.name)
     with open(folder / "log.txt", "w", encoding="utf-8") as log, progress_of:
@@ -446,6 +441,23 @@ def _run(
     return None
 
 
+def kernel_environment(job: Job, folder: Path, **sharing: str) -> dict[str, str]:
+    """Return the environment of the kernel that runs a job in a folder."""
+    return {
+        **os.environ,
+        **ONE_THREAD,
+        **sharing,
+        RUN_FOLDER_VARIABLE: str(folder),
+        PRESET_VARIABLE: job.book.preset,
+        PROGRESS_VARIABLE: str(folder / "progress.txt"),
+        FRESH_VARIABLE: "1" if job.fresh else "0",
+        "IPYTHONDIR": str(folder / "ipython"),  # nobody's own IPython settings
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook
+        "PYTHONHASHSEED": "0",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+
+
 @contextmanager
 def _passing_on(path: Path, name: str) -> Iterator[None]:
     """Pass on the lines of progress that a chapter writes into a file, while the block runs."""
@@ -470,7 +482,7 @@ def _passing_on(path: Path, name: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:
+def change_parameters(notebook: NotebookNode, overrides: Mapping[str, Any]) -> None:
     """Insert a cell that sets the parameters after the one that declares them."""
     source = PythonTranslator.codify(overrides, "Changed for this run")
     changed = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})

@@ -78,7 +78,7 @@ def build_site(
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
         sources = Path(folder) / "book"
-        _stage(root, chapters, runs, sources)
+        stage_sources(root, chapters, runs, sources)
         checksum = _checksum_of_sources(sources)
         recover_folder(target)
         if _checksum_of_site(target) == checksum:
@@ -101,10 +101,17 @@ def _share_files(pages: Path, other: Path) -> None:
                 temporary.hardlink_to(twin)
 
 
-def _stage(
+def stage_sources(
     root: Path, chapters: Mapping[str, Chapter], runs: Mapping[str, Run], target: Path
 ) -> None:
-    """Write the sources of the whole site, and what its pages set, into a new folder."""
+    """Write the sources of the whole site, and what its pages set, into a new folder.
+
+    Args:
+        root: Folder of the project.
+        chapters: Chapters by name, as `load_chapters` gives them.
+        runs: Runs by the name of their chapter; the page of another shows no outputs.
+        target: Folder that does not exist yet.
+    """
     rows = compare(load_paper_numbers(root), runs)
     shutil.copytree(root / "book", target)
     data = (root / "data" / "README.md").read_text(encoding="utf-8")

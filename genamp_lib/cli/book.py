@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import typer
 from genamp_lib._project import GenampError, install_hint, project_root, write_json
 
 if TYPE_CHECKING:
+    from genamp_lib.book.cost import StageCost
     from genamp_lib.book.run import Job
 
 
@@ -62,6 +63,13 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS", help="Dask scheduler to share trainings with, as tcp://host:8786."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Keep nothing; say what all costs, from the first steps of every heavy stage.",
     ),
 ]
 CORES = os.cpu_count() or 1
@@ -132,6 +140,7 @@ def run(
         typer.Option("--jobs", "-j", min=1, help="Processes that share trainings; same numbers."),
     ] = 1,
     scheduler: Scheduler = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run one chapter, with other parameters if you like.
 
@@ -145,11 +154,22 @@ def run(
     """
     from genamp_lib._project import read_json
     from genamp_lib.book.results import read_results
-    from genamp_lib.book.run import publish_artefacts, rerun
+    from genamp_lib.book.run import open_book, plan_run, publish_artefacts, rerun
     from genamp_lib.cli.data import fetch_with_bar
 
     given = _pairs(parameter)
+    if dry_run:
+        others = {"--publish": publish, "--json": json_output, "--jobs": jobs > 1}
+        for option, is_given in {**others, "--scheduler": scheduler}.items():
+            if is_given:
+                raise GenampError(f"--dry-run must not be given together with {option}")
+        book = open_book(preset)
+        job = plan_run(book, book.find(name), given, fresh=fresh, fetch=fetch_with_bar)
+        _print_costs([job])
+        return
     options = {"jobs": jobs, "scheduler": scheduler, "fetch": fetch_with_bar, "page": page}
+    if not json_output:
+        options["begin"] = _foretell
     with _stoppable():
         folder = rerun(name, given, preset=preset, fresh=fresh, **options)
     for path in publish_artefacts(folder) if publish else ():
@@ -252,31 +272,62 @@ def build(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Chapters at a time; one thread each.")
     ] = CORES,
+    dry_run: DryRun = False,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the site's sources there for another builder; draw nothing.",
+        ),
+    ] = None,
 ) -> None:
     """Run the chapters that are stale, then write the site.
 
     A chapter is stale when its code cells, its parameters, the library, its event samples or the
     installed versions changed; not when its prose changed.
     """
-    from genamp_lib.book.results import read_record
-    from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, run_jobs
-    from genamp_lib.book.site import build_site, site_folder
+    from genamp_lib.book.cost import duration, expected_seconds
+    from genamp_lib.book.run import ChapterFailed, open_book, plan_jobs, plan_run, run_jobs
+    from genamp_lib.book.site import build_site, site_folder, stage_sources
 
+    if sources is not None and sources.exists():
+        raise GenampError(f"{sources}: exists; remove it, or give another folder as --sources")
+    if sources is not None and not sources.parent.is_dir():
+        raise GenampError(f"{sources.parent}: is no folder; make it")
     book = open_book(preset)
+    if dry_run:
+        planned, problems = [], [*book.problems.values()]
+        for name, chapter in book.chapters.items():
+            try:
+                planned.append(plan_run(book, chapter, {}))
+            except GenampError as error:  # a missing sample
+                problems.append(f"{name}: {error}")
+        _print_costs(planned, problems)
+        return
     with book.lock():
         todo = {job.chapter.name: job for job in plan_jobs(book)}
         for name in book.chapters:
             reasons = "; ".join(todo[name].reasons) if name in todo else ""
-            record = read_record(book.folder(name)) if reasons else None
-            before = f"; it took {record['wall_seconds']} s last time" if record else ""
+            seconds = expected_seconds(todo[name]) if reasons else None
+            before = f"; about {duration(seconds)}, as last time" if seconds else ""
             typer.echo(f"{name}: to run, {reasons}{before}" if reasons else f"{name}: up to date")
         runnable = [job for job in todo.values() if not job.problem]
+        known = [seconds for job in runnable if (seconds := expected_seconds(job))]
+        if known:
+            others = len(runnable) - len(known)
+            more = f", and {others} that never ran" if others else ""
+            longest = max(max(known), sum(known) / jobs)
+            typer.echo(f"chapters: about {duration(longest)}{more}; then the site is drawn")
         with _stoppable():
             failures = run_jobs(runnable, n_parallel=jobs, ended=_say)
         problems = [*book.problems.values(), *(j.problem for j in todo.values() if j.problem)]
         if problems or failures:
             kind = ChapterFailed if failures else GenampError
             raise kind("\n".join([*problems, *failures.values()]))
+        if sources is not None:
+            stage_sources(book.root, book.chapters, book.runs(), sources)
+            typer.echo(f"sources: {sources}")
+            return
         folder = site_folder(book.root, preset)
         rendered = build_site(book.root, book.chapters, book.runs(), folder)
     index = (folder / "index.html").relative_to(book.root)
@@ -419,6 +470,55 @@ def _pairs(parameters: list[str] | None) -> dict[str, str]:
         if "=" not in text:
             raise GenampError(f"`-p` needs a name and a value, got `{text}`; -p n_train 2000")
     return dict(text.split("=", 1) for text in parameters or [])
+
+
+def _foretell(job: Job) -> None:
+    """Say how long a run will take."""
+    from genamp_lib.book.cost import duration, expected_seconds
+
+    seconds = expected_seconds(job)
+    known = f"about {duration(seconds)}, by its last run" if seconds else "never run here"
+    typer.echo(f"{job.chapter.name}: {known}")
+
+
+def _print_costs(jobs: Sequence[Job], problems: Iterable[str] = ()) -> None:
+    """Do dry runs; print a table of each, what all cost, and what stands in the way of a run."""
+    from genamp_lib.book import cost
+
+    heads = ("Stage", "Tasks", "Time", "of it measured", "Memory, GB", "Disk, MB")
+    found, problems = [], list(problems)
+    for job in jobs:
+        name, preset = job.chapter.name, job.book.preset
+        own = job.chapter.resolve({})
+        is_same = preset != "default" and job.book.parameters[name] == own
+        typer.echo(f"{name}{': the preset changes nothing, none is needed' if is_same else ''}")
+        found.append(cost.dry_run(job))
+        stages = found[-1].stages
+        rows = [*stages, cost.total(found[-1:])] if len(stages) > 1 else stages
+        _print_table(heads, map(_cells, rows))
+        if failed := found[-1].failed:
+            typer.echo(
+                f"{len(failed)} code cells failed, as they may with unfinished results; what needs "
+                f"them is not counted. The first: {failed[0]}"
+            )
+            problems += [f"{name}, {one}" for one in failed if "GenampError" in one]
+    if len(found) > 1:
+        typer.echo("all chapters")
+        _print_table(heads, [_cells(cost.total(found))])
+    typer.echo(
+        "Time of one core of this machine; --jobs and --scheduler divide that of tasks. Memory is"
+        " that of one process."
+    )
+    if problems:
+        raise GenampError("\n".join(problems))
+
+
+def _cells(stage: StageCost) -> tuple[str, ...]:
+    from genamp_lib.book.cost import duration
+
+    times = duration(stage.seconds), duration(stage.measured) if stage.measured else "-"
+    sizes = f"{stage.peak / 1e9:.1f}", f"{stage.bytes / 1e6:.1f}"
+    return (stage.stage, str(stage.tasks), *times, *sizes)
 
 
 def _say(job: Job, failure: str | None) -> None:

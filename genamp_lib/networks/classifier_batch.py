@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from genamp_lib._project import GenampError
+from genamp_lib.dry_run import first_steps
 from genamp_lib.networks.classifier import ClassifierSettings, cross_entropies, signs_and_weights
 from genamp_lib.networks.fitting import mean_and_scale, seeded
 
@@ -67,7 +68,7 @@ def cross_fitted_logits_of_many(
         optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, foreach=True)
 
         def train_epoch() -> None:
-            for batch in torch.randperm(events.shape[1]).split(settings.batch_size):
+            for batch in first_steps(torch.randperm(events.shape[1]).split(settings.batch_size)):
                 logits = _logits(parameters, events[:, batch], settings.dropout)
                 _step(optimiser, logits, *(x[batch] for x in labels))
 
@@ -122,7 +123,7 @@ def _best_epochs(
     """Train, and keep of each network its parameters of least loss on validation events."""
     kept = [p.detach().clone() for p in current]
     best = torch.full((len(kept[0]),), torch.inf)
-    for epoch in range(n_epochs):
+    for epoch in first_steps(range(n_epochs)):
         train_epoch()
         with torch.no_grad():
             now = losses().mean(1)

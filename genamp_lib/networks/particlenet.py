@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
+from genamp_lib.dry_run import first_steps
 from genamp_lib.networks.classifier import cross_entropies, signs_and_weights
 from genamp_lib.networks.fitting import (
     LossCurves,
@@ -225,8 +226,7 @@ def fit_particlenet(
                 yield cross_entropies(network(jets[chunk]), *own).sum() / len(batch)
 
         def validation_loss() -> torch.Tensor:
-            scores = torch.cat(list(_scores(network, checks)))
-            return cross_entropies(scores, *check_labels).mean()
+            return cross_entropies(_scores(network, checks), *check_labels).mean()
 
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         best, curves = fit_by_epochs(
@@ -255,7 +255,7 @@ def fit_particlenet(
 
 def particlenet_logits(networks: Sequence[ParticleNetLite], jets: Particles) -> np.ndarray:
     """Return the logits of each network, shape (n_networks, n_jets), float64."""
-    return np.stack([torch.cat(list(_scores(one, jets))).double().numpy() for one in networks])
+    return np.stack([_scores(one, jets).double().numpy() for one in networks])
 
 
 def _joined(samples: Sequence[Particles]) -> tuple[Particles, tuple[torch.Tensor, torch.Tensor]]:
@@ -264,7 +264,9 @@ def _joined(samples: Sequence[Particles]) -> tuple[Particles, tuple[torch.Tensor
     return Particles(*map(torch.cat, columns)), signs_and_weights(*map(len, samples))
 
 
-def _scores(network: ParticleNetLite, jets: Particles, chunk: int = 512) -> Iterator[torch.Tensor]:
-    with torch.no_grad():
-        for first in range(0, len(jets), chunk):
-            yield network(jets[first : first + chunk])
+@torch.no_grad()
+def _scores(network: ParticleNetLite, jets: Particles, chunk: int = 512) -> torch.Tensor:
+    scores = torch.zeros(len(jets))  # as they stay where a dry run passes over
+    for first in first_steps(range(0, len(jets), chunk)):
+        scores[first : first + chunk] = network(jets[first : first + chunk])
+    return scores

@@ -35,6 +35,10 @@ def test_only_what_changes_numbers_is_rerun(tiny_project: Path, genamp) -> None:
     again = genamp(tiny_project, "build")
     assert "01_tiny: up to date" in again.stdout
     assert "site (unchanged)" in again.stdout
+    assert "sources: own" in genamp(tiny_project, "build", "--sources", "own").stdout
+    notebook = json.loads((tiny_project / "own" / "chapters" / "01_tiny.ipynb").read_text())
+    assert any(cell.get("execution_count") for cell in notebook["cells"])
+    assert (tiny_project / "own" / "computed.json").exists()
 
     edit(tiny_project / NOTEBOOK, "The answer is", "It is plainly")
     prose = genamp(tiny_project, "build")
@@ -44,8 +48,11 @@ def test_only_what_changes_numbers_is_rerun(tiny_project: Path, genamp) -> None:
     assert json.loads((tiny_project / RUN / "record.json").read_text())["started"] == started
 
     edit(tiny_project / NOTEBOOK, "n_train * upper", "n_train + upper")
+    record = json.loads((tiny_project / RUN / "record.json").read_text())
+    (tiny_project / RUN / "record.json").write_text(json.dumps(record | {"wall_seconds": 4000.0}))
     code = genamp(tiny_project, "build")
-    assert "01_tiny: to run, its code cells changed" in code.stdout
+    assert "01_tiny: to run, its code cells changed; about 67 min, as last time" in code.stdout
+    assert "chapters: about 67 min; then the site is drawn" in code.stdout
     assert answer(tiny_project / RUN) == 10.5
 
     edit(tiny_project / "notebooks/presets/default.yml", "", "01_tiny: {n_train: 20}")
@@ -104,6 +111,10 @@ def test_other_parameters_get_a_folder_and_a_page_of_their_own(tiny_project: Pat
             ["run", "01_tiny", "-j", "2", "--scheduler", "tcp://x"],
             "--jobs must not be given together with --scheduler",
         ),
+        (["run", "01_tiny", "--dry-run", "--publish"], "must not be given together with --publish"),
+        (["run", "01_tiny", "--dry-run", "-p", "n_train", "-1"], "`n_train` must be in [1, inf)"),
+        (["build", "--sources", "notebooks"], "notebooks: exists; remove it, or give another"),
+        (["build", "--sources", "none/own"], "none: is no folder; make it"),
         (["build", "--preset", "smok"], "unknown preset `smok`; did you mean `smoke`?"),
         (["serve"], "run `genamp build --preset default` first"),
     ],
@@ -133,6 +144,44 @@ def test_a_chapter_is_told_with_whom_to_share_its_trainings(
     assert answer(rerun("01_tiny", **options)) == 3.0
 
 
+def test_a_dry_run_says_what_all_costs_and_keeps_nothing(tiny_project: Path, genamp) -> None:
+    heavy = """
+import numpy as np
+from genamp_lib.store import ArtefactStore, Stage
+stages = [Stage("fits", version=1, configuration={"seed": k}) for k in range(30)]
+found = ArtefactStore().map(stages, lambda k: {"x": np.arange(1000.0 * k)}, range(30))
+results = Results(chapter="01_tiny", seed=seed)
+1 / len(found[0]["x"])
+"""
+    edit(tiny_project / NOTEBOOK, 'results = Results(chapter="01_tiny", seed=seed)\n', heavy)
+    presets = tiny_project / "notebooks" / "presets"
+    (presets / "paper.yml").write_text("")
+    before = sorted(path for path in tiny_project.rglob("*") if path.name != "__pycache__")
+    done = genamp(tiny_project, "build", "--preset", "paper", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "01_tiny: the preset changes nothing, none is needed" in done.stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines()]
+    (fits,) = [row for row in rows if row and row[0] == "fits"]
+    assert fits[1] == "30"
+    assert [row[0] for row in rows if row] == ["fits", "rest of the chapter", "total"]
+    assert "1 code cells failed" in done.stdout
+    assert "The first: code cell 3: ZeroDivisionError" in done.stdout
+    after = sorted(path for path in tiny_project.rglob("*") if path.name != "__pycache__")
+    assert after == before
+
+
+def test_a_dry_run_says_what_stands_in_the_way_of_the_run(tiny_project: Path, genamp) -> None:
+    refusal = 'from genamp_lib._project import GenampError\nraise GenampError("`n` must be less")'
+    edit(tiny_project / NOTEBOOK, "results.write()", refusal)
+    (tiny_project / "notebooks" / "02_bad.md").write_text("no chapter")
+    done = genamp(tiny_project, "build", "--dry-run")
+    assert done.returncode == 2
+    assert "rest of the chapter" in done.stdout
+    assert len(done.stderr.splitlines()) == 2
+    assert "02_bad.md: must have a title" in done.stderr
+    assert "01_tiny, code cell 3: GenampError: `n` must be less" in done.stderr
+
+
 def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) -> None:
     other = TINY_CHAPTER.replace("01_tiny", "02_new")
     (tiny_project / "notebooks/02_new.md").write_text(other)
@@ -143,7 +192,7 @@ def test_a_missing_sample_stops_its_chapter_alone(tiny_project: Path, genamp) ->
     listed = genamp(tiny_project, "chapters").stdout
     assert "01_tiny: cannot be run, sample `jets_gluon`" in listed
     assert "02_new: never run" in listed
-    for command in ("build", "run 01_tiny"):
+    for command in ("build --dry-run", "build", "run 01_tiny --dry-run", "run 01_tiny"):
         done = genamp(tiny_project, *command.split())
         assert done.returncode == 2
         assert "jets_gluon" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import tomllib
 from importlib import metadata
@@ -146,3 +147,21 @@ def test_benchmarks_of_the_site_name_task_peer_machine_and_date() -> None:
         assert row["peer"]
         assert row["machine"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"])
+
+
+def test_a_plain_sphinx_gets_the_settings_of_the_book() -> None:
+    book = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))
+    given, own = runpy.run_path(str(ROOT / "book" / "conf.py")), book["sphinx"]["config"]
+    assert {name: given[name] for name in own if name != "extensions"} == {
+        name: value for name, value in own.items() if name != "extensions"
+    }
+    assert given["html_title"] == book["title"]
+    assert given["nb_execution_mode"] == "off"
+    # What make site-sphinx installs is what they need.
+    named = {re.sub("[_.]", "-", one) for one in given["extensions"]} - {
+        "genamp-lib-book-extension"
+    }
+    needed = {one for one in named if not one.startswith("sphinx-ext-")}
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installed = re.search(r"pip install .* sphinx (.*\\\n.*)", make)[1].replace("\\", "").split()
+    assert set(installed) == needed

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import qmc
 from torch import Tensor
 
+from genamp_lib.dry_run import first_steps
 from genamp_lib.networks.fitting import one_thread
 from genamp_lib.networks.mixture.ensemble import (
     CODE_VERSION,
@@ -85,7 +86,7 @@ def region_probabilities(
     if n_scrambles < 2:
         raise ValueError(f"`n_scrambles` must be at least 2, got {n_scrambles}.")
     means = []
-    for scramble in np.random.SeedSequence(seed).spawn(n_scrambles):
+    for scramble in first_steps(np.random.SeedSequence(seed).spawn(n_scrambles)):
         rng = np.random.default_rng(scramble)
         points = torch.from_numpy(qmc.Sobol(n_others, rng=rng).random(n_points)).float()
         total = torch.zeros(len(squares), model.n_members, dtype=torch.float64)
