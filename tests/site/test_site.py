@@ -22,7 +22,7 @@ from genamp_lib import __all__ as public_names
 from genamp_lib.book.catalog import load_chapters
 from genamp_lib.book.overview import paper_figures
 from genamp_lib.book.scoreboard import load_paper_numbers
-from genamp_lib.plotting import weight_explorer
+from genamp_lib.plotting import verdict_explorer, weight_explorer
 
 RUNS = ROOT / "_build" / "runs" / "default"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))
@@ -192,6 +192,51 @@ def test_the_cut_explorer_counts_and_draws_what_is_selected(browser: Browser) ->
     problems += checks.problems_of_fit(page) + checks.problems_of_access(page)
     page.close()
     assert not problems, "\n".join(problems)
+
+
+def test_the_verdict_explorer_shows_what_a_holdout_can_show(browser: Browser) -> None:
+    start = {"n_train": 1000, "n_holdout": 1000, "amplification": 50}
+    html = verdict_explorer(start=start).data
+    document = f"<html lang='en'><title>-</title><article>{html}</article>"
+    page = browser.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content(document)
+    numbers = page.locator(".genamp-explorer-values")
+    sliders = {name: page.locator(f"input[data-parameter='{name}']") for name in start}
+    over_size, over_g = page.locator("svg").all()
+    assert "“amplifies” in 0\N{NO-BREAK SPACE}% of all studies" in numbers.text_content()
+    assert "over the true amplification: “amplifies” in half of all studies nowhere" in (
+        over_g.get_attribute("aria-label")
+    )
+    before = over_g.inner_html()
+    sliders["n_holdout"].press("End")
+    assert over_g.inner_html() != before
+    assert "10,000 holdout events per training event" in numbers.text_content()
+    assert "“amplifies” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["amplification"].press("Home")
+    assert "“does not amplify” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["amplification"].press("End")
+    assert sliders["amplification"].get_attribute("aria-valuetext") == "∞"
+    box = over_size.bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
+    page.mouse.up()
+    assert "0.1 holdout events per training event" in numbers.text_content()
+    assert "“undecided” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["n_train"].press("Home")
+    assert "1 holdout events per training event" in numbers.text_content()
+    problems += checks.problems_of_fit(page) + checks.problems_of_access(page)
+    page.close()
+    assert not problems, "\n".join(problems)
+    plain = browser.new_context(java_script_enabled=False).new_page()
+    plain.set_content(document)
+    still = plain.locator("noscript img")
+    assert "true G = 50" in still.get_attribute("alt")
+    assert still.bounding_box()["height"] > 100
+    assert "“undecided” in 100\N{NO-BREAK SPACE}%" in plain.locator("p").first.text_content()
+    plain.context.close()
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
