@@ -1,0 +1,160 @@
+"""The built site on paper: one page, or all as a book. Printed by Chromium with book.css."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from html import unescape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import ArrayObject, NameObject, NullObject, NumberObject
+
+from genamp_lib._project import GenampError, replace_file
+from genamp_lib.book.site import site_folder
+
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+
+
+def print_chapter(root: Path, preset: str, name: str, target: Path) -> None:
+    """Print a chapter's page of the site to `target`.
+
+    Raises:
+        GenampError: There is no page to print, or no browser that could.
+    """
+    with replace_file(target) as temporary:
+        _print(_page(root, preset, f"chapters/{name}"), temporary)
+
+
+def print_book(
+    root: Path, preset: str, target: Path, *, printed: Callable[[str], None] = lambda title: None
+) -> None:
+    """Print all pages of the site to `target`: one table of contents, one count of pages.
+
+    Args:
+        root: Folder of the project, whose book/_toc.yml has the order of the pages.
+        preset: Preset of the site.
+        target: PDF file to be written.
+        printed: Function that is told the title of each page once it is printed.
+
+    Raises:
+        GenampError: A page is not there, or there is no browser that could print it.
+    """
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    parts = [("", [toc["root"]])]
+    parts += [(part.get("caption", ""), list(_files(part["chapters"]))) for part in toc["parts"]]
+    pages = {name: _page(root, preset, name) for _, names in parts for name in names}
+    writer, starts, readers = PdfWriter(), {}, {}
+    with TemporaryDirectory() as folder:
+        for name, page in pages.items():
+            path = Path(folder) / f"{len(readers)}.pdf"
+            _print(page, path)
+            readers[name], starts[name] = PdfReader(path), 1
+            printed(_title(page))
+        for before, name in zip(pages, list(pages)[1:], strict=False):
+            starts[name] = starts[before] + len(readers[before].pages)
+        n_pages = sum(len(reader.pages) for reader in readers.values())
+        contents = [
+            {
+                "caption": caption,
+                "pages": [(_title(pages[n]), pages[n].as_uri(), starts[n]) for n in names],
+            }
+            for caption, names in parts
+        ]
+        template = Path(__file__).with_name("paper.html").read_text(encoding="utf-8")
+        render = Environment(autoescape=True).from_string(template).render
+        sheets = {}
+        for kind, fields in {"contents": {"parts": contents}, "numbers": {"n": n_pages}}.items():
+            sheet = Path(folder) / f"{kind}.html"
+            sheet.write_text(render(title=_title(pages[toc["root"]]), **fields), encoding="utf-8")
+            _print(sheet, sheet.with_suffix(".pdf"))
+            sheets[kind] = PdfReader(sheet.with_suffix(".pdf"))
+        n_before = len(sheets["contents"].pages)
+        origins = [("", page) for page in sheets["contents"].pages]
+        origins += [(name, page) for name, reader in readers.items() for page in reader.pages]
+        for _, page in origins:
+            writer.add_page(page)
+        for page, number in zip(writer.pages[n_before:], sheets["numbers"].pages, strict=True):
+            page.merge_page(number)
+        for caption, names in parts:
+            first = n_before - 1 + starts[names[0]]
+            above = writer.add_outline_item(caption, first) if caption else None
+            for name in names:
+                title = _title(pages[name])
+                writer.add_outline_item(title, n_before - 1 + starts[name], parent=above)
+        writer.set_page_label(0, n_before - 1, style="/r")
+        writer.set_page_label(n_before, n_before + n_pages - 1, style="/D")
+        places = {}
+        for name, reader in readers.items():
+            first, uri = n_before - 1 + starts[name], pages[name].as_uri()
+            places[uri] = (first, None)
+            for label, place in reader.named_destinations.items():
+                number = first + reader.get_destination_page_number(place)
+                places[f"{uri}#{label.removeprefix('/')}"] = (number, place.top)
+        for (name, _), page in zip(origins, writer.pages, strict=True):
+            _link(writer, page, pages[name].as_uri() if name else "", places)
+        with replace_file(target) as temporary:
+            writer.write(temporary)
+
+
+def _link(writer: PdfWriter, page: Any, uri: str, places: dict[str, tuple[int, Any]]) -> None:
+    """Let the links of a page lead to pages of the same file; drop those to other files."""
+    kept = ArrayObject()
+    for reference in page.get("/Annots", ()):
+        link = reference.get_object()
+        goal = link.get("/A", {}).get("/URI") or f"{uri}#{str(link.get('/Dest')).removeprefix('/')}"
+        number, top = places.get(goal) or places.get(goal.partition("#")[0], (None, None))
+        if number is not None:
+            link.pop("/A", None)
+            where = [NumberObject(0), top or NumberObject(10_000), NullObject()]
+            goal_page = writer.pages[number].indirect_reference
+            link[NameObject("/Dest")] = ArrayObject([goal_page, NameObject("/XYZ"), *where])
+        elif goal.startswith("file:"):
+            continue
+        kept.append(reference)
+    page[NameObject("/Annots")] = kept
+
+
+def _files(entries: list[dict[str, Any]]) -> Iterator[str]:
+    for entry in entries:
+        yield entry["file"]
+        yield from _files(entry.get("sections", []))
+
+
+def _title(page: Path) -> str:
+    heading = re.search(r"<h1>(.*?)</h1>", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    return unescape(re.sub(r"<a class=\"headerlink.*?</a>|<[^>]*>", "", heading)).strip()
+
+
+def _page(root: Path, preset: str, name: str) -> Path:
+    page = (site_folder(root, preset) / f"{name}.html").resolve()
+    if not page.is_file():
+        build = f"genamp build --preset {preset}"
+        raise GenampError(f"{page}: there is no page to print; run `{build}` first")
+    return page
+
+
+def _print(page: Path, target: Path) -> None:
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        raise GenampError(
+            f"no Chromium or Chrome on the PATH; install one, as with `apt install chromium`, or "
+            f"print {page} from another browser"
+        )
+    # Root may not use the sandbox; the page is our own. #print: draw what waits to be scrolled to.
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += ["--window-size=720,900", "--virtual-time-budget=20000"]
+    command += [f"--print-to-pdf={target}", f"{page.as_uri()}#print"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not (target.is_file() and target.read_bytes().startswith(b"%PDF")):
+        why = " ".join(done.stderr.split()[-30:])
+        raise GenampError(f"{browser} printed nothing: {why}; print {page} by hand")
