@@ -85,6 +85,7 @@ def print_book(
             writer.add_page(page)
         for page, number in zip(writer.pages[n_before:], sheets["numbers"].pages, strict=True):
             page.merge_page(number)
+            page.compress_content_streams()
         for caption, names in parts:
             first = n_before - 1 + starts[names[0]]
             above = writer.add_outline_item(caption, first) if caption else None
@@ -131,7 +132,9 @@ def _files(entries: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _title(page: Path) -> str:
-    heading = re.search(r"<h1>(.*?)</h1>", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    """Return the title of a page, with its number if it has one."""
+    text = page.read_text(encoding="utf-8")
+    heading = re.search(r"<article.*?<h1>(.*?)</h1>", text, re.DOTALL)[1]
     return unescape(re.sub(r"<a class=\"headerlink.*?</a>|<[^>]*>", "", heading)).strip()
 
 
