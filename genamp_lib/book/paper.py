@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment
-from pypdf import PdfReader, PdfWriter
-from pypdf.generic import ArrayObject, NameObject, NullObject, NumberObject
 
 from genamp_lib._project import GenampError, replace_file
 from genamp_lib.book.site import site_folder
+
+if TYPE_CHECKING:
+    from pypdf import PageObject, PdfWriter
 
 BROWSERS = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
@@ -49,24 +50,26 @@ def print_book(
     Raises:
         GenampError: A page is not there, or there is no browser that could print it.
     """
+    from pypdf import PdfReader, PdfWriter
+
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
     parts = [("", [toc["root"]])]
     parts += [(part.get("caption", ""), list(_files(part["chapters"]))) for part in toc["parts"]]
     pages = {name: _page(root, preset, name) for _, names in parts for name in names}
+    titles = {name: _title(page) for name, page in pages.items()}
     writer, starts, readers = PdfWriter(), {}, {}
     with TemporaryDirectory() as folder:
         for name, page in pages.items():
             path = Path(folder) / f"{len(readers)}.pdf"
             _print(page, path)
-            readers[name], starts[name] = PdfReader(path), 1
-            printed(_title(page))
-        for before, name in zip(pages, list(pages)[1:], strict=False):
-            starts[name] = starts[before] + len(readers[before].pages)
+            starts[name] = 1 + sum(len(reader.pages) for reader in readers.values())
+            readers[name] = PdfReader(path)
+            printed(titles[name])
         n_pages = sum(len(reader.pages) for reader in readers.values())
         contents = [
             {
                 "caption": caption,
-                "pages": [(_title(pages[n]), pages[n].as_uri(), starts[n]) for n in names],
+                "pages": [(titles[n], pages[n].as_uri(), starts[n]) for n in names],
             }
             for caption, names in parts
         ]
@@ -75,7 +78,7 @@ def print_book(
         sheets = {}
         for kind, fields in {"contents": {"parts": contents}, "numbers": {"n": n_pages}}.items():
             sheet = Path(folder) / f"{kind}.html"
-            sheet.write_text(render(title=_title(pages[toc["root"]]), **fields), encoding="utf-8")
+            sheet.write_text(render(title=titles[toc["root"]], **fields), encoding="utf-8")
             _print(sheet, sheet.with_suffix(".pdf"))
             sheets[kind] = PdfReader(sheet.with_suffix(".pdf"))
         n_before = len(sheets["contents"].pages)
@@ -88,12 +91,14 @@ def print_book(
             page.compress_content_streams()
         for caption, names in parts:
             first = n_before - 1 + starts[names[0]]
-            above = writer.add_outline_item(caption, first) if caption else None
+            above = caption and writer.add_outline_item(title=caption, page_number=first)
             for name in names:
-                title = _title(pages[name])
-                writer.add_outline_item(title, n_before - 1 + starts[name], parent=above)
-        writer.set_page_label(0, n_before - 1, style="/r")
-        writer.set_page_label(n_before, n_before + n_pages - 1, style="/D")
+                number = n_before - 1 + starts[name]
+                writer.add_outline_item(
+                    title=titles[name], page_number=number, parent=above or None
+                )
+        for style, start, n in (("/r", 0, n_before), ("/D", n_before, n_pages)):
+            writer.set_page_label(page_index_from=start, page_index_to=start + n - 1, style=style)
         places = {}
         for name, reader in readers.items():
             first, uri = n_before - 1 + starts[name], pages[name].as_uri()
@@ -107,8 +112,12 @@ def print_book(
             writer.write(temporary)
 
 
-def _link(writer: PdfWriter, page: Any, uri: str, places: dict[str, tuple[int, Any]]) -> None:
+def _link(
+    writer: PdfWriter, page: PageObject, uri: str, places: dict[str, tuple[int, Any]]
+) -> None:
     """Let the links of a page lead to pages of the same file; drop those to other files."""
+    from pypdf.generic import ArrayObject, NameObject, NullObject, NumberObject
+
     kept = ArrayObject()
     for reference in page.get("/Annots", ()):
         link = reference.get_object()
@@ -134,7 +143,7 @@ def _files(entries: list[dict[str, Any]]) -> Iterator[str]:
 def _title(page: Path) -> str:
     """Return the title of a page, with its number if it has one."""
     text = page.read_text(encoding="utf-8")
-    heading = re.search(r"<article.*?<h1>(.*?)</h1>", text, re.DOTALL)[1]
+    heading = re.search(r"<article.*?<h1[^>]*>(.*?)</h1>", text, re.DOTALL)[1]
     return unescape(re.sub(r"<a class=\"headerlink.*?</a>|<[^>]*>", "", heading)).strip()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,14 +15,17 @@ import matplotlib.image
 import numpy as np
 import pytest
 import site_checks as checks
+import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
+from pypdf import PageObject, PdfReader
 from site_checks import served
 from tests_support import ROOT
 
 from genamp_lib import _PUBLIC as PUBLIC
 from genamp_lib.book.catalog import load_chapters
 from genamp_lib.book.overview import paper_figures
+from genamp_lib.book.paper import print_book
 from genamp_lib.book.scoreboard import load_paper_numbers
 from genamp_lib.plotting import verdict_explorer, weight_explorer
 
@@ -284,6 +289,33 @@ def test_nothing_is_cut_on_a_screen_a_phone_and_paper(
         problems += checks.problems_of_fit(page)
         page.close()
     assert not problems, "\n".join(problems)
+
+
+def plain_text(*pages: PageObject) -> str:
+    """Return the text of pages with single blanks and without ligatures."""
+    text = " ".join(page.extract_text() for page in pages)
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def test_the_whole_book_on_paper(site: Path, browser: Browser, tmp_path: Path) -> None:
+    print_book(ROOT, "default", tmp_path / "book.pdf")
+    book = PdfReader(tmp_path / "book.pdf", strict=True)
+    starts = {}
+    for entry in itertools.chain(*(part for part in book.outline if isinstance(part, list))):
+        starts[" ".join(entry.title.split())] = book.get_destination_page_number(entry)
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    assert len(starts) >= sum(len(part["chapters"]) for part in toc["parts"])
+    assert list(starts.values()) == sorted(starts.values())
+    assert len(book.pages) > 5 * len(NOTEBOOKS)
+    contents = plain_text(*book.pages[: book.page_labels.index("1")])
+    for title, number in starts.items():
+        assert f"{title} {book.page_labels[number]}" in contents
+        assert title in plain_text(book.pages[number])
+    for page in book.pages:
+        assert not [x for x in page.get("/Annots", []) if "file:" in str(x.get_object())]
+        places: list[float] = []
+        page.extract_text(visitor_text=lambda text, cm, tm, *_, to=places: to.append(cm[4] + tm[4]))
+        assert max(places, default=0.0) < page.mediabox.right
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
