@@ -138,7 +138,7 @@ def plot_four_panels(
         ("large", values[0][large.indices], f"truth, w ≥ {large.low:.2f}"),
     ):
         plot_distribution(one, edges, role=role, label=label, ax=ax)
-    ax.set(xlabel=xlabel, ylabel="density")
+    ax.set(xlabel=xlabel, ylabel="density", ylim=(0, 1.3 * ax.get_ylim()[1]))  # the legend's room
     ax.legend()
     figure.tight_layout()
     return axes
