@@ -50,13 +50,13 @@ def print_book(
     Raises:
         GenampError: A page is not there, or there is no browser that could print it.
     """
-    from pypdf import PdfReader, PdfWriter
-
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
     parts = [("", [toc["root"]])]
     parts += [(part.get("caption", ""), list(_files(part["chapters"]))) for part in toc["parts"]]
     pages = {name: _page(root, preset, name) for _, names in parts for name in names}
     titles = {name: _title(page) for name, page in pages.items()}
+    from pypdf import PdfReader, PdfWriter
+
     writer, starts, readers = PdfWriter(), {}, {}
     with TemporaryDirectory() as folder:
         for name, page in pages.items():
@@ -65,28 +65,19 @@ def print_book(
             starts[name] = 1 + sum(len(reader.pages) for reader in readers.values())
             readers[name] = PdfReader(path)
             printed(titles[name])
-        n_pages = sum(len(reader.pages) for reader in readers.values())
         contents = [
-            {
-                "caption": caption,
-                "pages": [(titles[n], pages[n].as_uri(), starts[n]) for n in names],
-            }
+            (caption, [(titles[name], pages[name].as_uri(), starts[name]) for name in names])
             for caption, names in parts
         ]
-        template = Path(__file__).with_name("paper.html").read_text(encoding="utf-8")
-        render = Environment(autoescape=True).from_string(template).render
-        sheets = {}
-        for kind, fields in {"contents": {"parts": contents}, "numbers": {"n": n_pages}}.items():
-            sheet = Path(folder) / f"{kind}.html"
-            sheet.write_text(render(title=titles[toc["root"]], **fields), encoding="utf-8")
-            _print(sheet, sheet.with_suffix(".pdf"))
-            sheets[kind] = PdfReader(sheet.with_suffix(".pdf"))
-        n_before = len(sheets["contents"].pages)
-        origins = [("", page) for page in sheets["contents"].pages]
-        origins += [(name, page) for name, reader in readers.items() for page in reader.pages]
+        title = titles[toc["root"]]
+        before = _sheets(Path(folder) / "contents.html", title=title, parts=contents)
+        origins = [(name, page) for name, reader in readers.items() for page in reader.pages]
+        n_before, n_pages = len(before), len(origins)
+        numbers = _sheets(Path(folder) / "numbers.html", title=title, n=n_pages)
+        origins = [*(("", page) for page in before), *origins]
         for _, page in origins:
             writer.add_page(page)
-        for page, number in zip(writer.pages[n_before:], sheets["numbers"].pages, strict=True):
+        for page, number in zip(writer.pages[n_before:], numbers, strict=True):
             page.merge_page(number)
             page.compress_content_streams()
         for caption, names in parts:
@@ -110,6 +101,17 @@ def print_book(
             _link(writer, page, pages[name].as_uri() if name else "", places)
         with replace_file(target) as temporary:
             writer.write(temporary)
+
+
+def _sheets(path: Path, **fields: Any) -> list[PageObject]:
+    """Return the pages before the first one, or sheets with nothing but a number."""
+    from pypdf import PdfReader
+
+    template = Path(__file__).with_name("paper.html").read_text(encoding="utf-8")
+    text = Environment(autoescape=True).from_string(template).render(fields)
+    path.write_text(text, encoding="utf-8")
+    _print(path, path.with_suffix(".pdf"))
+    return list(PdfReader(path.with_suffix(".pdf")).pages)
 
 
 def _link(
