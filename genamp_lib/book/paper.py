@@ -55,7 +55,7 @@ def print_book(
     parts += [(part.get("caption", ""), list(_files(part["chapters"]))) for part in toc["parts"]]
     pages = {name: _page(root, preset, name) for _, names in parts for name in names}
     titles = {name: _title(page) for name, page in pages.items()}
-    from pypdf import PdfReader, PdfWriter
+    from pypdf import PdfReader, PdfWriter  # not needed for a chapter
 
     writer, starts, readers = PdfWriter(), {}, {}
     with TemporaryDirectory() as folder:
