@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
+from genamp_lib.amplification._bridge import KOLMOGOROV_MEAN, amplification_intervals
+
 Array = NDArray[np.float64]
 
 # Correlated regions hold this much of the truth each.
@@ -126,3 +128,61 @@ def distances_of(generated_cdf: Array) -> Array:
     j = np.arange(n)
     above, below = (j + 1) / n - generated_cdf, generated_cdf - j / n
     return np.maximum(above, below).max(axis=-1)
+
+
+def verdict_probabilities(
+    ratios: ArrayLike,
+    amplifications: ArrayLike,
+    *,
+    n_generated_ratio: float = math.inf,
+    n_experiments: int = 2000,
+    seed: int = 1,
+) -> Array:
+    """Return how often a holdout shows that a generator amplifies, and that it does not.
+
+    The differential verdict on a continuous statistic of large samples; else it is "undecided". The
+    difference of the distribution functions is a Brownian bridge plus a signal, here that of
+    `shifted`. Only ratios of sizes matter.
+
+    Args:
+        ratios: Holdout events over training events, of any shape.
+        amplifications: True G, shape (n_amplifications,); infinite for a perfect generator.
+        n_generated_ratio: Generated events over holdout events.
+        n_experiments: Number of simulated experiments; all cases share their random numbers.
+        seed: Seed of the experiments.
+
+    Returns:
+        Probabilities of "amplifies" and "does not amplify", (*ratios.shape, n_amplifications, 2).
+
+    Raises:
+        ValueError: A ratio or an amplification is not positive.
+
+    >>> equal, larger = verdict_probabilities([1, 100], [3])
+    >>> equal.round(1).tolist(), larger.round(1).tolist()  # too small to show a G of 3; not so
+    ([[0.0, 0.0]], [[1.0, 0.0]])
+    """
+    ratios, amplifications = np.asarray(ratios, np.float64), np.asarray(amplifications, np.float64)
+    for name, values in (("ratios", ratios), ("amplifications", amplifications)):
+        if not (values > 0).all():
+            raise ValueError(f"`{name}` must be positive, got {values.min():g}.")
+    sizes = ratios[..., np.newaxis] / (1 + 1 / n_generated_ratio)  # n_eff/n_train
+    rng, u = np.random.default_rng(seed), np.linspace(0, 1, 65)
+    walk = np.cumsum(rng.normal(size=(n_experiments, 65)) / 8, axis=1)
+    walk -= walk[:, :1]
+    bridge = walk - u * walk[:, -1:]
+    spread = -np.log(rng.random((n_experiments, 64))) / 32  # of extremes between two of its points
+    signal = np.exp(-(ndtri(u) ** 2) / 2)
+    strengths, case = np.unique((sizes / amplifications).round(12), return_inverse=True)
+    distances = np.empty((len(strengths), n_experiments))
+    for strength, x in zip(strengths, distances, strict=True):
+        path = bridge + KOLMOGOROV_MEAN * math.sqrt(strength) * signal
+        middle, half = path[:, 1:] + path[:, :-1], np.sqrt(np.diff(path) ** 2 + spread)
+        x[:] = np.maximum(half + middle, half - middle).max(axis=1) / 2
+    # The distances at which a limit of G is 1; limits are those of n_eff = n_train, times n_eff.
+    grid = np.geomspace(1e-2, 1e4, 4000)
+    _, low, high = amplification_intervals(grid, n_effective=1.0, n_train=1, confidence=None)
+    nearest, farthest = (
+        np.interp(sizes, 1 / limit, grid)[..., np.newaxis] for limit in (low, high)
+    )
+    x = distances[case.reshape(np.broadcast_shapes(sizes.shape, amplifications.shape))]
+    return np.stack([(x < nearest).mean(axis=-1), (x > farthest).mean(axis=-1)], axis=-1)

@@ -1,15 +1,13 @@
 """A chapter to take into a course, made from its notebook and its last run. Runs nothing.
 
 For students a notebook without solutions, for instructors one with solutions, outputs and the
-notes of book/teaching, slides in one HTML file, and the page of the site on paper.
+notes of book/teaching, and slides in one HTML file. Not for paper: paper.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -24,12 +22,8 @@ from genamp_lib._project import GenampError, replace_file
 from genamp_lib.book.catalog import Chapter, read_chapter
 from genamp_lib.book.download import for_download, repository_address
 from genamp_lib.book.run import Book
-from genamp_lib.book.site import site_folder, with_outputs
+from genamp_lib.book.site import with_outputs
 
-BROWSERS = (
-    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
 # What MyST adds to Markdown: directives (fence, name, title, options, body), roles, labels; a list.
 _DIRECTIVE = re.compile(
     r"^(:{3,}|`{3,})\{([\w-]+)\} *(.*)\n((?::[\w-]+:.*\n)*)((?:.*\n)*?)\1 *$", re.MULTILINE
@@ -42,16 +36,12 @@ _ITEM = re.compile(r"^(?:-|\d+\.) .*(?:\n +.*)*", re.MULTILINE)
 
 
 def export(book: Book, name: str, kind: str, target: Path) -> None:
-    """Write a chapter to `target` as `kind`, which is student, instructor, slides or pdf.
+    """Write a chapter to `target` as `kind`, which is student, instructor or slides.
 
     Raises:
-        GenampError: The chapter is unknown, was never run or changed since, or there is no page to
-            print or no browser that could.
+        GenampError: The chapter is unknown, was never run or changed since.
     """
     chapter = book.find(name)
-    if kind == "pdf":
-        page = site_folder(book.root, book.preset) / "chapters" / f"{chapter.name}.html"
-        return _print_page(page, target, f"genamp build --preset {book.preset}")
     run = book.runs().get(chapter.name)
     again = f"run `genamp run {chapter.name} --preset {book.preset}` first"
     if run is None:
@@ -210,25 +200,3 @@ def _picture(cell: NotebookNode) -> str:
             if kind.startswith("image/"):
                 return f"data:{kind};base64,{content.strip()}"
     return ""
-
-
-def _print_page(page: Path, target: Path, build: str) -> None:
-    """Print a page of the site with what book.css says of paper."""
-    if not page.is_file():
-        raise GenampError(f"{page}: there is no page to print; run `{build}` first")
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        raise GenampError(
-            f"no Chromium or Chrome on the PATH; install one, as with `apt install chromium`, or "
-            f"print {page} from another browser"
-        )
-    with replace_file(target) as temporary:
-        # A window as high as the page: what waits to be scrolled to is drawn too. Root may not use
-        # the sandbox; the page is our own.
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
-        command += ["--window-size=720,60000", "--virtual-time-budget=20000"]
-        command += [f"--print-to-pdf={temporary}", page.resolve().as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if not temporary.read_bytes().startswith(b"%PDF"):
-            why = " ".join(done.stderr.split()[-30:])
-            raise GenampError(f"{browser} printed nothing: {why}; print {page} by hand")

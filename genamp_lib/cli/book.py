@@ -388,7 +388,13 @@ def lab(name: Name) -> None:
 
 
 def export(
-    name: Name,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Chapter, by name or number; or `book`, with --pdf.",
+            autocompletion=_complete_chapter,
+        ),
+    ],
     student: Annotated[
         bool, typer.Option("--student", help="Notebook without solutions and outputs.")
     ] = False,
@@ -399,7 +405,7 @@ def export(
         bool, typer.Option("--slides", help="Findings and figures, one HTML file.")
     ] = False,
     pdf: Annotated[
-        bool, typer.Option("--pdf", help="The page on paper, without code and solutions.")
+        bool, typer.Option("--pdf", help="The page, or the whole book, on paper.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; NAME-KIND by default.")
@@ -414,10 +420,12 @@ def export(
     plans for 45 and 90 minutes and questions with answers, where book/teaching has them. Slides
     need no network; arrow keys turn them.
 
-    Numbers and figures are those of the last run: call `genamp run NAME` first. A PDF is printed
-    by Chromium from the page of the site: call `genamp build` first.
+    Numbers and figures are those of the last run: call `genamp run NAME` first. A PDF, without
+    code and solutions, is printed by Chromium from the site: call `genamp build` first. That of
+    `book` has all pages, with a table of contents, and takes a few minutes.
 
-    Examples: genamp export 01 --student; genamp export 6 --slides -o monday.html
+    Examples: genamp export 01 --student; genamp export 6 --slides -o monday.html;
+    genamp export book --pdf
     """
     from genamp_lib.book.export import export as write
     from genamp_lib.book.run import open_book
@@ -430,11 +438,23 @@ def export(
         raise GenampError(f"export: exactly one of --{', --'.join(kinds)} must be given, got {got}")
     book = open_book(preset)
     suffix = {"slides": "-slides.html", "pdf": ".pdf"}.get(given[0], f"-{given[0]}.ipynb")
-    path = output or Path(f"{book.find(name).name}{suffix}")
+    whole = name == "book"
+    if whole and not pdf:
+        raise GenampError(f"export: the whole `book` must be given with --pdf, got --{given[0]}")
+    name = name if whole else book.find(name).name
+    path = output or Path(f"{name}{suffix}")
     check_outputs({"--output": path})
     if path.exists() and not overwrite:
         raise GenampError(f"{path}: exists; remove it, or give --overwrite or another --output")
-    write(book, name, given[0], path)
+    if pdf:
+        from genamp_lib.book.paper import print_book, print_chapter
+
+        if whole:
+            print_book(book.root, preset, path, printed=lambda title: typer.echo(title, err=True))
+        else:
+            print_chapter(book.root, preset, name, path)
+    else:
+        write(book, name, given[0], path)
     typer.echo(path)
 
 

@@ -21,6 +21,7 @@ from genamp_lib.plotting.interactive import explorer
 from genamp_lib.plotting.overview import plot_estimated_over_true
 from genamp_lib.plotting.spectra import plot_members, plot_spectra
 from genamp_lib.plotting.style import COLOURS, use_style
+from genamp_lib.plotting.verdicts import plot_verdicts, verdict_explorer
 from genamp_lib.plotting.weight_cut import weight_explorer
 from genamp_lib.plotting.weights import (
     plot_calibration,

@@ -27,7 +27,7 @@ _SLIDERS = {
     "upper": "upper edge b",
     "n_train": "training events n<sub>train</sub>",
 }
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def explorer(arrays: Mapping[str, ArrayLike], *, start: Mapping[str, float]) -> HTML:
@@ -84,6 +84,16 @@ def explorer_page(
             **fields,
         )
     )
+
+
+def places(edges: np.ndarray, ticks: Mapping[str, float]) -> dict[str, list]:
+    """Return edges and ticks as places along the axis, from 0 to 1."""
+    first, length = edges[0], edges[-1] - edges[0]
+    at = {text: (tick - first) / length for text, tick in ticks.items()}
+    return {
+        "edges": ((edges - first) / length).round(4).tolist(),
+        "ticks": [[round(p, 4), text] for text, p in at.items() if -1e-6 < p < 1 + 1e-6],
+    }
 
 
 def _table(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def _readable(number: float) -> str:
         digits = 2 - math.floor(math.log10(number))
         return f"{round(number, digits):,.{max(digits, 0)}f}"
     exponent = math.floor(math.log10(number))
-    return f"{number / 10**exponent:.2f} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return f"{number / 10**exponent:.2f} × 10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
 def _short(number: float) -> float:

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from genamp_lib.diagnostics.weights import check_weights
-from genamp_lib.plotting.interactive import explorer_page
+from genamp_lib.plotting.interactive import explorer_page, places
 from genamp_lib.plotting.style import COLOURS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def weight_explorer(
     locator = MaxNLocator(6, steps=[1, 2, 5, 10]) if is_short else LogLocator()
     ticks = locator.tick_values(weight_edges[0], weight_edges[-1])
     table = {
-        "weights": _axis(
+        "weights": places(
             np.log(weight_edges), {f"{tick:g}": np.log(tick) for tick in ticks if tick > 0}
         ),
         "cases": [
@@ -97,7 +97,7 @@ def _counts(
     return {
         "counts": counts,
         "values": [f"{middle:.3g}" for middle in (edges[1:] + edges[:-1]) / 2],
-        **_axis(edges, {f"{tick:g}": tick for tick in ticks}),
+        **places(edges, {f"{tick:g}": tick for tick in ticks}),
     }
 
 
@@ -111,13 +111,3 @@ def _increasing(name: str, edges: ArrayLike) -> np.ndarray:
     ):
         raise ValueError(f"`{name}` must be at least two increasing numbers, got {edges}.")
     return edges
-
-
-def _axis(edges: np.ndarray, ticks: Mapping[str, float]) -> dict[str, list]:
-    """Return edges and ticks as places along the axis, from 0 to 1."""
-    first, length = edges[0], edges[-1] - edges[0]
-    places = {text: (tick - first) / length for text, tick in ticks.items()}
-    return {
-        "edges": ((edges - first) / length).round(4).tolist(),
-        "ticks": [[round(p, 4), text] for text, p in places.items() if -1e-6 < p < 1 + 1e-6],
-    }

@@ -21,6 +21,7 @@ _LINES = {
 }
 # Points of a drawn ROC curve: more do not show, and an SVG file holds each of them.
 _N_ROC_POINTS = 400
+_WEIGHT_EDGES = np.logspace(-1, 1, 50)
 
 
 def plot_distribution(
@@ -91,6 +92,7 @@ def plot_four_panels(
     *,
     edges: ArrayLike,
     xlabel: str,
+    weight_edges: ArrayLike = _WEIGHT_EDGES,
     true_weights: tuple[ArrayLike, ArrayLike] | None = None,
     null_weights: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> np.ndarray:
@@ -99,7 +101,8 @@ def plot_four_panels(
     Top left the observable of both samples, top right the ROC curve, bottom left the weights,
     bottom right the observable of the events in the `slices` of small and of large weights. Pairs
     are of truth and generated events. The exact `true_weights` give the optimal ROC curve,
-    `null_weights` that of a run without a flaw.
+    `null_weights` that of a run without a flaw. `weight_edges` are those of the weights' bins; over
+    less than a decade their axis is linear.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 8.5))
     values = [np.asarray(x, dtype=np.float64) for x in observable]
@@ -122,9 +125,10 @@ def plot_four_panels(
     ax.legend(loc="lower right")
 
     ax = axes[1, 0]
-    ax.set(xscale="log", yscale="log", xlabel="weight", ylabel="density")
+    scale = "log" if weight_edges[-1] > 10 * weight_edges[0] else "linear"
+    ax.set(xscale=scale, yscale="log", xlabel="weight", ylabel="density")
     for role, one in zip(("truth", "generated"), weights, strict=True):
-        plot_distribution(one, np.logspace(-1, 1, 50), role=role, label=role, ax=ax)
+        plot_distribution(one, weight_edges, role=role, label=role, ax=ax)
     ax.legend()
 
     ax = axes[1, 1]
@@ -134,7 +138,7 @@ def plot_four_panels(
         ("large", values[0][large.indices], f"truth, w ≥ {large.low:.2f}"),
     ):
         plot_distribution(one, edges, role=role, label=label, ax=ax)
-    ax.set(xlabel=xlabel, ylabel="density")
+    ax.set(xlabel=xlabel, ylabel="density", ylim=(0, 1.3 * ax.get_ylim()[1]))  # the legend's room
     ax.legend()
     figure.tight_layout()
     return axes

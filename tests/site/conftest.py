@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 from site_checks import served
 from tests_support import ROOT, build_book
 
-from genamp_lib.book.export import BROWSERS
+from genamp_lib.book.paper import BROWSERS
 
 
 def build(preset: str) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,16 +15,19 @@ import matplotlib.image
 import numpy as np
 import pytest
 import site_checks as checks
+import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
+from pypdf import PageObject, PdfReader
 from site_checks import served
 from tests_support import ROOT
 
-from genamp_lib import __all__ as public_names
+from genamp_lib import _PUBLIC as PUBLIC
 from genamp_lib.book.catalog import load_chapters
 from genamp_lib.book.overview import paper_figures
+from genamp_lib.book.paper import print_book
 from genamp_lib.book.scoreboard import load_paper_numbers
-from genamp_lib.plotting import weight_explorer
+from genamp_lib.plotting import verdict_explorer, weight_explorer
 
 RUNS = ROOT / "_build" / "runs" / "default"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.md"))
@@ -194,6 +199,51 @@ def test_the_cut_explorer_counts_and_draws_what_is_selected(browser: Browser) ->
     assert not problems, "\n".join(problems)
 
 
+def test_the_verdict_explorer_shows_what_a_holdout_can_show(browser: Browser) -> None:
+    start = {"n_train": 1000, "n_holdout": 1000, "amplification": 50}
+    html = verdict_explorer(start=start).data
+    document = f"<html lang='en'><title>-</title><article>{html}</article>"
+    page = browser.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content(document)
+    numbers = page.locator(".genamp-explorer-values")
+    sliders = {name: page.locator(f"input[data-parameter='{name}']") for name in start}
+    over_size, over_g = page.locator("svg").all()
+    assert "“amplifies” in 0\N{NO-BREAK SPACE}% of all studies" in numbers.text_content()
+    assert "over the true amplification: “amplifies” in half of all studies nowhere" in (
+        over_g.get_attribute("aria-label")
+    )
+    before = over_g.inner_html()
+    sliders["n_holdout"].press("End")
+    assert over_g.inner_html() != before
+    assert "10,000 holdout events per training event" in numbers.text_content()
+    assert "“amplifies” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["amplification"].press("Home")
+    assert "“does not amplify” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["amplification"].press("End")
+    assert sliders["amplification"].get_attribute("aria-valuetext") == "∞"
+    box = over_size.bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
+    page.mouse.up()
+    assert "0.1 holdout events per training event" in numbers.text_content()
+    assert "“undecided” in 100\N{NO-BREAK SPACE}%" in numbers.text_content()
+    sliders["n_train"].press("Home")
+    assert "1 holdout events per training event" in numbers.text_content()
+    problems += checks.problems_of_fit(page) + checks.problems_of_access(page)
+    page.close()
+    assert not problems, "\n".join(problems)
+    plain = browser.new_context(java_script_enabled=False).new_page()
+    plain.set_content(document)
+    still = plain.locator("noscript img")
+    assert "true G = 50" in still.get_attribute("alt")
+    assert still.bounding_box()["height"] > 100
+    assert "“undecided” in 100\N{NO-BREAK SPACE}%" in plain.locator("p").first.text_content()
+    plain.context.close()
+
+
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_figures_are_readable_in_light_and_dark(address: str, browser: Browser, mode: str) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 1400}, reduced_motion="reduce")
@@ -239,6 +289,33 @@ def test_nothing_is_cut_on_a_screen_a_phone_and_paper(
         problems += checks.problems_of_fit(page)
         page.close()
     assert not problems, "\n".join(problems)
+
+
+def plain_text(*pages: PageObject) -> str:
+    """Return the text of pages with single blanks and without ligatures."""
+    text = " ".join(page.extract_text() for page in pages)
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def test_the_whole_book_on_paper(site: Path, browser: Browser, tmp_path: Path) -> None:
+    print_book(ROOT, "default", tmp_path / "book.pdf")
+    book = PdfReader(tmp_path / "book.pdf", strict=True)
+    starts = {}
+    for entry in itertools.chain(*(part for part in book.outline if isinstance(part, list))):
+        starts[" ".join(entry.title.split())] = book.get_destination_page_number(entry)
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    assert len(starts) >= sum(len(part["chapters"]) for part in toc["parts"])
+    assert list(starts.values()) == sorted(starts.values())
+    assert len(book.pages) > 5 * len(NOTEBOOKS)
+    contents = plain_text(*book.pages[: book.page_labels.index("1")])
+    for title, number in starts.items():
+        assert f"{title} {book.page_labels[number]}" in contents
+        assert title in plain_text(book.pages[number])
+    for page in book.pages:
+        assert not [x for x in page.get("/Annots", []) if "file:" in str(x.get_object())]
+        places: list[float] = []
+        page.extract_text(visitor_text=lambda text, cm, tm, *_, to=places: to.append(cm[4] + tm[4]))
+        assert max(places, default=0.0) < page.mediabox.right
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
@@ -372,7 +449,7 @@ def test_the_dot_plot_has_a_row_for_every_number(site: Path) -> None:
         assert row.select_one("[role=img]")["aria-label"].endswith(verdict)
 
 
-def test_every_public_name_is_on_the_api_page(site: Path) -> None:
-    text = (site / "api.html").read_text(encoding="utf-8")
-    missing = [name for name in public_names if f'id="genamp_lib.{name}"' not in text]
-    assert not missing
+def test_every_public_name_is_on_the_page_of_its_package(site: Path) -> None:
+    for name, module in PUBLIC.items():
+        page = site / "api" / f"{module.rpartition('.')[2]}.html"
+        assert f'id="genamp_lib.{name}"' in page.read_text(encoding="utf-8"), name

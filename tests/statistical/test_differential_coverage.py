@@ -32,6 +32,7 @@ from genamp_lib.amplification.pseudo_experiments import (
     misplaced_peak,
     missing_edge,
     shifted,
+    verdict_probabilities,
     widened,
 )
 from genamp_lib.studies.ch10_differential import (
@@ -99,6 +100,34 @@ def test_any_generator_is_covered_at_least_as_often(holdouts, family, amplificat
     assert np.mean(low <= amplification) >= 1 - tail - binomial_margin(tail, N_REPEATS)
     covered = np.mean((low <= amplification) & (amplification <= high))
     assert covered >= confidence - binomial_margin(confidence, N_REPEATS)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "true", "n_generated_ratio"), [(10, math.inf, 1), (20, 3, 4), (5, 0.3, 1)]
+)
+def test_planned_verdicts_are_those_of_studies(ratio, true, n_generated_ratio):
+    rng = np.random.default_rng([8, ratio])
+    grid, n_train, n_studies = np.linspace(0, 1, 20_001), 400, 300
+    target = KOLMOGOROV_MEAN / math.sqrt(n_train * true)
+    cdf = shifted(grid, deformation_size(shifted, target) if target else 0.0)
+    found = []
+    for _ in range(n_studies):
+        generated = np.interp(rng.random(n_generated_ratio * ratio * n_train), cdf, grid)
+        estimate = differential_amplification(
+            n_train, generated, holdout=rng.random(ratio * n_train)
+        )
+        found.append(estimate.verdict.split(",")[0])
+    planned = verdict_probabilities([ratio], [true], n_generated_ratio=n_generated_ratio)[0, 0]
+    assert max(planned) > 0.4
+    for verdict, p in zip(("amplifies", "does not amplify"), planned, strict=True):
+        assert abs(found.count(verdict) / n_studies - p) <= binomial_margin(p, n_studies) + 0.03
+
+
+def test_planned_verdicts_refuse_what_is_not_positive():
+    with pytest.raises(ValueError, match="`ratios` must be positive, got 0"):
+        verdict_probabilities([0.0, 1.0], [1.0])
+    with pytest.raises(ValueError, match="`amplifications` must be positive, got -1"):
+        verdict_probabilities([1.0], [-1.0])
 
 
 def test_scaling_the_law_of_k_does_not_cover(holdouts):

@@ -6,6 +6,7 @@ import doctest
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests_support import ROOT
 
 from genamp_lib.book.catalog import Chapter, load_preset
 from genamp_lib.book.export import course_notebook, plain, resolver, slides
+from genamp_lib.book.paper import BROWSERS
 from genamp_lib.book.run import open_book
 from genamp_lib.cli import main
 
@@ -307,6 +309,8 @@ def test_the_four_kinds(course: Path, export) -> None:
         (["01_tiny", "--student", "--pdf"], "got --student --pdf"),
         (["01_tiny", "--student"], "run `genamp run 01_tiny --preset default` first"),
         (["01_tiny", "--pdf"], "no page to print; run `genamp build --preset default` first"),
+        (["book", "--pdf"], "no page to print; run `genamp build --preset default` first"),
+        (["book", "--slides"], "the whole `book` must be given with --pdf, got --slides"),
         (["01_tiny", "--slides", "-o", "no/x.html"], "no is no folder; make it"),
     ],
 )
@@ -354,6 +358,50 @@ def test_paper_is_left_to_a_browser(
         assert code == 2
         assert "out of memory" in errors
         assert not target.exists()
+
+
+def test_a_book_of_two_pages(tiny_project: Path, export) -> None:
+    pypdf = pytest.importorskip("pypdf")
+    if not any(shutil.which(name) for name in BROWSERS):
+        pytest.skip("NO BROWSER: nothing was printed; install chromium or google-chrome")
+    site = tiny_project / "_build" / "site"
+    (site / "chapters").mkdir(parents=True)
+    links = {
+        "a": "chapters/01_tiny.html",
+        "b": "chapters/01_tiny.html#end",
+        "c": "https://example.org/",
+        "d": "x.zip",
+    }
+    anchors = "".join(f"<p><a href='{goal}'>{name}</a>" for name, goal in links.items())
+    end = "<a href='#end'>down</a><p style='break-before: page' id='end'><a href='#top'>up</a>"
+    for name, title, body in (
+        ("index", "Tiny &amp; all", anchors),
+        ("chapters/01_tiny", "<span>1. </span>A chapter<a class='headerlink'>#</a>", end),
+        ("data", "Data", "<p id='end'><a href='#end'>here</a>"),
+    ):
+        text = f"<article><h1 id='top'>{title}</h1>{body}</article>".replace("'", '"')
+        (site / f"{name}.html").write_text(text)
+    code, out, errors = export(tiny_project, "book", "--pdf")
+    assert (code, out) == (0, "book.pdf\n"), errors
+    assert errors.splitlines() == ["Tiny & all", "1. A chapter", "Data"]
+    book = pypdf.PdfReader(tiny_project / "book.pdf", strict=True)
+    assert book.page_labels == ["i", "1", "2", "3", "4"]
+    titles = [(one.title, book.get_destination_page_number(one)) for one in book.outline]
+    assert titles == [("Tiny & all", 1), ("1. A chapter", 2), ("Data", 4)]
+    contents, *pages = (" ".join(page.extract_text().split()) for page in book.pages)
+    assert contents.endswith("Tiny & all 1 1. A chapter 2 Data 4")
+    assert [text.split()[-1] for text in pages] == ["1", "2", "3", "4"]
+    assert goals_of(book) == [[1, 2, 4], [2, 3, "https://example.org/"], [3], [2], [4]]
+
+
+def goals_of(book) -> list[list[int | str]]:
+    """Return for each page of a PDF where its links lead: the index of a page, or an address."""
+    numbers = {page.indirect_reference.idnum: k for k, page in enumerate(book.pages)}
+    links = [[link.get_object() for link in page.get("/Annots", [])] for page in book.pages]
+    return [
+        [numbers[x["/Dest"][0].idnum] if "/Dest" in x else x["/A"]["/URI"] for x in found]
+        for found in links
+    ]
 
 
 def test_notes_belong_to_chapters_and_quote_numbers_that_exist() -> None:

@@ -214,6 +214,7 @@ def test_a_missing_extra_is_one_line_with_a_command(
         ("sklearn.ensemble", "diagnose"),
         ("pyarrow.parquet", "parquet"),
         ("distributed", "dask"),
+        ("pypdf", "pdf"),
         ("fastjet", "simulate"),
         ("geant4_pybind", "simulate"),
     ],

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 
 from genamp_lib import averaging_amplification, averaging_amplification_from_probabilities
+from genamp_lib.amplification.pseudo_experiments import verdict_probabilities
 from genamp_lib.datasets import (
     interval_probability,
     mean_squared_deviation,
@@ -33,7 +35,10 @@ from genamp_lib.plotting import (
     plot_estimated_over_true,
     plot_measured,
     plot_uncertainties,
+    plot_verdicts,
     use_style,
+    verdict_explorer,
+    verdicts,
     weight_explorer,
 )
 
@@ -306,6 +311,55 @@ def test_cut_explorer_is_accessible_and_asks_nobody() -> None:
 def test_cut_explorer_refuses_what_it_cannot_count(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cut_page(**changed)
+
+
+START = {"n_train": 1000, "n_holdout": 20_000, "amplification": 3}
+
+
+@pytest.fixture
+def verdict_page(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return an explorer with few studies of few cases."""
+    monkeypatch.setattr(
+        verdicts,
+        "verdict_probabilities",
+        partial(verdicts.verdict_probabilities, n_experiments=200),
+    )
+    axes = {"n_train": [1000], "n_holdout": [1000, 20_000], "amplification": [0.1, 3, np.inf]}
+    monkeypatch.setattr(verdicts, "AXES", axes)
+    return verdict_explorer(start=START, n_generated_ratio=1).data
+
+
+def test_verdict_explorer_holds_the_library_s_numbers(verdict_page: str) -> None:
+    table = table_of(verdict_page)
+    shares = verdict_probabilities(
+        [1, 20], [0.1, 3, np.inf], n_generated_ratio=1, n_experiments=200
+    )
+    assert table["percent"] == [(100 * shares).round().astype(int).tolist()]
+    assert table["ratios"] == [["1", "20"]]
+    assert table["labels"]["amplification"] == ["0.1", "3", "∞"]
+    assert table["axes"]["n_holdout"]["ticks"] == [[0.0, "10³"], [0.7686, "10⁴"]]
+    yes, no = table["percent"][0][1][1]
+    shown = re.findall(r"<b>([^<]*)</b>", verdict_page.split("genamp-explorer-values")[2])
+    said = [f"{share}\N{NO-BREAK SPACE}%" for share in (yes, 100 - yes - no, no)]
+    assert shown[:4] == ["20", *said]
+
+
+def test_verdict_explorer_is_accessible_and_asks_nobody(verdict_page: str) -> None:
+    assert "http" not in verdict_page
+    assert verdict_page.count('role="img"') == 2
+    for parameter in START:
+        assert re.search(rf'<label>.*<input type="range"[^>]*"{parameter}"', verdict_page)
+    still = re.search(r'<noscript><img alt="([^"]*)" src="data:image/png;base64,', verdict_page)
+    assert "for 1,000 training events, true G = 3" in still[1]
+    with pytest.raises(ValueError, match=r"`start` of n_train must be one of \[1000\], got 7"):
+        verdict_explorer(start={**START, "n_train": 7})
+
+
+def test_verdicts_are_drawn_as_shares_of_all() -> None:
+    ax = plot_verdicts([10, 100], [[0.0, 0.5], [0.75, 0.25]], plt.subplots()[1])
+    assert_labelled(ax)
+    tops = [area.get_paths()[0].vertices[:, 1].max() for area in ax.collections]
+    assert tops == [0.75, 0.75, 1.0]
 
 
 def test_estimates_without_an_interval_are_drawn_without_a_band() -> None:

@@ -86,6 +86,11 @@ def test_four_panels_show_both_samples_and_the_slices():
         xlabel="x",
         true_weights=weights,
     )
+    assert axes[1, 0].get_xscale() == "log"
+    near = {"edges": np.linspace(0, 5, 11), "xlabel": "x", "weight_edges": np.linspace(0.5, 2, 16)}
+    narrow = plot_four_panels((truth, generated), weights, slices, **near)[1, 0]
+    assert narrow.get_xscale() == "linear"
+    np.testing.assert_allclose(narrow.patches[0].get_data().edges, near["weight_edges"])
     assert [len(ax.patches) for ax in axes.flat] == [2, 0, 2, 3]
     large = axes[1, 1].patches[2].get_data()
     expected = np.histogram(np.clip(truth[slices[1].indices], 0, 5), large.edges)[0]

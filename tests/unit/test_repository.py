@@ -105,8 +105,9 @@ def test_no_path_of_one_machine_is_in_the_sources() -> None:
 
 
 def test_argument_descriptions_stand_alone() -> None:
-    """Of all that book/api.md names: "Seed of the draws", not "Of the draws"."""
-    named = re.findall(r"genamp_lib((?:\.\w+)+)", (ROOT / "book" / "api.md").read_text("utf-8"))
+    """Of all that the API pages name: "Seed of the draws", not "Of the draws"."""
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "book" / "api").glob("*.md"))
+    named = re.findall(r"genamp_lib((?:\.\w+)+)", pages)
     paths = set()
     for name in named:
         *parts, last = name.split(".")[1:]
