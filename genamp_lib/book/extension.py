@@ -6,7 +6,7 @@
 
 The first two set what `site.stage_sources` computed; a name that it does not know ends the build.
 Every page gets a narrow form of its wide tables, figures that open in full size, and terms that
-explain themselves.
+explain themselves; every chapter shows the figure of its first finding beneath the findings.
 """
 
 from __future__ import annotations
@@ -123,6 +123,41 @@ def enlarge_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             image["scale"] = 100
 
 
+def show_first_figure(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Show the first figure that the findings of a chapter name beneath them, if it comes later."""
+    box = next((x for x in doctree.findall(nodes.admonition) if "tip" in x["classes"]), None)
+    if box is None:
+        return
+    figures = {name: figure for figure in doctree.findall(nodes.figure) for name in figure["ids"]}
+    links = [link for link in box.findall(nodes.reference) if link.get("refid") in figures]
+    figure = figures[links[0]["refid"]] if links else None
+    if figure is None or _section(figure) is box.parent:  # no heading between
+        return
+    picture = next(figure.findall(nodes.image)).deepcopy()
+    picture["alt"] = f"The picture of {links[0].astext()}, which is described there."
+    target = nodes.reference("", "", picture, refid=links[0]["refid"], internal=True)
+    text = [links[0].deepcopy(), nodes.Text(": "), *_first_sentence(figure)]
+    caption = nodes.inline("", "", *text)
+    parts = raw('<figure class="genamp-first">'), target, raw("<figcaption>"), caption
+    box.parent.insert(box.parent.index(box) + 1, [*parts, raw("</figcaption></figure>")])
+
+
+def _section(node: nodes.Node) -> nodes.Node:
+    """Return the innermost section that a node is in."""
+    return node if isinstance(node, nodes.section) else _section(node.parent)
+
+
+def _first_sentence(figure: nodes.figure) -> list[nodes.Node]:
+    """Return the part of a figure's caption that says what to see."""
+    found: list[nodes.Node] = []
+    for child in next(figure.findall(nodes.caption)):
+        sentence, *more = re.split(r"(?<=\.)\s", child.astext(), maxsplit=1)
+        if isinstance(child, nodes.Text) and more:
+            return [*found, nodes.Text(sentence)]
+        found.append(child.deepcopy())
+    return found
+
+
 def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give links to the glossary what it says of the term, to be read by pointing at them."""
     links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
@@ -188,7 +223,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("result", ResultRole())
     app.add_directive("genamp", ComputedDirective)
     app.add_directive("genamp-api", ApiDirective)
-    for change in (narrow_wide_tables, enlarge_figures, explain_terms):
+    for change in (narrow_wide_tables, show_first_figure, enlarge_figures, explain_terms):
         app.connect("doctree-resolved", change)
     app.connect("html-page-context", mend_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

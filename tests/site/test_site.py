@@ -73,7 +73,7 @@ def test_every_chapter_folds_its_parameters_explains_terms_and_opens_figures(sit
         terms = soup.select("article a[href*='glossary.html#term-']")
         assert terms
         assert all(len(term["title"]) > 20 for term in terms)
-        for image in soup.select("article figure img"):
+        for image in soup.select("article figure:not(.genamp-first) img"):
             assert image.parent["href"] == image["src"]
 
 
@@ -426,7 +426,22 @@ def test_findings_and_picture_fit_one_screen(address: str, browser: Browser) -> 
     for part in ("article figure img", "article .sd-col ul"):
         box = page.locator(part).first.bounding_box()
         assert box["y"] + box["height"] <= 900, part
+    for notebook in NOTEBOOKS:  # of a chapter, one screen and a half
+        page.goto(f"{address}/chapters/{notebook.stem}.html")
+        box = page.locator("article figure img").first.bounding_box()
+        assert box["y"] + box["height"] / 2 <= 1350, notebook.stem
     page.close()
+
+
+def test_the_first_finding_has_its_picture_with_what_to_see(site: Path) -> None:
+    soup = checks._soup(site / "chapters" / "01_gaussian_1d.html")
+    first = soup.select_one(".admonition + figure.genamp-first")
+    figure = soup.find(id=first.a["href"].removeprefix("#"))
+    assert figure.img["src"] == first.img["src"]
+    number, _, sentence = first.figcaption.text.partition(": ")
+    assert figure.select_one(".caption-number").text.strip() == number == "Fig. 1.1"
+    assert figure.select_one(".caption-text").text.startswith(sentence)
+    assert sentence.endswith(".")
 
 
 def test_chapters_and_their_figures_have_the_number_of_the_file(site: Path) -> None:
