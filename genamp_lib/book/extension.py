@@ -151,8 +151,8 @@ def _first_sentence(figure: nodes.figure) -> list[nodes.Node]:
     """Return the part of a figure's caption that says what to see."""
     found: list[nodes.Node] = []
     for child in next(figure.findall(nodes.caption)):
-        sentence, *more = re.split(r"(?<=\.)\s", child.astext(), maxsplit=1)
-        if isinstance(child, nodes.Text) and more:
+        sentence = re.split(r"(?<=\.)\s", child.astext(), maxsplit=1)[0]
+        if isinstance(child, nodes.Text) and sentence.endswith("."):
             return [*found, nodes.Text(sentence)]
         found.append(child.deepcopy())
     return found
