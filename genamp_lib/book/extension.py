@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -29,8 +30,10 @@ from genamp_lib.book.catalog import choices
 from genamp_lib.book.site import COMPUTED, result_tag
 
 WIDE = 6  # columns of a table that a phone shows as a list
-# What docutils and Sphinx write, and what a screen reader can make sense of.
-ROLES = {
+# What docutils, Sphinx and the theme write, and what a screen reader can make sense of.
+MENDS = {
+    '<summary><span class="toctree-toggle"': '<summary aria-label="Pages of this part">'
+    '<span class="toctree-toggle"',
     "<dl>\n<dd>": '<dl role="presentation">\n<dd>',
     'role="doc-biblioentry"': 'role="listitem"',
 }
@@ -173,10 +176,15 @@ def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         link["reftitle"] = meanings[link["refuri"].partition("#")[2]]
 
 
-def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], _: Any) -> None:
-    """Correct what the parts of a page are to a screen reader."""
-    for old, new in ROLES.items() if "body" in context else ():
-        context["body"] = context["body"].replace(old, new)
+def mend_pages(app: Sphinx, problem: Exception | None) -> None:
+    """Correct what the parts of all written pages are to a screen reader."""
+    if problem or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for old, new in MENDS.items():
+            text = text.replace(old, new)
+        page.write_text(text, encoding="utf-8")
 
 
 def _parsed(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
@@ -225,5 +233,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("genamp-api", ApiDirective)
     for change in (narrow_wide_tables, show_first_figure, enlarge_figures, explain_terms):
         app.connect("doctree-resolved", change)
-    app.connect("html-page-context", mend_roles)
+    app.connect("build-finished", mend_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
