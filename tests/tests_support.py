@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from filelock import FileLock
+
+from genamp_lib.book.paper import BROWSERS
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +86,17 @@ PAPER_NUMBER = {
     "tolerance": 0.5,
     "agreement": "rounding",
 }
+
+
+def browser_path() -> str:
+    """Return where Chromium or Chrome is; skip the test, or fail where one is required."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        message = "NO BROWSER: nothing was drawn or printed; install chromium or google-chrome"
+        if os.environ.get("GENAMP_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
 
 
 def make_tiny_project(root: Path) -> Path:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from site_checks import served
-from tests_support import ROOT, build_book
-
-from genamp_lib.book.paper import BROWSERS
+from tests_support import ROOT, browser_path, build_book
 
 
 def build(preset: str) -> Path:
@@ -34,13 +30,8 @@ def smoke_site() -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Yield a headless Chromium or Chrome; skip, or fail where one is required, without it."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        message = "NO BROWSER: the site was not tested; install chromium or google-chrome"
-        if os.environ.get("GENAMP_REQUIRE_BROWSER"):
-            pytest.fail(message)
-        pytest.skip(message)
+    """Yield a headless Chromium or Chrome."""
+    path = browser_path()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path,

@@ -6,7 +6,6 @@ import doctest
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -16,13 +15,13 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import pypdf
 import pytest
 from bs4 import BeautifulSoup
-from tests_support import ROOT
+from tests_support import ROOT, browser_path
 
 from genamp_lib.book.catalog import Chapter, load_preset
 from genamp_lib.book.export import course_notebook, plain, resolver, slides
-from genamp_lib.book.paper import BROWSERS
 from genamp_lib.book.run import open_book
 from genamp_lib.cli import main
 
@@ -361,9 +360,7 @@ def test_paper_is_left_to_a_browser(
 
 
 def test_a_book_of_two_pages(tiny_project: Path, export) -> None:
-    pypdf = pytest.importorskip("pypdf")
-    if not any(shutil.which(name) for name in BROWSERS):
-        pytest.skip("NO BROWSER: nothing was printed; install chromium or google-chrome")
+    browser_path()
     site = tiny_project / "_build" / "site"
     (site / "chapters").mkdir(parents=True)
     links = {
